@@ -1,0 +1,133 @@
+"""How good a language model is: accuracy on masked bases beside baselines, and what a linear probe reads from it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sae_rna.language_model import NUCLEOTIDES, LanguageModel
+
+MASKED_SHARE = 0.15
+
+
+def encode_bases(sequences: Sequence[str]) -> list[np.ndarray]:
+    """Index into ACGU of every base, -1 for any other letter."""
+    table = np.full(128, -1)
+    table[[ord(base) for base in NUCLEOTIDES]] = range(4)
+    return [table[np.frombuffer(sequence.encode("ascii"), np.uint8)] for sequence in sequences]
+
+
+def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
+    """Positions to hide in each sequence: 15 % of its A, C, G and U, the same for every predictor."""
+    rng = np.random.default_rng(seed)
+    return [np.nonzero((rng.random(len(codes)) < MASKED_SHARE) & (codes >= 0))[0] for codes in encode_bases(sequences)]
+
+
+@torch.inference_mode()
+def model_probabilities(model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
+    """P(A, C, G, U) at the masked positions of every sequence, each sequence masked at all of them at once. Shapes [masked, 4].
+
+    `model` must have been loaded with `LanguageModel.load_masked`.
+    """
+    base_ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)), device=model.device)
+    results: list[np.ndarray] = [np.empty((0, 4))] * len(sequences)
+    for rows in model.batches(sequences):
+        tokens = model.tokenize([sequences[row] for row in rows])
+        first = int(model.tokenizer.cls_token_id is not None and (tokens["input_ids"][:, 0] == model.tokenizer.cls_token_id).all())
+        for line, row in enumerate(rows):
+            tokens["input_ids"][line, torch.as_tensor(masked[row] + first)] = model.tokenizer.mask_token_id
+        probabilities = model.model(**tokens).logits[..., base_ids].float().softmax(-1).cpu().numpy()
+        for line, row in enumerate(rows):
+            results[row] = probabilities[line, masked[row] + first]
+    return results
+
+
+class MarkovBaseline:
+    """Order-k Markov chain; a hidden base is predicted from both its sides by the chain's exact conditional.
+
+    P(x_i | rest) is proportional to the product of the k+1 transition probabilities that involve x_i. Counts are smoothed by one
+    half. The baseline sees its true neighbours even where those are masked for the language model, which favours it.
+    Order 0 always predicts the most common base.
+    """
+
+    def __init__(self, order: int, sequences: Sequence[str]):
+        self.order = order
+        counts = np.full((4**order, 4), 0.5)
+        for codes in encode_bases(sequences):
+            padded = np.concatenate([np.zeros(order, dtype=np.int64), np.maximum(codes, 0)])
+            np.add.at(counts, (self._context(padded, np.arange(order, len(padded))), padded[order:]), 1)
+        self.log_probability = np.log(counts / counts.sum(1, keepdims=True))
+
+    def _context(self, codes: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        context = np.zeros(positions.shape, dtype=np.int64)
+        for back in range(self.order, 0, -1):
+            context = context * 4 + codes[positions - back]
+        return context
+
+    def probabilities(self, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
+        """As `model_probabilities`."""
+        results = []
+        for codes, positions in zip(encode_bases(sequences), masked):
+            padded = np.concatenate([np.zeros(self.order, dtype=np.int64), np.maximum(codes, 0)])
+            scores = np.zeros((len(positions), 4))
+            for base in range(4):
+                for ahead in range(self.order + 1):
+                    target = positions + self.order + ahead
+                    inside = target < len(padded)
+                    for number in np.nonzero(inside)[0]:
+                        window = padded[target[number] - self.order : target[number] + 1].copy()
+                        window[self.order - ahead] = base
+                        context = 0
+                        for code in window[:-1]:
+                            context = context * 4 + code
+                        scores[number, base] += self.log_probability[context, window[-1]]
+            shifted = np.exp(scores - scores.max(1, keepdims=True)) if len(scores) else scores
+            results.append(shifted / shifted.sum(1, keepdims=True) if len(scores) else shifted)
+        return results
+
+
+def choose_order(sequences: Sequence[str], validation: Sequence[str], seed: int, orders: Sequence[int] = range(1, 7)) -> MarkovBaseline:
+    """The Markov baseline whose order predicts masked bases of `validation` best; both sets from the training families."""
+    masked = choose_masked(validation, seed)
+    truth = np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(validation), masked)])
+    baselines = [MarkovBaseline(order, sequences) for order in orders]
+    return max(baselines, key=lambda baseline: (np.concatenate(baseline.probabilities(validation, masked)).argmax(1) == truth).mean())
+
+
+def masked_scores(records: pd.DataFrame, masked: list[np.ndarray], probabilities: list[np.ndarray]) -> dict[str, float]:
+    """Accuracy (all, paired, unpaired), cross-entropy in nats and number of masked bases of one predictor on `records`."""
+    truth = np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(records.sequence), masked)])
+    guess = np.concatenate(probabilities)
+    right = guess.argmax(1) == truth
+    scores = {"accuracy": right.mean(), "loss": -np.log(np.maximum(guess[np.arange(len(truth)), truth], 1e-12)).mean(), "bases": len(truth)}
+    if "element" in records:
+        paired = np.concatenate([np.array(list(element))[hidden] == "S" for element, hidden in zip(records.element, masked)])
+        scores |= {"paired": right[paired].mean(), "unpaired": right[~paired].mean(), "paired_bases": int(paired.sum())}
+    return scores
+
+
+def stem_probe(features: tuple[np.ndarray, np.ndarray], is_stem: tuple[np.ndarray, np.ndarray]) -> float:
+    """AUROC, on the second set, of a logistic regression for "is in a stem" fitted on the first. Features [T, D], labels [T]."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=1.0))
+    probe.fit(features[0], is_stem[0])
+    return float(roc_auc_score(is_stem[1], probe.decision_function(features[1])))
+
+
+def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
+    """One-hot bases of the window of `reach` on both sides of every position; all zero beyond the ends. Shape [T, 4 (2 reach + 1)].
+
+    Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
+    """
+    rows = []
+    for codes in encode_bases(sequences):
+        one_hot = np.zeros((len(codes) + 2 * reach, 4), dtype=np.float32)
+        known = np.nonzero(codes >= 0)[0]
+        one_hot[known + reach, codes[known]] = 1
+        windows = np.lib.stride_tricks.sliding_window_view(one_hot, 2 * reach + 1, axis=0)
+        rows.append(windows[known].reshape(len(known), -1))
+    return np.concatenate(rows)

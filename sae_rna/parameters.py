@@ -1,0 +1,129 @@
+"""Parameters of a study: what a notebook, a profile or the command line may set, and what values make sense."""
+
+import os
+import types
+import typing
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
+"""The repository: relative paths in parameters start here."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two cores."""
+
+    model: str = "data/rinalmo-nano"
+    """Language model: a folder in multimolecule's format or a hub id such as multimolecule/rinalmo-giga."""
+    model_revision: str | None = None
+    """Branch, tag or commit of the language model on the hub."""
+    structures: str = "data/records.parquet"
+    """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq, Stockholm ...) or a hub data set."""
+    structures_revision: str | None = None
+    types: str = "data/records.parquet"
+    """RNAs of known type, on which the autoencoders are trained too: likewise."""
+    types_revision: str | None = None
+    layers: str | list[int] = "all"
+    """Blocks of the language model, for example [1, 18, 33], or "all"."""
+    architecture: str = "topk"
+    """Autoencoder shown in the figures: topk or relu-l1. Both are trained and compared in any case."""
+    expansion: int = 8
+    """Size of the dictionary in multiples of the model's width."""
+    k: int = 16
+    """Active latents a token (topk)."""
+    l1: float = 3e-3
+    """Weight of the sparsity penalty (relu-l1)."""
+    error: str = "sum"
+    """How the paper's squared error is read over dimensions: sum or mean."""
+    sae_learning_rate: float = 1e-3
+    batch: int = 1024
+    """Tokens a training step."""
+    epochs: float = 2.0
+    """Passes over the training tokens."""
+    per_type: int = 200
+    """Most sequences of one RNA type, in training and in each evaluation split: balances the types."""
+    per_split: int = 800
+    """Most sequences of known structure in each evaluation split."""
+    longest: int = 256
+    """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
+    min_sequences: int = 10
+    """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
+    top_k: int = 4
+    """Features shown for each RNA type in Figure 5."""
+    shuffles: int = 20
+    """Replicates of the null."""
+    buffer_mib: int = 2048
+    """Memory for the shuffle buffer of activations."""
+    device: str = "auto"
+    seed: int = 0
+    run: str = "runs/default"
+    """Folder for results; finished steps found there are used again."""
+
+    def __post_init__(self):
+        for item in fields(self):
+            self._check_type(item)
+        positive = "expansion k batch epochs per_type per_split longest min_sequences top_k shuffles buffer_mib sae_learning_rate".split()
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"parameter '{name}' must be positive, not {getattr(self, name)}")
+        if self.l1 < 0:
+            raise ValueError(f"parameter 'l1' must not be negative, but it is {self.l1}")
+        for name, allowed in (("architecture", ("topk", "relu-l1")), ("error", ("sum", "mean"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"parameter '{name}' must be {' or '.join(allowed)}, not '{getattr(self, name)}'")
+        if isinstance(self.layers, str) and self.layers != "all":
+            raise ValueError(f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'")
+        if isinstance(self.layers, list) and not (self.layers and all(isinstance(layer, int) for layer in self.layers)):
+            raise ValueError(f"parameter 'layers' must name at least one block by number, not {self.layers}")
+
+    def _check_type(self, item):
+        value = getattr(self, item.name)
+        allowed = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
+        if float in plain and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(self, item.name, float(value))
+        elif not isinstance(value, plain) or isinstance(value, bool):
+            names = " or ".join(kind.__name__ for kind in plain)
+            raise ValueError(f"parameter '{item.name}' must be of type {names}, not {type(value).__name__} ({value!r})")
+
+    @classmethod
+    def check_names(cls, names) -> None:
+        """ValueError naming the first unknown parameter and the one that was probably meant."""
+        known = [item.name for item in fields(cls)]
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(known)}."
+                raise ValueError(f"there is no parameter '{name}': {hint}")
+
+    @classmethod
+    def from_profile(cls, profile: str, **overrides) -> "Parameters":
+        """Parameters of ``profiles/<profile>.yml`` (or of a YAML file), with overrides."""
+        values = read_profile(profile) | overrides
+        cls.check_names(values)
+        return cls(**values)
+
+
+def read_profile(profile: str) -> dict:
+    """The mapping in a profile's YAML file, its names checked."""
+    path = Path(profile) if profile.endswith((".yml", ".yaml")) else ROOT / "profiles" / f"{profile}.yml"
+    if not path.exists():
+        known = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
+        raise ValueError(f"there is no profile '{profile}' ({path}): choose {' or '.join(known)}, or give a YAML file")
+    values = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold one 'name: value' pair a line")
+    Parameters.check_names(values)
+    return values
+
+
+def resolve(source: str) -> str:
+    """A path as given if it exists from here, else from the repository's top; a hub id stays as it is."""
+    for path in (Path(source), ROOT / source):
+        if path.exists():
+            return str(path)
+    return source

@@ -1,0 +1,329 @@
+"""A study: parameters, data, language model and autoencoders of one run, and every table that its figures draw.
+
+Each expensive step is done once and kept in the run folder; the notebooks only ask for tables.
+"""
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from tqdm import tqdm
+
+from sae_rna import concepts, features, training
+from sae_rna.activations import ActivationStream
+from sae_rna.autoencoder import ARCHITECTURES, AutoencoderConfig, SparseAutoencoders
+from sae_rna.fidelity import ExplainedVariance
+from sae_rna.language_model import LanguageModel
+from sae_rna.parameters import Parameters, resolve
+from sae_rna.runs import RunFolder, file_hash
+from sae_rna.sequences import assign_splits, balanced_sample, read_records, select_length
+from sae_rna.structure import pair_table
+
+log = logging.getLogger(__name__)
+EVALUATION_SPLITS = ("selection", "heldout", "natural")
+
+
+class Encoded(NamedTuple):
+    """Records as the shown architecture's features see them."""
+
+    records: pd.DataFrame
+    """S rows, with a `split`."""
+    tokens: pd.DataFrame
+    """T rows (record, position, base, element), in record order."""
+    folder: Path
+    """Where the features of each layer lie."""
+
+    def features(self, layer: int) -> sparse.csr_matrix:
+        """Feature activations [T, F] of one layer."""
+        return features.load_csr(self.folder / f"layer-{layer:02d}.safetensors")
+
+    def rows(self, split: str) -> np.ndarray:
+        """Which tokens belong to records of `split`, boolean [T]."""
+        return (self.records.split == split).to_numpy()[self.tokens.record.to_numpy()]
+
+
+class Study:
+    """See the module. Raises ValueError from the parameters' and the data's own checks before anything expensive runs."""
+
+    def __init__(self, parameters: Parameters):
+        self.parameters = parameters
+        self.run = RunFolder(Path(parameters.run) if Path(parameters.run).is_absolute() else Path(resolve(".")) / parameters.run)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        p = self.parameters
+        return LanguageModel.load(resolve(p.model), p.model_revision, p.device)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """Blocks of the language model that are studied."""
+        chosen = self.parameters.layers
+        return list(range(1, self.model.layers + 1)) if chosen == "all" else self.model.check_layers(chosen)
+
+    @cached_property
+    def structure_records(self) -> pd.DataFrame:
+        """RNAs of known structure in the evaluation splits, at most `per_split` of each."""
+        p = self.parameters
+        records = self._read(p.structures, p.structures_revision)
+        if "element" not in records:
+            raise ValueError(f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure")
+        records = records[records.split.isin(EVALUATION_SPLITS)]
+        return balanced_sample(records, "split", p.per_split, p.seed).reset_index(drop=True)
+
+    @cached_property
+    def type_records(self) -> pd.DataFrame:
+        """RNAs of known type, balanced: at most `per_type` of each type in each split."""
+        p = self.parameters
+        records = self._read(p.types, p.types_revision)
+        if "type" not in records:
+            raise ValueError(f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type")
+        parts = [balanced_sample(part, "type", p.per_type, p.seed) for _, part in records.groupby("split")]
+        return pd.concat(parts, ignore_index=True)
+
+    def _read(self, source: str, revision: str | None) -> pd.DataFrame:
+        records = read_records(resolve(source), revision=revision)
+        return assign_splits(select_length(records, min(self.parameters.longest, self.model.longest)), self.parameters.seed)
+
+    def record_run(self):
+        """Write ``run.json``."""
+        p = self.parameters
+        self.run.record(p, model={"source": p.model, "revision": p.model_revision, "fingerprint": self.model.fingerprint},
+                        data={source: file_hash(resolve(source)) for source in {p.structures, p.types}})  # fmt: skip
+
+    def _key(self, *names: str) -> dict:
+        """What a step depends on: model, data and the named parameters."""
+        p = self.parameters
+        key = {name: getattr(p, name) for name in (*names, "longest", "seed")}
+        return key | {"model": self.model.fingerprint, "layers": self.layers}
+
+    # -- autoencoders ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _autoencoder_key(self) -> dict:
+        p = self.parameters
+        return self._key("expansion", "k", "l1", "error", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {"types": file_hash(resolve(p.types))}
+
+    @cached_property
+    def _autoencoder_folder(self) -> Path:
+        return self.run.step("autoencoders", self._autoencoder_key, self._train)
+
+    def _train(self, folder: Path):
+        p = self.parameters
+        sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
+        stream = ActivationStream(self.model, sequences, self.layers, batch=p.batch, buffer_mib=p.buffer_mib, seed=p.seed)
+        facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens, "epochs": p.epochs, "seed": p.seed}
+        configs = [AutoencoderConfig(architecture=architecture, layers=tuple(self.layers), width=self.model.width,
+                                     latents=p.expansion * self.model.width, k=p.k, l1=p.l1, error=p.error, model=p.model,
+                                     revision=p.model_revision, fingerprint=self.model.fingerprint, training=facts)
+                   for architecture in ARCHITECTURES]  # fmt: skip
+        stacks, table = training.train(stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, seed=p.seed)
+        for stack in stacks:
+            stack.save(folder / stack.config.architecture)
+        table.to_parquet(folder / "training.parquet", index=False)
+
+    def autoencoders(self, architecture: str | None = None) -> SparseAutoencoders:
+        """The trained stack of `architecture` (default: the one shown in the figures)."""
+        stack = SparseAutoencoders.from_pretrained(self._autoencoder_folder / (architecture or self.parameters.architecture), device=self.model.device)
+        stack.check_model(self.model.fingerprint, self.parameters.model)
+        return stack.requires_grad_(False)
+
+    def training_table(self) -> pd.DataFrame:
+        """fig-training: metrics per step, layer and architecture."""
+        return pd.read_parquet(self._autoencoder_folder / "training.parquet")
+
+    # -- features ----------------------------------------------------------------------------------------------------
+
+    def structures(self) -> Encoded:
+        """The evaluation RNAs of known structure, encoded."""
+        return self._encoded("structures", self.structure_records, "per_split")
+
+    def types(self) -> Encoded:
+        """The evaluation RNAs of known type, encoded."""
+        records = self.type_records[self.type_records.split != "train"].reset_index(drop=True)
+        return self._encoded("types", records, "per_type")
+
+    def _encoded(self, name: str, records: pd.DataFrame, limit: str) -> Encoded:
+        key = self._autoencoder_key | self._key("architecture", limit) | {"data": file_hash(resolve(getattr(self.parameters, name)))}
+        folder = self.run.step(f"features-{name}", key, lambda folder: self._encode(folder, records))
+        return Encoded(records, pd.read_parquet(folder / "tokens.parquet"), folder)
+
+    def _encode(self, folder: Path, records: pd.DataFrame):
+        """Encode `records` with every layer's autoencoder of both architectures.
+
+        Writes tokens.parquet, the sparse features of the shown architecture, and for both the tables layers.parquet (one row per
+        layer and architecture) and summary.parquet (one per feature).
+        """
+        shown = self.parameters.architecture
+        stacks = {name: self.autoencoders(name) for name in ARCHITECTURES}
+        members = {(name, layer): stack.only(layer) for name, stack in stacks.items() for layer in self.layers}
+        summaries = {key: features.FeatureSummary(member.config.latents) for key, member in members.items()}
+        variances = {key: ExplainedVariance() for key in members}
+        sequence, position = [], []
+        pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in self.layers}
+        sequences = records.sequence.tolist()
+        batches = self.model.batches(sequences, batch_tokens=8192)
+        for states in self.model.hidden_states(sequences, self.layers, tqdm(batches, "encoding", mininterval=1)):
+            sequence.append(states.sequence_T)
+            position.append(states.position_T)
+            for (name, layer), member in members.items():
+                x_1TD = member.standardise(states.values_TLD[:, [self.layers.index(layer)]]).transpose(0, 1)
+                activations = member.encode(x_1TD)
+                variances[name, layer].update(x_1TD, member.decode(activations))
+                chunk = activations[0].cpu().numpy()
+                summaries[name, layer].update(chunk, states.sequence_T)
+                if name == shown:
+                    pieces[layer].append(sparse.csr_matrix(chunk))
+        record, place = np.concatenate(sequence), np.concatenate(position)
+        order = np.lexsort((place, record))
+        tokens = pd.DataFrame({"record": record[order].astype(np.int32), "position": place[order].astype(np.int32)})
+        letters = {"base": "sequence"} | ({"element": "element"} if "element" in records else {})
+        for column, source in letters.items():
+            joined = np.array(list("".join(records[source])))
+            start = np.concatenate([[0], records[source].str.len().cumsum()[:-1]])
+            tokens[column] = pd.Categorical(joined[start[tokens.record] + tokens.position])
+        tokens.to_parquet(folder / "tokens.parquet", index=False)
+        for layer, parts in pieces.items():
+            features.save_csr(sparse.vstack(parts, format="csr")[order], folder / f"layer-{layer:02d}.safetensors")
+        tables = []
+        for (name, layer), summary in summaries.items():
+            table = summary.table().assign(layer=layer, architecture=name, explained_variance=float(variances[name, layer].value()[0]))
+            tables.append(table)
+        pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def feature_summary(self) -> pd.DataFrame:
+        """feature_summary of both architectures and all layers, over the evaluation RNAs of known type, with `retained`."""
+        summary = pd.read_parquet(self.types().folder / "summary.parquet")
+        return summary.assign(retained=features.retained(summary, self.parameters.min_sequences))
+
+    def retained(self, layer: int) -> np.ndarray:
+        """Which features of the shown architecture pass the paper's filter, boolean [F]."""
+        summary = self.feature_summary()
+        return summary[(summary.layer == layer) & (summary.architecture == self.parameters.architecture)].retained.to_numpy()
+
+    def layer_table(self) -> pd.DataFrame:
+        """The table `layers`: how sparse, how alive, how faithful and how type-selective each layer's autoencoder is."""
+        encoded, rows = self.types(), []
+        selectivity = {layer: self._selectivity(encoded, layer) for layer in self.layers}
+        for (layer, architecture), table in self.feature_summary().groupby(["layer", "architecture"]):
+            alive = table[table.density > 0].density
+            deciles = {f"density_p{q}": alive.quantile(q / 100) if len(alive) else np.nan for q in range(10, 100, 10)}
+            shown = architecture == self.parameters.architecture
+            rows.append({"layer": layer, "architecture": architecture, "latents": len(table), "retained": int(table.retained.sum()),
+                         "dead_share": (table.density == 0).mean(), "l0": table.density.sum(),
+                         "explained_variance": table.explained_variance.iloc[0],
+                         "type_selectivity": selectivity[layer] if shown else np.nan,
+                         "tokens": len(encoded.tokens), "sequences": len(encoded.records)} | deciles)  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def _selectivity(self, encoded: Encoded, layer: int) -> float:
+        """Mean tau of the retained features over the RNA types of the evaluation set."""
+        by_type = self._activation_by_type(encoded, layer)
+        return float(np.nanmean(features.tau(by_type.to_numpy())[self.retained(layer)]))
+
+    def _activation_by_type(self, encoded: Encoded, layer: int) -> pd.DataFrame:
+        pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())
+        return features.pool_types(pooled, encoded.records.type, features.column_max(pooled))
+
+    def type_activation(self, layer: int) -> pd.DataFrame:
+        """The table `type_activation` of one layer: the union of every type's `top_k` strongest retained features (Figure 5)."""
+        by_type = self._activation_by_type(self.types(), layer)
+        return features.type_activation(by_type, self.parameters.top_k, self.retained(layer)).assign(layer=layer)
+
+    def element_scores(self, scored_on: str = "heldout") -> pd.DataFrame:
+        """The table `element_scores` of all layers: chosen on the selection split, scored on `scored_on`."""
+        p = self.parameters
+        key = self._autoencoder_key | self._key("architecture", "per_split", "min_sequences", "shuffles")
+        key |= {"data": file_hash(resolve(p.structures)), "scored_on": scored_on}
+
+        def make(folder: Path):
+            encoded, tables = self.structures(), []
+            for layer in tqdm(self.layers, f"elements, {scored_on}", mininterval=1):
+                sets = self._split_features(encoded, layer, "selection"), self._split_features(encoded, layer, scored_on)
+                table = concepts.element_scores(*sets, self.retained(layer), shuffles=p.shuffles, seed=p.seed)
+                tables.append(table.assign(layer=layer))
+            pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
+
+        return pd.read_parquet(self.run.step("element-scores", key, make) / "scores.parquet")
+
+    def _split_features(self, encoded: Encoded, layer: int, split: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+        rows = encoded.rows(split)
+        if not rows.any():
+            raise ValueError(f"{self.parameters.structures} has no records in the split '{split}'")
+        return encoded.features(layer)[rows], encoded.tokens[rows]
+
+    def type_scores(self) -> pd.DataFrame:
+        """The table `type_scores` of all layers."""
+        p, tables = self.parameters, []
+        key = self._autoencoder_key | self._key("architecture", "per_type", "min_sequences", "shuffles")
+
+        def make(folder: Path):
+            encoded = self.types()
+            for layer in tqdm(self.layers, "types", mininterval=1):
+                selection, heldout = (self._pooled(encoded, layer, split) for split in ("selection", "heldout"))
+                families = (selection[2], heldout[2]) if "family" in encoded.records else None
+                table = concepts.type_scores(selection[:2], heldout[:2], self.retained(layer), families, shuffles=p.shuffles, seed=p.seed)
+                tables.append(table.assign(layer=layer))
+            pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
+
+        return pd.read_parquet(self.run.step("type-scores", key, make) / "scores.parquet")
+
+    def _pooled(self, encoded: Encoded, layer: int, split: str) -> tuple:
+        rows, records = encoded.rows(split), encoded.records[encoded.records.split == split]
+        pooled = features.pool_sequences(encoded.features(layer)[rows], encoded.tokens.record.to_numpy()[rows])
+        return pooled, records.type.to_numpy(), records.family.to_numpy() if "family" in records else None
+
+    def top_features(self, layer: int, count: int = 3) -> pd.DataFrame:
+        """tab-top-features: the best features of every element and type at `layer`, with held-out scores."""
+        structures, types = self.structures(), self.types()
+        elements = tuple(self._split_features(structures, layer, split) for split in ("selection", "heldout"))
+        typed = tuple(self._pooled(types, layer, split)[:2] for split in ("selection", "heldout"))
+        return concepts.top_features(elements, typed, count, self.retained(layer)).assign(layer=layer)
+
+    def best_feature(self, element: str) -> pd.Series:
+        """The row of `element_scores` with the best F1 on the *selection* split for `element`: layer, feature and its scores."""
+        scores = self.element_scores()
+        scores = scores[scores.element == element]
+        if scores.empty:
+            raise ValueError(f"no record of {self.parameters.structures} has the element {element} in both splits")
+        return scores.loc[scores.selection_f1.idxmax()]
+
+    def tracks(self, best: pd.Series, record_ids: list[str]) -> pd.DataFrame:
+        """The table `tracks`: one feature's activation, nucleotide by nucleotide, on RNAs of known structure.
+
+        Activations are scaled by the feature's maximum on the selection split. Nucleotides the model has no state for (letters
+        other than A, C, G, U) have activation 0.
+        """
+        encoded, layer, feature = self.structures(), int(best.layer), int(best.feature)
+        column = encoded.features(layer)[:, feature].toarray().ravel()
+        scale = column[encoded.rows("selection")].max()
+        tables = []
+        for identifier in record_ids:
+            row = int(np.flatnonzero(encoded.records.id == identifier)[0])
+            record = encoded.records.iloc[row]
+            mine = (encoded.tokens.record == row).to_numpy()
+            activation = np.zeros(len(record.sequence))
+            activation[encoded.tokens.position[mine]] = column[mine] / scale if scale > 0 else 0
+            tables.append(pd.DataFrame({"record": identifier, "position": np.arange(len(record.sequence)) + 1, "base": list(record.sequence),
+                                        "bracket": list(record.secondary_structure), "element": list(record.element), "activation": activation,
+                                        "partner": pair_table(record.secondary_structure) + 1, "feature": feature, "layer": layer}))  # fmt: skip
+        return pd.concat(tables, ignore_index=True)
+
+    def example_records(self, best: pd.Series, count: int, split: str = "heldout", longest: int = 110) -> list[str]:
+        """Ids of held-out RNAs that show the feature at its typical best: of the RNAs up to `longest` nt that have the element, one from
+        each of `count` families, ranked by how strongly the feature fires at its strongest nucleotide. Not chosen by agreement."""
+        encoded = self.structures()
+        records = encoded.records
+        pooled = features.pool_sequences(encoded.features(int(best.layer))[:, [int(best.feature)]], encoded.tokens.record.to_numpy())
+        strength = pd.Series(pooled.toarray().ravel(), index=records.index)
+        fit = records[(records.split == split) & (records.sequence.str.len() <= longest) & records.element.str.contains(best.element)]
+        fit = fit.assign(strength=strength[fit.index]).sort_values(["strength", "id"], ascending=[False, True])
+        if "family" in fit:
+            fit = fit.drop_duplicates("family")
+        return fit.id.head(count).tolist()

@@ -1,0 +1,127 @@
+"""Synthetic RNAs that obey Watson-Crick and wobble pairing and nothing else.
+
+A language model of a few million parameters learns families long before it learns that stems pair. Helices drawn afresh for
+every batch teach pairing as a rule: no sequence is ever seen twice, so only the rule helps. Secondary structures come from a
+small recursive grammar (a pseudoknot-free context-free grammar in the spirit of Sakakibara et al. 1994); bases are then drawn
+pair by pair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_rna.structure import pair_table
+
+BASES = "ACGU"
+#: Pairs a helix may contain, as (5' base, 3' base): Watson-Crick first, the GU wobble last.
+PAIRS = ("GC", "CG", "AU", "UA", "GU", "UG")
+UNPAIRED, PADDING = -1, -2
+
+_FIVE_PRIME = np.array([BASES.index(pair[0]) for pair in PAIRS])
+_THREE_PRIME = np.array([BASES.index(pair[1]) for pair in PAIRS])
+_TETRALOOPS = {"GNRA": ("G", "ACGU", "AG", "A"), "UNCG": ("U", "ACGU", "C", "G")}
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The distribution of secondary structures. All ranges are inclusive and in nucleotides or base pairs."""
+
+    stem: tuple[int, int] = (5, 9)
+    """Base pairs in an uninterrupted helix."""
+    hairpin: tuple[int, int] = (4, 6)
+    """Nucleotides in a hairpin loop, at least 3."""
+    end: tuple[int, int] = (0, 6)
+    """Unpaired nucleotides at each end."""
+    domains: tuple[int, int] = (1, 1)
+    """Helices side by side in the exterior loop."""
+    linker: tuple[int, int] = (1, 5)
+    """Unpaired nucleotides between domains."""
+    interruption: float = 0.0
+    """Probability that a helix goes on behind a bulge or an internal loop."""
+    bulge: tuple[int, int] = (1, 2)
+    """Nucleotides on the longer side of a bulge or internal loop."""
+    branching: float = 0.0
+    """Probability that a helix opens into a multiloop."""
+    branches: tuple[int, int] = (2, 3)
+    """Helices in a multiloop besides the closing one."""
+    wobble: float = 0.03
+    """Share of GU and UG among base pairs."""
+    tetraloops: float = 0.0
+    """Share of four-nucleotide hairpin loops that are GNRA or UNCG."""
+    length: tuple[int, int] = (16, 46)
+    """Length of the whole RNA; a structure outside is drawn again."""
+
+    def __post_init__(self):
+        if self.hairpin[0] < 3:
+            raise ValueError(f"a hairpin loop needs 3 nucleotides or more, the grammar allows {self.hairpin[0]}")
+        if self.stem[0] < 1:
+            raise ValueError(f"a helix needs 1 base pair or more, the grammar allows {self.stem[0]}")
+
+
+def draw_structure(grammar: Grammar, rng: np.random.Generator) -> str:
+    """One dot-bracket string from `grammar`, of a length the grammar allows."""
+    between = lambda bounds: int(rng.integers(bounds[0], bounds[1] + 1))  # noqa: E731
+
+    def helix(depth: int) -> str:
+        pairs = between(grammar.stem)
+        return "(" * pairs + inside(depth + 1) + ")" * pairs
+
+    def inside(depth: int) -> str:
+        choice = rng.random() if depth < 8 else 1.0
+        if choice < grammar.branching:
+            loop = [("." * between((0, 3))) + helix(depth) for _ in range(between(grammar.branches))]
+            return "".join(loop) + "." * between((0, 3))
+        if choice < grammar.branching + grammar.interruption:
+            sides = ["." * between(grammar.bulge), "." * between((0, grammar.bulge[1]))]
+            rng.shuffle(sides)
+            return sides[0] + helix(depth) + sides[1]
+        return "." * between(grammar.hairpin)
+
+    while True:
+        domains = [helix(0) for _ in range(between(grammar.domains))]
+        joined = domains[0] + "".join("." * between(grammar.linker) + domain for domain in domains[1:])
+        structure = "." * between(grammar.end) + joined + "." * between(grammar.end)
+        if grammar.length[0] <= len(structure) <= grammar.length[1]:
+            return structure
+
+
+def stack_pair_tables(structures: list[str], width: int | None = None) -> np.ndarray:
+    """Pair tables of several structures as one array [S, width], `PADDING` behind each end."""
+    width = width or max(map(len, structures))
+    table = np.full((len(structures), width), PADDING)
+    for row, structure in enumerate(structures):
+        table[row, : len(structure)] = pair_table(structure)
+    return table
+
+
+def draw_bases(table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0) -> np.ndarray:
+    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU.
+
+    GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition varies around
+    the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at padding.
+    """
+    count, width = table_SW.shape
+    strong = rng.uniform(0.35, 0.75, (count, 1)) * (1 - wobble)
+    weak = (1 - wobble) - strong
+    shares = np.hstack([strong / 2, strong / 2, weak / 2, weak / 2, np.full((count, 2), wobble / 2)])
+    kind = (rng.random((count, width, 1)) > np.cumsum(shares, 1)[:, None, :-1]).sum(-1)
+    loop = rng.dirichlet(12 * np.array([0.36, 0.18, 0.22, 0.24]), count)
+    bases = (rng.random((count, width, 1)) > np.cumsum(loop, 1)[:, None, :-1]).sum(-1)
+    rows, opening = np.nonzero(table_SW > np.arange(width))
+    closing = table_SW[rows, opening]
+    bases[rows, opening] = _FIVE_PRIME[kind[rows, opening]]
+    bases[rows, closing] = _THREE_PRIME[kind[rows, opening]]
+    if tetraloops:
+        is_tetraloop = closing - opening == 5
+        for row, start in zip(rows[is_tetraloop], opening[is_tetraloop] + 1):
+            if rng.random() < tetraloops:
+                motif = _TETRALOOPS["GNRA" if rng.random() < 0.7 else "UNCG"]
+                bases[row, start : start + 4] = [BASES.index(rng.choice(list(letters))) for letters in motif]
+    bases[table_SW == PADDING] = -1
+    return bases
+
+
+def draw_batch(grammar: Grammar, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """`count` synthetic RNAs: bases [count, W] (indices into `BASES`, -1 padding) and pair tables [count, W]."""
+    table = stack_pair_tables([draw_structure(grammar, rng) for _ in range(count)])
+    return draw_bases(table, rng, grammar.wobble, grammar.tetraloops), table
