@@ -60,34 +60,25 @@ class MarkovBaseline:
         counts = np.full((4**order, 4), 0.5)
         for codes in encode_bases(sequences):
             padded = np.concatenate([np.zeros(order, dtype=np.int64), np.maximum(codes, 0)])
-            np.add.at(counts, (self._context(padded, np.arange(order, len(padded))), padded[order:]), 1)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, order + 1)
+            np.add.at(counts, (windows[:, :-1] @ 4 ** np.arange(order)[::-1], windows[:, -1]), 1)
         self.log_probability = np.log(counts / counts.sum(1, keepdims=True))
-
-    def _context(self, codes: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        context = np.zeros(positions.shape, dtype=np.int64)
-        for back in range(self.order, 0, -1):
-            context = context * 4 + codes[positions - back]
-        return context
 
     def probabilities(self, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
         """As `model_probabilities`."""
         results = []
+        powers = 4 ** np.arange(self.order)[::-1]
         for codes, positions in zip(encode_bases(sequences), masked):
             padded = np.concatenate([np.zeros(self.order, dtype=np.int64), np.maximum(codes, 0)])
             scores = np.zeros((len(positions), 4))
-            for base in range(4):
-                for ahead in range(self.order + 1):
-                    target = positions + self.order + ahead
-                    inside = target < len(padded)
-                    for number in np.nonzero(inside)[0]:
-                        window = padded[target[number] - self.order : target[number] + 1].copy()
-                        window[self.order - ahead] = base
-                        context = 0
-                        for code in window[:-1]:
-                            context = context * 4 + code
-                        scores[number, base] += self.log_probability[context, window[-1]]
-            shifted = np.exp(scores - scores.max(1, keepdims=True)) if len(scores) else scores
-            results.append(shifted / shifted.sum(1, keepdims=True) if len(scores) else shifted)
+            for ahead in range(self.order + 1):  # transitions into x_i itself and into the `order` bases behind it
+                inside = positions + ahead < len(codes)
+                windows = padded[(positions[inside] + ahead)[:, None] + np.arange(self.order + 1)]
+                for base in range(4):
+                    windows[:, self.order - ahead] = base
+                    scores[inside, base] += self.log_probability[windows[:, :-1] @ powers, windows[:, -1]]
+            shares = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+            results.append(shares / shares.sum(1, keepdims=True))
         return results
 
 
@@ -113,7 +104,7 @@ def masked_scores(records: pd.DataFrame, masked: list[np.ndarray], probabilities
 
 def stem_probe(features: tuple[np.ndarray, np.ndarray], is_stem: tuple[np.ndarray, np.ndarray]) -> float:
     """AUROC, on the second set, of a logistic regression for "is in a stem" fitted on the first. Features [T, D], labels [T]."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=1.0))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     probe.fit(features[0], is_stem[0])
     return float(roc_auc_score(is_stem[1], probe.decision_function(features[1])))
 
@@ -131,3 +122,46 @@ def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
         windows = np.lib.stride_tricks.sliding_window_view(one_hot, 2 * reach + 1, axis=0)
         rows.append(windows[known].reshape(len(known), -1))
     return np.concatenate(rows)
+
+
+def masked_table(predictors: dict[str, LanguageModel], sets: dict[str, pd.DataFrame], training: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Accuracy and loss on masked bases: one row per record set and predictor (language models, most common base, Markov chain).
+
+    `training` are sequences of the training families; a tenth of them chooses the order of the Markov chain.
+    """
+    validation = training.sample(frac=0.1, random_state=seed)
+    fitted = training.drop(validation.index).sequence.tolist()
+    markov = choose_order(fitted, validation.sequence.head(200).tolist(), seed)
+    baselines = {"most common base": MarkovBaseline(0, fitted), f"Markov chain of order {markov.order}, both sides": markov}
+    rows = []
+    for name, records in sets.items():
+        sequences = records.sequence.tolist()
+        masked = choose_masked(sequences, seed)
+        guesses = {predictor: model_probabilities(model, sequences, masked) for predictor, model in predictors.items()}
+        guesses |= {baseline: chain.probabilities(sequences, masked) for baseline, chain in baselines.items()}
+        rows += [{"set": name, "predictor": who, "sequences": len(records)} | masked_scores(records, masked, guess) for who, guess in guesses.items()]
+    return pd.DataFrame(rows)
+
+
+def probe_table(models: dict[str, LanguageModel], fit: pd.DataFrame, test: pd.DataFrame, layers: Sequence[int]) -> pd.DataFrame:
+    """AUROC of linear probes for "is in a stem", fitted on `fit` and scored on `test`: every layer of every model, and one-hot windows."""
+    labels = tuple(_stem_labels(records) for records in (fit, test))
+    windows = tuple(one_hot_windows(records.sequence) for records in (fit, test))
+    rows = [{"source": f"one-hot window of {windows[0].shape[1] // 4} nt", "layer": np.nan, "auroc": stem_probe(windows, labels)}]
+    for name, model in models.items():
+        states = [_states(model, records.sequence.tolist(), layers) for records in (fit, test)]
+        rows += [{"source": name, "layer": layer, "auroc": stem_probe(tuple(values[:, number] for values in states), labels)}
+                 for number, layer in enumerate(layers)]  # fmt: skip
+    return pd.DataFrame(rows).assign(tokens=len(labels[1]))
+
+
+def _stem_labels(records: pd.DataFrame) -> np.ndarray:
+    known = np.concatenate([codes >= 0 for codes in encode_bases(records.sequence)])
+    return (np.array(list("".join(records.element))) == "S")[known]
+
+
+def _states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
+    """Hidden states [T, L, D] of all nucleotides, in the order of the sequences."""
+    parts = list(model.hidden_states(sequences, layers))
+    order = np.lexsort((np.concatenate([part.position_T for part in parts]), np.concatenate([part.sequence_T for part in parts])))
+    return torch.cat([part.values_TLD for part in parts]).cpu().numpy()[order]

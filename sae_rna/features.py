@@ -60,7 +60,9 @@ def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sp
 
 
 def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
-    """Maximum of every column, shape [F]; the scale of the features when the rows are the selection set."""
+    """Maximum of every column of non-negative values, shape [F]; the features' scale when the rows are the selection set."""
+    if not values_NF.shape[0]:
+        return np.zeros(values_NF.shape[1])
     highest = values_NF.max(axis=0)
     return highest.toarray().ravel() if sparse.issparse(highest) else np.asarray(highest)
 

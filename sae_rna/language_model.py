@@ -85,8 +85,8 @@ class LanguageModel:
             finally:
                 transformers_logging.set_verbosity(verbosity)
                 transformers_logging.enable_progress_bar()
-            # A pooler is an unused head of the encoder; masked-LM checkpoints rightly come without one.
-            absent = [key for key in report["missing_keys"] if "pooler." not in key]
+            # Neither is read here: masked-LM checkpoints come without a pooler, and decoder.bias is a second name of lm_head.bias.
+            absent = [key for key in report["missing_keys"] if "pooler." not in key and key != "lm_head.decoder.bias"]
             absent += [str(key) for key in report["mismatched_keys"]]
             if absent:
                 raise ValueError(f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, the first is "
@@ -94,6 +94,8 @@ class LanguageModel:
         else:
             torch.manual_seed(random_seed)
             model = auto_class.from_config(AutoConfig.from_pretrained(source, revision=revision))
+        if hasattr(model, "pooler"):
+            model.pooler = None  # never read, and random where the checkpoint has none
         model = model.eval().to(device).requires_grad_(False)
         return cls(source, revision, model, tokenizer, device, _fingerprint(model))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from Bio import AlignIO
+from multimolecule.io import load
 from tqdm import tqdm
 
 from sae_rna.structure import CANONICAL_PAIRS, ELEMENTS, element_string, pair_table, split_pseudoknots
@@ -29,8 +30,11 @@ SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}
 _COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}
 _PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")
 _TEXT = ("id", "sequence", *_PER_NUCLEOTIDE, "type", "family", "split")
+#: Other people's names of splits -> ours, where ours is not there already.
 _SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "selection", "val": "selection", "dev": "selection",
                 "test": "heldout", "held-out": "heldout"}  # fmt: skip
+#: Splits of the embedded data that stand beside the three: unseen sequences of training families, and natural records.
+_FURTHER_SPLITS = ("validation", "natural")
 #: Fewest families of a type for which the type gets a share of its own in every split.
 _FEWEST = 5
 
@@ -70,25 +74,24 @@ def read_records(source: str | Path, revision: str | None = None) -> pd.DataFram
         paths = sorted(file for file in path.iterdir() if _suffix(file) in _ONE_RECORD)
         if not paths:
             raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give the file itself for other formats")
-        records = pd.concat([_read_file(file) for file in tqdm(paths, "reading", delay=1)], ignore_index=True)
+        records = pd.DataFrame([record for file in tqdm(paths, "reading", delay=1) for record in _read_file(file)])
     else:
-        records = _read_file(path)
+        records = pd.DataFrame(_read_file(path))
     return validate(records.rename(columns={old: new for old, new in _COLUMNS.items() if new not in records}), source)
 
 
 def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes] or [""]
-    return suffixes[-2] if suffixes[-1] == ".gz" and len(suffixes) > 1 else suffixes[-1]
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def _read_file(path: Path) -> pd.DataFrame | list[dict]:
     suffix = _suffix(path)
     if suffix not in _READERS:
         raise ValueError(f"{path}: the suffix '{suffix}' is of no known format; use one of {', '.join(_READERS)}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give a file with at least one record")
     try:
-        return pd.DataFrame(_READERS[suffix](path))
+        return _READERS[suffix](path)
     except (ValueError, OSError, EOFError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{path} cannot be read as {suffix}: {reason}; mend the file or give it the suffix of its format") from error
@@ -116,7 +119,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _open(path: Path) -> io.TextIOBase:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", errors="replace")  # Rfam's files hold authors' names in other encodings
+    return opener(path, "rt", encoding="utf-8-sig", errors="replace")  # Rfam's files hold authors' names in other encodings
 
 
 def _blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -149,11 +152,9 @@ def _read_dot_bracket(path: Path) -> list[dict]:
 
 
 def _read_one(path: Path) -> list[dict]:
-    import multimolecule.io  # imports torch, and only these formats need it
-
-    record = multimolecule.io.load(path)
-    if _suffix(path) == ".ct" and sum(bool(line.strip()) for line in path.open()) > 1 + len(record):
-        raise ValueError(f"more rows follow the {len(record)} of the first structure, and which one is meant is not known; keep one structure")
+    record = load(path)
+    if _suffix(path) == ".ct" and len(path.read_text().strip().splitlines()) > 1 + len(record):
+        raise ValueError(f"more lines follow the {len(record)} nucleotides of the first structure; keep the one structure that is meant")
     fields = {"id": record.id or path.stem, "sequence": record.sequence, "secondary_structure": record.dot_bracket}
     return [fields | ({"structural_annotation": record.structure_array} if hasattr(record, "structure_array") else {})]
 
@@ -163,7 +164,7 @@ def _read_stockholm(path: Path) -> list[dict]:
         blocks = [block for block in re.split(r"^//\s*$", file.read(), flags=re.M) if block.strip()]
     records = []
     for block in tqdm(blocks, "alignments", delay=1):
-        alignment = AlignIO.read(io.StringIO(block + "//\n"), "stockholm")
+        alignment = AlignIO.read(io.StringIO(block.lstrip() + "//\n"), "stockholm")
         features = dict(re.findall(r"^#=GF (ID|TP)\s+(\S.*?)[;\s]*$", block, re.M))
         known = {"family": features["ID"]} if "ID" in features else {}
         if "TP" in features:
@@ -173,7 +174,7 @@ def _read_stockholm(path: Path) -> list[dict]:
         if consensus is not None:
             partner = pair_table(consensus)
             if (split_pseudoknots(re.sub("[A-Za-z]", ".", consensus))[1] >= 0).any():
-                raise ValueError(f"brackets of the consensus structure {features.get('ID', '')} cross; write pseudoknots with letters (Aa Bb)")
+                raise ValueError(f"brackets of consensus structure {features.get('ID', '')} cross; write pseudoknots with letters (Aa Bb)")
         for row in alignment:
             aligned = str(row.seq)
             record = {"id": prefix + row.id, "sequence": re.sub(r"[-.~]", "", aligned).upper()}
@@ -259,16 +260,9 @@ def _sequences(records: pd.DataFrame, source: str | Path) -> pd.Series:
     _refuse(source, records, given == "", lambda row: "has an empty sequence", "remove it or give its sequence")
     readable = KNOWN_LETTERS + "TP"
     gap, unknown = r"[\s.~_-]", f"[^{readable}{readable.lower()}]"
-
-    def at(pattern: str, what: str) -> Callable:
-        def say(row) -> str:
-            found = re.search(pattern, row.sequence)
-            return f"has {what} '{found.group()}' at position {found.start() + 1} of its sequence"
-
-        return say
-
-    _refuse(source, records, given.str.contains(gap), at(gap, "the gap or space"), "take gaps and spaces out of the sequences")
-    _refuse(source, records, given.str.contains(unknown), at(unknown, "the unknown letter"),
+    _refuse(source, records, given.str.contains(gap), lambda row: f"has the gap or space {_first(gap, row.sequence)}",
+            "take gaps and spaces out of the sequences")  # fmt: skip
+    _refuse(source, records, given.str.contains(unknown), lambda row: f"has the unknown letter {_first(unknown, row.sequence)}",
             f"known are {', '.join(KNOWN_LETTERS)} and T (read as U): write N for an unknown base, or remove the record")  # fmt: skip
     upper = given.str.upper()
     sequence = upper.str.replace("T", "U").str.replace("P", "N")
@@ -293,19 +287,23 @@ def _check_structures(records: pd.DataFrame, source: str | Path) -> None:
                     lambda row, column=column: f"has {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}",
                     "give one symbol per nucleotide")  # fmt: skip
     if "secondary_structure" in records:
-        faults = {}
-        for structure in records.secondary_structure.unique():
-            try:
-                pair_table(structure)
-            except ValueError as error:
-                faults[structure] = str(error)
+        structures = records.secondary_structure.unique()
+        faults = {structure: fault for structure in structures if (fault := _bracket_fault(structure))}
         _refuse(source, records, records.secondary_structure.isin(faults),
-                lambda row: f"has a faulty secondary_structure, {faults[row.secondary_structure]}", "mend or remove it")  # fmt: skip
+                lambda row: f"has a faulty secondary_structure, where {faults[row.secondary_structure]}", "mend or remove it")  # fmt: skip
     if "element" in records:
         foreign = f"[^{''.join(ELEMENTS)}]"
         _refuse(source, records, records.element.str.contains(foreign),
-                lambda row: f"has the unknown element at position {re.search(foreign, row.element).start() + 1}",
+                lambda row: f"has the unknown element {_first(foreign, row.element)}",
                 f"elements are {', '.join(ELEMENTS)}: mend it, or leave the column out to have it computed")  # fmt: skip
+
+
+def _bracket_fault(structure: str) -> str | None:
+    try:
+        pair_table(structure)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _refuse(source: str | Path, records: pd.DataFrame, faulty: pd.Series, say: Callable, remedy: str) -> None:
@@ -313,6 +311,11 @@ def _refuse(source: str | Path, records: pd.DataFrame, faulty: pd.Series, say: C
     if faulty.any():
         row = next(records[faulty].itertuples())
         raise ValueError(f"{source}: record '{row.id}' {say(row)}{_count(faulty)}; {remedy}")
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return f"'{found.group()}' at position {found.start() + 1}"
 
 
 def _count(faulty: pd.Series) -> str:
@@ -368,8 +371,9 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     ``records.attrs["split_by"]`` says which way was taken:
 
-    - ``"given"``: the records have a column `split` with all three (validation is read as selection, test as heldout). A warning
-      says if a family stands on two sides. Splits without a selection set are made anew, with a warning.
+    - ``"given"``: the records have a column `split` with all three. Without a selection set, validation is read as one, likewise
+      test as heldout; the embedded data's further splits stay. A warning says if held-out families stand in train or selection
+      too. Where one of the three is missing, all are made anew, with a warning.
     - ``"family"``: no family is on two sides. Shares are of families, within every type that has five families or more; the
       families of rarer types are split together. A record of no known family counts as a family of its own.
     - ``"sequence"``: fewer than three families are known. Identical sequences are on the same side; homologues may not be. The side
@@ -378,8 +382,9 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     Raises ValueError for an unknown name of a split, and for fewer than three distinct sequences.
     """
     if "split" in records:
-        named = records.split.str.lower().replace(_SPLIT_NAMES)
-        strange = ~named.isin([*SPLITS, "natural"])
+        named = records.split.str.lower()
+        named = named.replace({old: new for old, new in _SPLIT_NAMES.items() if new not in set(named)})
+        strange = ~named.isin([*SPLITS, *_FURTHER_SPLITS])
         if strange.any():
             raise ValueError(f"record '{records.id[strange].iloc[0]}' has the split '{records.split[strange].iloc[0]}'{_count(strange)}; "
                              f"use {', '.join(SPLITS)}, or leave the column split out to have it made")  # fmt: skip
@@ -408,10 +413,11 @@ def _with_split(records: pd.DataFrame, split: pd.Series, split_by: str) -> pd.Da
 
 def _warn_of_shared_families(records: pd.DataFrame, named: pd.Series) -> None:
     if "family" in records:
-        sides = named[named.isin(SPLITS)].groupby(records.family).nunique()
-        if (sides > 1).any():
-            warnings.warn(f"{(sides > 1).sum():,} of {len(sides):,} families stand in more than one of the given splits, so held-out scores "
-                          "are not of unseen families", stacklevel=3)  # fmt: skip
+        heldout = set(records.family[named == "heldout"].dropna())
+        shared = heldout & set(records.family[named.isin(["train", "selection"])])
+        if shared:
+            warnings.warn(f"{len(shared):,} of {len(heldout):,} families of the given held-out split stand in train or selection too: "
+                          "held-out scores are not of unseen families", stacklevel=3)  # fmt: skip
 
 
 def _split_families(records: pd.DataFrame, seed: int) -> pd.Series:
@@ -431,8 +437,8 @@ def _deal(names, seed: int) -> dict[str, str]:
     """Every name's split, at random in the shares of `SPLITS`; at least one selection and one held-out."""
     order = sorted(names, key=lambda name: _uniform(seed, name))
     selection, heldout = (max(1, round(SPLITS[split] * len(order))) for split in ("selection", "heldout"))
-    sides = ["selection"] * selection + ["heldout"] * heldout
-    return dict(zip(order, sides + ["train"] * (len(order) - len(sides))))
+    sides = np.repeat([*SPLITS], [len(order) - selection - heldout, selection, heldout]).tolist()
+    return dict(zip(order, sides, strict=True))
 
 
 def _uniform(seed: int, text: str) -> float:

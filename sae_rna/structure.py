@@ -4,6 +4,7 @@ The decomposition is forgi's (Kerpedjiev, Hoener zu Siederdissen & Hofacker 2015
 bpRNA's letters (Danaee et al. 2018, NAR 46:5381), so that bpRNA's own annotation can be read by the same code.
 """
 
+import re
 import sys
 from functools import lru_cache
 
@@ -35,10 +36,15 @@ def pair_table(structure: str) -> np.ndarray:
     """Partner of every position, -1 where unpaired. Shape [length], int64.
 
     Every bracket type nests on its own, so pseudoknots in ``[] {} <> Aa ...`` are read too (multimolecule's parser).
-    Raises ValueError naming the position of an unknown symbol or of an unbalanced bracket.
+    Raises ValueError naming the position (1-based) of an unknown symbol or of an unbalanced bracket.
     """
     partner = np.full(len(structure), -1)
-    pairs = dot_bracket_to_pairs(structure.translate(_WUSS_UNPAIRED))
+    try:
+        pairs = dot_bracket_to_pairs(structure.translate(_WUSS_UNPAIRED))
+    except ValueError as error:  # the parser counts from 0 and repeats the whole structure
+        what, symbol, position = re.match(r"(\w+) symbol (.) at position (\d+)", str(error)).groups()
+        meaning = "is no dot-bracket symbol" if what == "Invalid" else "has no partner"
+        raise ValueError(f"'{symbol}' at position {int(position) + 1} {meaning}") from None
     partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
     return partner
 
@@ -88,9 +94,10 @@ def element_string(structure: str) -> str:
         letters = ["E"] * len(structure)
     else:
         graph = forgi_graph.BulgeGraph.from_dotbracket(dot_bracket(nested))
+        exterior = {name for loop in graph.junctions if "open" in graph.describe_multiloop(loop) for name in loop}
         letters = [""] * len(structure)
         for name in graph.defines:
-            letter = _letter(graph, name)
+            letter = _letter(graph, name, exterior)
             for position in graph.define_residue_num_iterator(name):
                 letters[position - 1] = letter
     for position in np.nonzero(crossing >= 0)[0]:
@@ -98,15 +105,10 @@ def element_string(structure: str) -> str:
     return "".join(letters)
 
 
-def _letter(graph, name: str) -> str:
-    kind = name[0]
-    if kind == "m":  # forgi calls every unpaired stretch between helices m; outside all helices it belongs to the exterior
-        loops = _exterior_stretches(graph)
-        return "X" if name in loops else "M"
-    if kind == "i":
+def _letter(graph, name: str, exterior: set[str]) -> str:
+    """Letter of one of forgi's elements. forgi calls every unpaired stretch between helices m, also those outside all helices."""
+    if name[0] == "m":
+        return "X" if name in exterior else "M"
+    if name[0] == "i":
         return "I" if all(graph.get_bulge_dimensions(name)) else "B"
-    return {"s": "S", "h": "H", "f": "E", "t": "E"}[kind]
-
-
-def _exterior_stretches(graph) -> set[str]:
-    return {name for loop in graph.junctions if "open" in graph.describe_multiloop(loop) for name in loop}
+    return {"s": "S", "h": "H", "f": "E", "t": "E"}[name[0]]

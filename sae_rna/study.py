@@ -14,14 +14,14 @@ import torch
 from scipy import sparse
 from tqdm import tqdm
 
-from sae_rna import concepts, features, training
+from sae_rna import concepts, evaluation, features, training
 from sae_rna.activations import ActivationStream
 from sae_rna.autoencoder import ARCHITECTURES, AutoencoderConfig, SparseAutoencoders
 from sae_rna.fidelity import ExplainedVariance
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import Parameters, resolve
 from sae_rna.runs import RunFolder, file_hash
-from sae_rna.sequences import assign_splits, balanced_sample, read_records, select_length
+from sae_rna.sequences import add_elements, assign_splits, balanced_sample, read_records, select_length
 from sae_rna.structure import pair_table
 
 log = logging.getLogger(__name__)
@@ -70,10 +70,10 @@ class Study:
         """RNAs of known structure in the evaluation splits, at most `per_split` of each."""
         p = self.parameters
         records = self._read(p.structures, p.structures_revision)
-        if "element" not in records:
+        if "secondary_structure" not in records:
             raise ValueError(f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure")
         records = records[records.split.isin(EVALUATION_SPLITS)]
-        return balanced_sample(records, "split", p.per_split, p.seed).reset_index(drop=True)
+        return add_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(drop=True)
 
     @cached_property
     def type_records(self) -> pd.DataFrame:
@@ -82,7 +82,8 @@ class Study:
         records = self._read(p.types, p.types_revision)
         if "type" not in records:
             raise ValueError(f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type")
-        parts = [balanced_sample(part, "type", p.per_type, p.seed) for _, part in records.groupby("split")]
+        chosen = records[records.split.isin(("train", *EVALUATION_SPLITS))]
+        parts = [balanced_sample(part, "type", p.per_type, p.seed) for _, part in chosen.groupby("split")]
         return pd.concat(parts, ignore_index=True)
 
     def _read(self, source: str, revision: str | None) -> pd.DataFrame:
@@ -100,6 +101,45 @@ class Study:
         p = self.parameters
         key = {name: getattr(p, name) for name in (*names, "longest", "seed")}
         return key | {"model": self.model.fingerprint, "layers": self.layers}
+
+    # -- language model ----------------------------------------------------------------------------------------------
+
+    def masked_table(self, per_set: int = 300) -> pd.DataFrame:
+        """Masked-base accuracy of the language model beside its baselines, on every split of the structure records it was not trained on.
+
+        A checkpoint without a masked-language-model head has no rows of its own, and the baselines stand alone.
+        """
+        p = self.parameters
+        records = self._read(p.structures, p.structures_revision)
+        sets = {split: add_elements(part.sample(min(len(part), per_set), random_state=p.seed)) for split, part in records.groupby("split") if split != "train"}
+        key = self._key() | {"data": file_hash(resolve(p.structures)), "per_set": per_set}
+
+        def make(folder: Path):
+            predictors = {}
+            try:
+                predictors["language model"] = LanguageModel.load_masked(resolve(p.model), p.model_revision, p.device)
+                predictors["same architecture, random weights"] = LanguageModel.load_masked(resolve(p.model), p.model_revision, p.device, p.seed)
+            except ValueError as error:
+                log.warning("no masked-base accuracy for %s: %s", p.model, error)
+            training = records[records.split == "train"]
+            training = training.sample(min(len(training), 4000), random_state=p.seed)
+            evaluation.masked_table(predictors, sets, training, p.seed).to_parquet(folder / "masked.parquet", index=False)
+
+        return pd.read_parquet(self.run.step("masked-bases", key, make) / "masked.parquet")
+
+    def probe_table(self, per_split: int = 250) -> pd.DataFrame:
+        """Linear probes for stems, fitted on the selection split and scored on the held-out one; random weights and windows beside."""
+        p = self.parameters
+        key = self._key("per_split") | {"data": file_hash(resolve(p.structures)), "probed": per_split}
+
+        def make(folder: Path):
+            models = {"language model": self.model,
+                      "same architecture, random weights": LanguageModel.load(resolve(p.model), p.model_revision, p.device, p.seed)}  # fmt: skip
+            records = self.structure_records
+            fit, test = (records[records.split == split].head(per_split) for split in ("selection", "heldout"))
+            evaluation.probe_table(models, fit, test, self.layers).to_parquet(folder / "probes.parquet", index=False)
+
+        return pd.read_parquet(self.run.step("probes", key, make) / "probes.parquet")
 
     # -- autoencoders ------------------------------------------------------------------------------------------------
 
@@ -144,7 +184,7 @@ class Study:
 
     def types(self) -> Encoded:
         """The evaluation RNAs of known type, encoded."""
-        records = self.type_records[self.type_records.split != "train"].reset_index(drop=True)
+        records = self.type_records[self.type_records.split.isin(EVALUATION_SPLITS)].reset_index(drop=True)
         return self._encoded("types", records, "per_type")
 
     def _encoded(self, name: str, records: pd.DataFrame, limit: str) -> Encoded:
@@ -167,17 +207,18 @@ class Study:
         pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in self.layers}
         sequences = records.sequence.tolist()
         batches = self.model.batches(sequences, batch_tokens=8192)
-        for states in self.model.hidden_states(sequences, self.layers, tqdm(batches, "encoding", mininterval=1)):
-            sequence.append(states.sequence_T)
-            position.append(states.position_T)
-            for (name, layer), member in members.items():
-                x_1TD = member.standardise(states.values_TLD[:, [self.layers.index(layer)]]).transpose(0, 1)
-                activations = member.encode(x_1TD)
-                variances[name, layer].update(x_1TD, member.decode(activations))
-                chunk = activations[0].cpu().numpy()
-                summaries[name, layer].update(chunk, states.sequence_T)
-                if name == shown:
-                    pieces[layer].append(sparse.csr_matrix(chunk))
+        with torch.inference_mode():
+            for states in self.model.hidden_states(sequences, self.layers, tqdm(batches, "encoding", mininterval=1)):
+                sequence.append(states.sequence_T)
+                position.append(states.position_T)
+                for (name, layer), member in members.items():
+                    x_1TD = member.standardise(states.values_TLD[:, [self.layers.index(layer)]]).transpose(0, 1)
+                    activations = member.encode(x_1TD)
+                    variances[name, layer].update(x_1TD, member.decode(activations))
+                    chunk = activations[0].cpu().numpy()
+                    summaries[name, layer].update(chunk, states.sequence_T)
+                    if name == shown:
+                        pieces[layer].append(sparse.csr_matrix(chunk))
         record, place = np.concatenate(sequence), np.concatenate(position)
         order = np.lexsort((place, record))
         tokens = pd.DataFrame({"record": record[order].astype(np.int32), "position": place[order].astype(np.int32)})
@@ -297,7 +338,7 @@ class Study:
     def tracks(self, best: pd.Series, record_ids: list[str]) -> pd.DataFrame:
         """The table `tracks`: one feature's activation, nucleotide by nucleotide, on RNAs of known structure.
 
-        Activations are scaled by the feature's maximum on the selection split. Nucleotides the model has no state for (letters
+        Activations are scaled by the feature's maximum on the selection split and end at 1. Nucleotides the model has no state for (letters
         other than A, C, G, U) have activation 0.
         """
         encoded, layer, feature = self.structures(), int(best.layer), int(best.feature)
@@ -309,7 +350,7 @@ class Study:
             record = encoded.records.iloc[row]
             mine = (encoded.tokens.record == row).to_numpy()
             activation = np.zeros(len(record.sequence))
-            activation[encoded.tokens.position[mine]] = column[mine] / scale if scale > 0 else 0
+            activation[encoded.tokens.position[mine]] = np.minimum(column[mine] / scale, 1) if scale > 0 else 0
             tables.append(pd.DataFrame({"record": identifier, "position": np.arange(len(record.sequence)) + 1, "base": list(record.sequence),
                                         "bracket": list(record.secondary_structure), "element": list(record.element), "activation": activation,
                                         "partner": pair_table(record.secondary_structure) + 1, "feature": feature, "layer": layer}))  # fmt: skip

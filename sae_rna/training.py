@@ -102,5 +102,5 @@ def train(
                 fresh = [row for trainer in trainers for row in trainer.report(step, step * stream.batch)]
                 rows += fresh
                 worst = min(fresh, key=lambda row: row["explained_variance"])
-                bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})")
+                bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})", refresh=False)
     return stacks, pd.DataFrame(rows)

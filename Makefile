@@ -1,0 +1,45 @@
+# The two commands: `make book` and `make test`. Both set up what they need.
+PYTHON ?= python3
+PROFILE ?= default
+VENV := .venv
+SHELL := bash
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help book test setup chromium lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+book: setup ## run the notebooks and build the book: _build/html/index.html (PROFILE=default)
+	snakemake book --cores all --rerun-incomplete --quiet rules host --config profile=$(PROFILE)
+	@echo "The book is ready: open _build/html/index.html"
+
+test: setup chromium ## run all tests
+	pytest
+
+setup: $(VENV)/.ready ## create the environment in .venv from requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another one: make setup PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+chromium:
+	@command -v chromium > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y chromium; } || \
+	  { echo "The browser test needs chromium: install it (Debian: apt-get install chromium) and run 'make test' again."; exit 1; }
+
+lock: ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv --clear _build/lock
+	_build/lock/bin/python -m pip install --disable-pip-version-check -e '.[test]'
+	sed -n '/^#/p' requirements.lock > _build/requirements.lock
+	_build/lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' >> _build/requirements.lock
+	mv _build/requirements.lock requirements.lock
+
+clean: ## remove everything that was built, and the environment
+	rm -rf $(VENV) _build book/executed book/public book/assets/vendor/vega-bundle.js runs .snakemake *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,83 @@
+"""The stream gives every token of every layer, standardised, shuffled, and the same for the same seed."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_rna.activations import ActivationStream, Standardiser
+from sae_rna.language_model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return LanguageModel.load(str(tiny_model))
+
+
+def sequences(count=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("ACGU"), rng.integers(10, 50))) for _ in range(count)]
+
+
+def stream_of(model, batch=16, buffer_mib=2048, seed=0, texts=None):
+    return ActivationStream(model, texts or sequences(), [1, 3], batch=batch, buffer_mib=buffer_mib, seed=seed)
+
+
+def rows(batches):
+    return torch.cat([batch.transpose(0, 1).flatten(1) for batch in batches])
+
+
+def test_standardised_training_tokens_have_mean_zero_and_variance_one_in_every_layer_and_dimension(model):
+    stream = stream_of(model, batch=1)
+    x = torch.cat(list(stream.epochs(1)), 1)
+    assert x.shape[1] == stream.tokens
+    torch.testing.assert_close(x.mean(1), torch.zeros(2, 32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std(1, correction=0), torch.ones(2, 32), atol=1e-3, rtol=0)
+
+
+def test_a_dimension_that_never_changes_standardises_to_zero():
+    values = torch.ones(10, 1, 3)
+    assert (Standardiser.fit(values)(values) == 0).all()
+
+
+def test_an_epoch_holds_every_token_once_and_keeps_the_layers_of_a_token_together(model):
+    texts = sequences()
+    stream = stream_of(model, batch=1, texts=texts)
+    given = rows(stream.epochs(1))
+    direct = torch.cat([stream.standardise(states.values_TLD).flatten(1) for states in model.hidden_states(texts, [1, 3])])
+    assert given.shape == direct.shape
+    distance = torch.cdist(given, direct)
+    assert distance.min(0).values.max() < 0.01 and distance.min(1).values.max() < 0.01
+
+
+def test_streaming_through_a_small_buffer_gives_the_same_tokens_as_holding_all_of_them(model):
+    texts = sequences(3000)
+    streamed = ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0)
+    assert not streamed.fits
+    given = sum(batch.shape[1] for batch in streamed.epochs(1))
+    total = sum(map(len, texts))
+    assert total - 64 * 40 < given <= total
+    again = ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0)
+    first, second = next(iter(streamed.epochs(1))), None
+    for second in again.epochs(1):
+        break
+    assert first.shape == second.shape == (2, 64, 32)
+
+
+def test_the_seed_decides_the_order_and_nothing_else(model):
+    one, same, other = (torch.cat(list(stream_of(model, seed=seed).epochs(1)), 1) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_second_epoch_is_shuffled_anew(model):
+    stream = stream_of(model)
+    batches = list(stream.epochs(2))
+    half = len(batches) // 2
+    assert not torch.equal(batches[0], batches[half])
+
+
+def test_too_small_a_buffer_and_too_little_data_say_what_to_do(model):
+    with pytest.raises(ValueError, match="raise buffer_mib"):
+        ActivationStream(model, sequences(), [1], batch=10_000, buffer_mib=1)
+    with pytest.raises(ValueError, match="too few"):
+        ActivationStream(model, ["ACGU"], [1], batch=16)

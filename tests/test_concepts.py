@@ -1,0 +1,508 @@
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
+
+from sae_rna import concepts
+from sae_rna.concepts import annotate_elements, annotate_types, auroc, best_features, element_scores, score, top_features, type_scores
+from sae_rna.features import pool_sequences
+from sae_rna.structure import ELEMENTS, element_string
+
+LETTERS = list(ELEMENTS)
+
+
+def token_table(element_strings):
+    """Token table of records given by their element letters."""
+    lengths = [len(letters) for letters in element_strings]
+    return pd.DataFrame(
+        {
+            "record": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+            "position": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+            "element": pd.Categorical(list("".join(element_strings)), categories=LETTERS),
+        }
+    )
+
+
+@st.composite
+def annotated_activations(draw, alphabet="SHE"):
+    """Activations [T, F] with zeros, ties and values on the thresholds, their scales, and a token table."""
+    strings = draw(st.lists(st.text(alphabet, min_size=1, max_size=8), min_size=1, max_size=5))
+    shape = sum(map(len, strings)), draw(st.integers(1, 3))
+    values = draw(arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 4.0])))
+    scale = draw(arrays(np.float32, shape[1], elements=st.sampled_from([0.0, 4.0, 8.0])))
+    return values, scale, token_table(strings)
+
+
+def instances_of(tokens):
+    """Element instances as lists of row numbers with their letter, by a plain loop."""
+    rows = list(enumerate(zip(tokens["record"], tokens["element"])))
+    return [(key[1], [row for row, _ in run]) for key, run in groupby(rows, key=lambda item: item[1])]
+
+
+def harmonic(a, b):
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def reference_score(values, scale, tokens, feature, letter, threshold):
+    """precision, token recall, element recall by plain loops."""
+    fires = [scale[feature] > 0 and value / scale[feature] > threshold for value in values[:, feature]]
+    is_letter = [element == letter for element in tokens["element"]]
+    hits = sum(a and b for a, b in zip(fires, is_letter))
+    instances = [rows for name, rows in instances_of(tokens) if name == letter]
+    found = sum(any(fires[row] for row in rows) for rows in instances)
+    share = lambda part, whole: part / whole if whole else 0.0  # noqa: E731
+    return share(hits, sum(fires)), share(hits, sum(is_letter)), share(found, len(instances))
+
+
+def planted(rng, sequences, latents=24, noise=0.02):
+    """Hairpins with a feature (3) that marks stems, one (7) that marks hairpin loops, and random others."""
+    structures = []
+    for _ in range(sequences):
+        stem, loop, left, right = rng.integers([4, 4, 3, 3], [9, 8, 10, 10])
+        structures.append("." * left + "(" * stem + "." * loop + ")" * stem + "." * right)
+    tokens = token_table([element_string(structure) for structure in structures])
+    activations = rng.exponential(size=(len(tokens), latents)) * (rng.random((len(tokens), latents)) < 0.1)
+    for feature, letter in ((3, "S"), (7, "H")):
+        fires = (tokens["element"] == letter).to_numpy() ^ (rng.random(len(tokens)) < noise)
+        activations[:, feature] = fires * rng.uniform(0.6, 1.0, len(tokens))
+    return sparse.csr_matrix(activations.astype(np.float32)), tokens
+
+
+def noise(rng, sequences, latents=30):
+    """Element runs and features of assorted densities that know nothing of each other."""
+    strings = ["".join(np.repeat(rng.choice(list("SHE"), 16), rng.integers(2, 7, 16))) for _ in range(sequences)]
+    tokens = token_table(strings)
+    density = rng.uniform(0.01, 0.4, latents)
+    activations = rng.exponential(size=(len(tokens), latents)) * (rng.random((len(tokens), latents)) < density)
+    return sparse.csr_matrix(activations), tokens
+
+
+# --- annotations ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_elements_are_runs_of_a_letter_within_a_record():
+    labels = annotate_elements(token_table(["EESSHHHSSE", "ESS"]))
+    assert labels.element_N.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 6]
+    assert "".join(LETTERS[c] for c in labels.concept_E) == "ESHSEES"
+    assert dict(zip(labels.concepts, labels.elements_C)) == {"S": 3, "H": 1, "I": 0, "B": 0, "M": 0, "X": 0, "E": 3, "K": 0}
+    assert dict(zip(labels.concepts, labels.rows_C)) == {"S": 6, "H": 3, "I": 0, "B": 0, "M": 0, "X": 0, "E": 4, "K": 0}
+
+
+def test_a_nucleotide_without_element_is_named():
+    tokens = token_table(["ESS", "ESE"]).assign(element=["E", "S", "S", "E", "Q", "E"])
+    with pytest.raises(ValueError, match="record 1, position 2: 'Q' is no element"):
+        annotate_elements(tokens)
+    with pytest.raises(ValueError, match="record 0, position 3: 'nan' is no element"):
+        annotate_elements(tokens.assign(element=["E", "S", np.nan, "E", "E", "E"]))
+
+
+@given(st.lists(st.text("SHEK", min_size=1, max_size=9), min_size=1, max_size=5), st.integers(0, 2**32))
+def test_a_shift_rotates_every_record_and_cuts_one_instance_at_most(strings, seed):
+    labels = annotate_elements(token_table(strings))
+    shifted = labels.shifted(np.random.default_rng(seed))
+    assert (shifted.record_N == labels.record_N).all()
+    for number, letters in enumerate(strings):
+        rows = labels.record_N == number
+        after = "".join(LETTERS[c] for c in shifted.concept_N[rows])
+        offsets = range(1, len(letters)) if len(letters) > 1 else [0]
+        assert after in {letters[k:] + letters[:k] for k in offsets}
+        before_count, after_count = (len(np.unique(x.element_N[rows])) for x in (labels, shifted))
+        assert after_count - before_count in (0, 1)
+    numbers, first = np.unique(shifted.element_N, return_index=True)
+    assert numbers.tolist() == list(range(len(numbers))) and (np.diff(shifted.element_N) >= 0).all()
+    assert (shifted.concept_N == shifted.concept_E[shifted.element_N]).all()
+    assert (shifted.record_N == shifted.record_N[first][shifted.element_N]).all()
+
+
+def test_shifts_reach_every_offset_but_the_identity():
+    labels = annotate_elements(token_table(["SHEK"]))
+    rng = np.random.default_rng(0)
+    seen = {"".join(LETTERS[c] for c in labels.shifted(rng).concept_N) for _ in range(200)}
+    assert seen == {"HEKS", "EKSH", "KSHE"}
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_scores_known_answer():
+    tokens = token_table(["EESSHHHSSE"])
+    #                       E  E  S  S  H  H  H  S  S  E
+    activations = np.array([[0, 0, 4, 0, 1, 0, 0, 0, 0, 0]], dtype=float).T
+    scores = score(sparse.csr_matrix(activations), np.array([4.0]), annotate_elements(tokens), thresholds=(0.0, 0.25))
+    stem, hairpin, end = (LETTERS.index(letter) for letter in "SHE")
+    assert scores.precision[0, stem].tolist() == [0.5, 1.0]  # 1 / 4 is not above .25
+    assert scores.token_recall[0, stem].tolist() == [0.25, 0.25]
+    assert scores.element_recall[0, stem].tolist() == [0.5, 0.5]
+    assert scores.f1[0, stem].tolist() == pytest.approx([0.5, 2 / 3])
+    assert scores.token_f1[0, stem].tolist() == pytest.approx([1 / 3, 0.4])
+    assert scores.enrichment[0, stem].tolist() == [0.5 / 0.4, 1 / 0.4]
+    assert scores.element_recall[0, hairpin].tolist() == [1.0, 0.0]
+    assert scores.f1[0, end].tolist() == [0.0, 0.0]
+    assert scores.enrichment[0, LETTERS.index("K")].tolist() == [0.0, 0.0]
+
+
+@settings(deadline=None)
+@given(annotated_activations())
+def test_scores_equal_plain_loops(case):
+    values, scale, tokens = case
+    thresholds = (0.0, 0.25, 0.5)
+    scores = score(sparse.csr_matrix(values), scale, annotate_elements(tokens), thresholds)
+    for feature in range(values.shape[1]):
+        for c, letter in enumerate(LETTERS):
+            for h, threshold in enumerate(thresholds):
+                precision, token_recall, element_recall = reference_score(values, scale, tokens, feature, letter, threshold)
+                assert scores.precision[feature, c, h] == pytest.approx(precision)
+                assert scores.token_recall[feature, c, h] == pytest.approx(token_recall)
+                assert scores.element_recall[feature, c, h] == pytest.approx(element_recall)
+                assert scores.f1[feature, c, h] == pytest.approx(harmonic(precision, element_recall))
+                assert scores.token_f1[feature, c, h] == pytest.approx(harmonic(precision, token_recall))
+
+
+def test_token_scores_equal_scikit_learn():
+    activations, tokens = noise(np.random.default_rng(1), 20)
+    scale = activations.max(axis=0).toarray().ravel()
+    scores = score(activations, scale, annotate_elements(tokens))
+    fires = activations.toarray() / scale > 0.15
+    for feature in range(5):
+        for letter in "SHE":
+            at, truth = (feature, LETTERS.index(letter), 1), tokens["element"] == letter
+            assert scores.precision[at] == pytest.approx(precision_score(truth, fires[:, feature], zero_division=0))
+            assert scores.token_recall[at] == pytest.approx(recall_score(truth, fires[:, feature]))
+
+
+@given(annotated_activations())
+def test_auroc_equals_scikit_learn(case):
+    values, _, tokens = case
+    area = auroc(sparse.csr_matrix(values), annotate_elements(tokens))
+    for feature in range(values.shape[1]):
+        for c, letter in enumerate(LETTERS):
+            truth = (tokens["element"] == letter).to_numpy()
+            if truth.all() or not truth.any():
+                assert np.isnan(area[feature, c])
+            else:
+                assert area[feature, c] == pytest.approx(roc_auc_score(truth, values[:, feature]))
+
+
+@given(annotated_activations(), st.randoms(use_true_random=False))
+def test_the_order_of_records_does_not_matter(case, random):
+    values, scale, tokens = case
+    records = list(range(tokens["record"].max() + 1))
+    random.shuffle(records)
+    rows = np.concatenate([np.flatnonzero(tokens["record"] == record) for record in records])
+    before = score(sparse.csr_matrix(values), scale, annotate_elements(tokens))
+    after = score(sparse.csr_matrix(values[rows]), scale, annotate_elements(tokens.iloc[rows]))
+    for name in ("precision", "token_recall", "element_recall", "f1", "token_f1"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+
+
+@given(annotated_activations())
+def test_recalls_are_consistent_and_fall_with_the_threshold(case):
+    values, scale, tokens = case
+    scores = score(sparse.csr_matrix(values), scale, annotate_elements(tokens))
+    assert ((scores.element_recall > 0) == (scores.token_recall > 0)).all()
+    for recall in (scores.token_recall, scores.element_recall):
+        assert (np.diff(recall, axis=-1) <= 0).all()
+
+
+@given(st.data())
+def test_element_recall_is_at_least_token_recall_where_instances_are_equally_long(data):
+    tokens = token_table(["EEESSSHHHSSSEEE"] * 3)
+    values = data.draw(arrays(np.float32, (len(tokens), 2), elements=st.sampled_from([0.0, 1.0])))
+    scores = score(sparse.csr_matrix(values), np.ones(2), annotate_elements(tokens), thresholds=(0.0,))
+    assert (scores.element_recall >= scores.token_recall - 1e-12).all()
+
+
+def test_a_long_missed_instance_weighs_more_in_token_recall():
+    scores = score(sparse.csr_matrix(np.r_[np.zeros(9), 0, 1][:, None]), np.ones(1), annotate_elements(token_table(["SSSSSSSSSHS"])))
+    assert scores.element_recall[0, 0, 0] == 0.5 and scores.token_recall[0, 0, 0] == pytest.approx(0.1)
+
+
+def test_one_unit_of_activation_is_as_good_as_another():
+    activations, tokens = noise(np.random.default_rng(2), 10)
+    factors = 2.0 ** np.arange(activations.shape[1])
+    before = element_scores((activations, tokens), (activations, tokens), shuffles=2)
+    scaled = activations @ sparse.diags(factors)
+    pd.testing.assert_frame_equal(before, element_scores((scaled, tokens), (scaled, tokens), shuffles=2))
+
+
+def test_a_feature_that_never_fired_in_the_selection_set_never_fires():
+    scores = score(sparse.csr_matrix(np.ones((3, 1))), np.zeros(1), annotate_elements(token_table(["SSH"])))
+    assert not scores.precision.any() and not scores.element_recall.any()
+
+
+# --- choice on the selection set, scores on the held-out set -----------------------------------------------------------------------------
+
+
+def test_best_features_take_the_highest_f1_among_the_retained():
+    tokens = token_table(["SSHH"])
+    activations = sparse.csr_matrix(np.array([[1.0, 1, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]]))
+    scores = score(activations, np.ones(3), annotate_elements(tokens))
+    feature, level = best_features(scores)
+    assert feature[:2].tolist() == [0, 2] and level[:2].tolist() == [0, 0]
+    feature, _ = best_features(scores, np.array([False, True, True]))
+    assert feature[:2].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="no feature is retained"):
+        best_features(scores, np.zeros(3, bool))
+    with pytest.raises(ValueError, match="marked among 2, the activations have 3"):
+        best_features(scores, np.ones(2, bool))
+
+
+def test_planted_features_are_found_and_hold_out():
+    rng = np.random.default_rng(0)
+    table = element_scores(planted(rng, 150), planted(rng, 150), seed=1).set_index("element")
+    assert table.index.tolist() == ["S", "H", "E"]
+    assert table.loc["S", "feature"] == 3 and table.loc["H", "feature"] == 7
+    for letter in "SH":
+        assert table.loc[letter, "f1"] > 0.9 and table.loc[letter, "auroc"] > 0.95
+        assert table.loc[letter, "f1"] > table.loc[letter, ["null_p95", "base_f1"]].max() + 0.1
+
+
+def test_element_scores_table_is_made_of_the_parts():
+    rng = np.random.default_rng(3)
+    (known, known_tokens), (unseen, unseen_tokens) = selection, heldout = planted(rng, 30), planted(rng, 20)
+    allowed = np.arange(known.shape[1]) != 3
+    table = element_scores(selection, heldout, allowed, shuffles=3)
+    assert list(table.columns) == concepts.ELEMENT_COLUMNS
+    scale = known.max(axis=0).toarray().ravel()
+    values, unseen_values = known.toarray().astype(float), unseen.toarray().astype(float)
+    for row in table.itertuples():
+        best = max(
+            harmonic(*np.take(reference_score(values, scale, known_tokens, feature, row.element, threshold), [0, 2]))
+            for feature in np.flatnonzero(allowed)
+            for threshold in concepts.THRESHOLDS
+        )
+        assert row.selection_f1 == pytest.approx(best) and row.feature != 3
+        precision, token_recall, element_recall = reference_score(
+            unseen_values, scale, unseen_tokens, row.feature, row.element, row.threshold
+        )
+        truth = (unseen_tokens["element"] == row.element).to_numpy()
+        assert (row.precision, row.token_recall, row.element_recall) == pytest.approx((precision, token_recall, element_recall))
+        assert (row.f1, row.token_f1) == pytest.approx((harmonic(precision, element_recall), harmonic(precision, token_recall)))
+        assert row.auroc == pytest.approx(roc_auc_score(truth, unseen_values[:, row.feature]))
+        assert (row.base_rate, row.base_f1) == pytest.approx((truth.mean(), harmonic(truth.mean(), 1.0)))
+        assert row.tokens == truth.sum()
+        assert row.elements == sum(letter == row.element for letter, _ in instances_of(unseen_tokens))
+
+
+def test_the_held_out_set_has_no_say_in_the_choice():
+    rng = np.random.default_rng(4)
+    selection, heldout, other = noise(rng, 30), noise(rng, 20), noise(rng, 10)
+    columns = ["element", "feature", "threshold", "selection_f1"]
+    tables = [element_scores(selection, sample, shuffles=1)[columns] for sample in (heldout, other)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_held_out_activations_are_scaled_by_the_selection_maximum():
+    tokens = token_table(["SSHH"])
+    selection = sparse.csr_matrix(np.array([[10.0], [9], [7], [1]])), tokens  # best for stems: above .8 of 10
+    weak = sparse.csr_matrix(np.array([[1.0], [1], [0], [0]])), tokens  # perfect if it were scaled by its own maximum
+    row = element_scores(selection, weak, shuffles=1).set_index("element").loc["S"]
+    assert row["threshold"] == 0.8 and row["f1"] == 0.0 and row["auroc"] == 1.0
+    strong = sparse.csr_matrix(np.array([[20.0], [20], [10], [10]])), tokens  # all of it above .8 of 10, half of it above .8 of 20
+    row = element_scores(selection, strong, shuffles=1).set_index("element").loc["S"]
+    assert row["threshold"] == 0.8 and row["precision"] == 0.5
+
+
+def test_an_always_on_feature_scores_base_f1_and_auroc_half():
+    tokens = token_table(["EESSHHHSSE", "SSSHHHHSSS"])
+    always = sparse.csr_matrix(np.ones((len(tokens), 1)))
+    table = element_scores((always, tokens), (always, tokens))
+    np.testing.assert_allclose(table["f1"], table["base_f1"])
+    np.testing.assert_allclose(table["null_p95"].iloc[:2], table["base_f1"].iloc[:2])  # a shift does not change composition
+    np.testing.assert_allclose(table["auroc"], 0.5)
+
+
+def test_an_element_missing_from_either_set_has_no_row():
+    rng = np.random.default_rng(5)
+    ones = lambda tokens: (sparse.csr_matrix(rng.random((len(tokens), 2))), tokens)  # noqa: E731
+    table = element_scores(ones(token_table(["SSHE"])), ones(token_table(["SSHB"])), shuffles=2)
+    assert table["element"].tolist() == ["S", "H"]
+
+
+def test_noise_does_not_beat_the_null():
+    """Real labels are then one draw from the null: 1 in 21 exceeds the highest of 20 shuffles; tolerance 15 % of the elements."""
+    above = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        table = element_scores(noise(rng, 40), noise(rng, 40), seed=seed)
+        above += (table["f1"] > table["null_p95"]).tolist()
+    assert len(above) == 75 and np.mean(above) < 0.15
+
+
+def test_the_null_repeats_choice_and_scoring_on_shifted_annotations():
+    rng = np.random.default_rng(9)
+    (known, known_tokens), (unseen, unseen_tokens) = selection, heldout = planted(rng, 30), planted(rng, 20)
+    allowed = np.arange(known.shape[1]) != 5
+    scale, all_C, best = known.max(axis=0).toarray().ravel(), np.arange(len(LETTERS)), []
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        feature, level = best_features(score(known, scale, annotate_elements(known_tokens).shifted(rng)), allowed)
+        best.append(score(unseen, scale, annotate_elements(unseen_tokens).shifted(rng)).f1[feature, all_C, level])
+    table = element_scores(selection, heldout, allowed, shuffles=4, seed=1)
+    rows = [LETTERS.index(letter) for letter in table["element"]]
+    np.testing.assert_allclose(table["null_p95"], np.max(best, axis=0)[rows])
+
+
+def test_scores_are_reproducible_and_the_seed_moves_only_the_null():
+    rng = np.random.default_rng(6)
+    selection, heldout = noise(rng, 20), noise(rng, 20)
+    first, again, other = (element_scores(selection, heldout, shuffles=5, seed=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(first.drop(columns="null_p95"), other.drop(columns="null_p95"))
+    assert (first["null_p95"] != other["null_p95"]).any()
+
+
+def test_input_that_does_not_fit_is_refused():
+    tokens = token_table(["SSH"])
+    good = sparse.csr_matrix(np.ones((3, 2))), tokens
+    with pytest.raises(ValueError, match="held-out set's activations have 2 rows, their annotations 3"):
+        element_scores(good, (sparse.csr_matrix(np.ones((2, 2))), tokens))
+    with pytest.raises(ValueError, match="held-out set's activations have 1 features, the selection set 2"):
+        element_scores(good, (sparse.csr_matrix(np.ones((3, 1))), tokens))
+    with pytest.raises(ValueError, match="thresholds must ascend from 0 or more, not 0.5, 0.5"):
+        element_scores(good, good, thresholds=(0.5, 0.5))
+    with pytest.raises(ValueError, match="made of shuffles: 1 or more"):
+        element_scores(good, good, shuffles=0)
+    with pytest.raises(ValueError, match="the selection set's activations are empty"):
+        element_scores((sparse.csr_matrix((0, 2)), tokens.iloc[:0]), good)
+
+
+# --- RNA types ------------------------------------------------------------------------------------------------------------------------
+
+
+def typed(rng, sequences, marked, latents=20):
+    """Pooled activations of random sequences of three types; feature `marked[type]` fires in that type only."""
+    types = rng.permutation(np.resize(["tRNA", "rRNA", "snoRNA"], sequences))
+    pooled = rng.exponential(size=(sequences, latents)) * (rng.random((sequences, latents)) < 0.4)
+    for name, feature in marked.items():
+        pooled[:, feature] = (types == name) * rng.uniform(0.2, 1.0, sequences)
+    return sparse.csr_matrix(pooled), types
+
+
+def test_planted_type_features_are_found_and_hold_out():
+    rng = np.random.default_rng(0)
+    marked = {"tRNA": 5, "snoRNA": 11}
+    table = type_scores(typed(rng, 90, marked), typed(rng, 60, marked))
+    assert list(table.columns) == concepts.TYPE_COLUMNS
+    table = table.set_index("type")
+    for name, feature in marked.items():
+        assert table.loc[name, "feature"] == feature
+        assert table.loc[name, ["auroc", "selection_auroc", "f1"]].tolist() == [1.0, 1.0, 1.0]
+        assert table.loc[name, "null_p95"] < 0.75
+    assert (table["sequences"] == 20).all() and table["base_rate"].tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_type_scores_equal_plain_loops():
+    rng = np.random.default_rng(1)
+    (known, known_types), (unseen, unseen_types) = selection, heldout = typed(rng, 40, {}), typed(rng, 30, {})
+    table = type_scores(selection, heldout, shuffles=2)
+    scale = known.toarray().max(axis=0)
+    for row in table.itertuples():
+        areas = [roc_auc_score(known_types == row.type, column) for column in known.toarray().T]
+        assert row.feature == np.argmax(areas) and row.selection_auroc == pytest.approx(max(areas))
+        assert row.auroc == pytest.approx(roc_auc_score(unseen_types == row.type, unseen.toarray()[:, row.feature]))
+        known_f1 = [f1_of(known.toarray()[:, row.feature] / scale[row.feature] > t, known_types == row.type) for t in concepts.THRESHOLDS]
+        threshold = concepts.THRESHOLDS[int(np.argmax(known_f1))]
+        assert row.f1 == pytest.approx(f1_of(unseen.toarray()[:, row.feature] / scale[row.feature] > threshold, unseen_types == row.type))
+
+
+def f1_of(fires, truth):
+    return harmonic(precision_score(truth, fires, zero_division=0), recall_score(truth, fires))
+
+
+def family_noise(rng, families, per_family=8, latents=30):
+    """Features that are alike within a family and know nothing of types."""
+    types = np.repeat(rng.permutation(np.resize(["tRNA", "rRNA", "snoRNA"], families)), per_family)
+    level = np.repeat(rng.exponential(size=(families, latents)), per_family, axis=0)
+    pooled = level * rng.uniform(0.9, 1.1, level.shape)
+    return (sparse.csr_matrix(pooled), types), np.repeat(np.arange(families), per_family)
+
+
+def test_features_of_families_do_not_pass_for_features_of_types():
+    """Tolerance 20 % of the types above the null where families are permuted; permuting sequences is fooled in far more."""
+    above = {"families": [], "sequences": []}
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        (selection, known), (heldout, unseen) = family_noise(rng, 18), family_noise(rng, 12)
+        for unit, families in (("families", (known, unseen)), ("sequences", None)):
+            table = type_scores(selection, heldout, families=families, shuffles=40, seed=seed)
+            above[unit] += (table["auroc"] > table["null_p95"]).tolist()
+    assert np.mean(above["families"]) < 0.2 < np.mean(above["sequences"])
+
+
+def test_types_without_signal_do_not_beat_the_null():
+    """Expected 5 %; tolerance 15 % of the types over all seeds."""
+    above = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        table = type_scores(typed(rng, 60, {}), typed(rng, 45, {}), shuffles=40, seed=seed)
+        above += (table["auroc"] > table["null_p95"]).tolist()
+    assert len(above) == 60 and np.mean(above) < 0.15
+
+
+def test_types_of_one_set_only_stay_as_negatives_without_a_row():
+    rng = np.random.default_rng(2)
+    known, known_types = typed(rng, 30, {})
+    unseen, unseen_types = typed(rng, 30, {})
+    unseen_types = np.where(unseen_types == "rRNA", "riboswitch", unseen_types)
+    table = type_scores((known, known_types), (unseen, unseen_types), shuffles=2).set_index("type")
+    assert table.index.tolist() == ["snoRNA", "tRNA"]
+    feature = table.loc["tRNA", "feature"]
+    assert table.loc["tRNA", "auroc"] == pytest.approx(roc_auc_score(unseen_types == "tRNA", unseen.toarray()[:, feature]))
+
+
+def test_types_that_cannot_be_scored_are_refused():
+    rng = np.random.default_rng(3)
+    pooled, types = typed(rng, 12, {})
+    with pytest.raises(ValueError, match="need 2 RNA types or more, there is 1"):
+        type_scores((pooled, ["tRNA"] * 12), (pooled, ["tRNA"] * 12))
+    with pytest.raises(ValueError, match="11 families do not fit 12 sequences"):
+        type_scores((pooled, types), (pooled, types), families=(range(11), range(12)))
+    with pytest.raises(ValueError, match="family one has sequences of more than one type"):
+        type_scores((pooled, types), (pooled, types), families=(["one"] * 12, range(12)))
+
+
+def test_type_annotations_make_every_sequence_its_own_instance():
+    labels = annotate_types(["b", "a", "a"], ["a", "b"])
+    assert labels.concept_N.tolist() == [1, 0, 0] and labels.elements_C.tolist() == labels.rows_C.tolist() == [2, 1]
+    with pytest.raises(ValueError, match="sequence 2 is of type c"):
+        annotate_types(["a", "c"], ["a", "b"])
+
+
+# --- the table of top features ------------------------------------------------------------------------------------------------------------
+
+
+def test_top_features_begin_with_the_chosen_ones_and_descend():
+    rng = np.random.default_rng(7)
+    elements = planted(rng, 60), planted(rng, 45)
+    types = [(pool_sequences(a, tokens["record"]), np.resize(["x", "y", "z"], tokens["record"].nunique())) for a, tokens in elements]
+    allowed = np.arange(24) != 10
+    table = top_features(elements, types, count=4, retained_F=allowed)
+    assert list(table.columns) == concepts.TOP_COLUMNS
+    assert len(table) == 4 * (3 + 3) and 10 not in table["feature"].tolist()
+    best = table[table["rank"] == 1].set_index("label")
+    by_element = element_scores(*elements, allowed, shuffles=1).set_index("element")
+    columns = ["feature", "threshold", "selection_f1", "f1", "precision", "auroc", "base_rate"]
+    pd.testing.assert_frame_equal(best.loc[list("SHE"), columns], by_element[columns], check_names=False)
+    by_type = type_scores(*types, allowed, shuffles=1).set_index("type")
+    columns = ["feature", "selection_auroc", "auroc", "f1", "base_rate"]
+    pd.testing.assert_frame_equal(best.loc[list("xyz"), columns], by_type[columns], check_names=False)
+    for (kind, _), group in table.groupby(["kind", "label"]):
+        assert group["rank"].tolist() == [1, 2, 3, 4] and group["feature"].is_unique
+        assert group["selection_f1" if kind == "element" else "selection_auroc"].is_monotonic_decreasing
+    np.testing.assert_allclose(table["enrichment"], table["precision"] / table["base_rate"])
+
+
+def test_top_features_of_elements_alone_or_of_fewer_features_than_asked():
+    rng = np.random.default_rng(8)
+    allowed = np.isin(np.arange(24), [3, 7])
+    table = top_features(elements=(planted(rng, 20), planted(rng, 20)), count=5, retained_F=allowed)
+    assert set(table["kind"]) == {"element"} and table.groupby("label").size().tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="neither elements nor types"):
+        top_features()

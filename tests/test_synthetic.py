@@ -1,0 +1,59 @@
+"""The generator of synthetic RNAs: every pair it claims is a pair."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_rna.pretraining import STAGES
+from sae_rna.structure import CANONICAL_PAIRS, element_string
+from sae_rna.synthetic import BASES, PADDING, Grammar, draw_batch, draw_structure
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([grammar for grammar, _ in STAGES]))
+def test_every_claimed_pair_is_canonical_or_wobble_and_lengths_obey_the_grammar(seed, grammar):
+    bases, table = draw_batch(grammar, 12, np.random.default_rng(seed))
+    for row, partner in zip(bases, table):
+        length = (partner != PADDING).sum()
+        assert grammar.length[0] <= length <= grammar.length[1]
+        assert (row[:length] >= 0).all() and (row[length:] == -1).all()
+        sequence = "".join(BASES[base] for base in row[:length])
+        for i, j in enumerate(partner[:length]):
+            if j >= 0:
+                assert partner[j] == i
+                assert abs(i - j) > 3
+                assert sequence[i] + sequence[j] in CANONICAL_PAIRS
+
+
+def test_the_same_seed_draws_the_same_rnas():
+    one, two = (draw_batch(Grammar(), 5, np.random.default_rng(3)) for _ in range(2))
+    assert (one[0] == two[0]).all() and (one[1] == two[1]).all()
+
+
+def test_the_wobble_share_is_what_the_grammar_says():
+    bases, table = draw_batch(replace(Grammar(), wobble=0.2), 800, np.random.default_rng(0))
+    rows, opening = np.nonzero(table > np.arange(table.shape[1]))
+    pairs = [BASES[bases[row, i]] + BASES[bases[row, table[row, i]]] for row, i in zip(rows, opening)]
+    assert np.mean([pair in ("GU", "UG") for pair in pairs]) == pytest.approx(0.2, abs=0.02)
+
+
+def test_tetraloops_are_gnra_or_uncg_when_all_are_asked_for():
+    grammar = replace(Grammar(), hairpin=(4, 4), tetraloops=1.0)
+    bases, table = draw_batch(grammar, 50, np.random.default_rng(1))
+    for row, partner in zip(bases, table):
+        loop = next("".join(BASES[b] for b in row[i + 1 : i + 5]) for i, j in enumerate(partner) if j - i == 5)
+        assert (loop[0] == "G" and loop[2] in "AG" and loop[3] == "A") or (loop[0] == "U" and loop[2:] == "CG")
+
+
+def test_later_stages_hold_the_elements_that_earlier_ones_lack():
+    rng = np.random.default_rng(0)
+    seen = [set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150))) for grammar, _ in STAGES]
+    assert seen[0] <= set("SHE") and {"I", "B"} <= seen[2] and {"M", "X"} <= seen[3]
+
+
+def test_impossible_grammars_are_refused():
+    with pytest.raises(ValueError, match="3 nucleotides or more"):
+        Grammar(hairpin=(2, 5))
