@@ -346,7 +346,8 @@ def type_scores(
     Both sets are (`pool_sequences` [S, F], types [S]). The F1 of the feature uses the threshold that is best on the selection set.
     `null_p95` is the 95th percentile of the held-out AUROC that the same selection reaches on `shuffles` permutations of the types
     in both sets. Sequences of one family share more than their type: where `families` (of the selection and of the held-out
-    sequences) are given, types are permuted among families, not among sequences. `sequences` counts the type's held-out sequences.
+    sequences) are given, types are permuted among families, not among sequences, a sequence of unknown family (None) counting as a
+    family of its own. `sequences` counts the type's held-out sequences.
     A type that one of the sets lacks has no row.
     """
     selected, unseen = _type_samples(selection, heldout, thresholds)
@@ -379,22 +380,24 @@ def type_scores(
 
 
 def _family_numbers(annotations: Annotations, family_N: Sequence[str] | None) -> np.ndarray:
-    """Number of the family of every sequence, [N]; every sequence its own where families are not known."""
+    """Number of the family of every sequence, [N]; a sequence of unknown family is a family of its own."""
+    own_N = np.arange(len(annotations.concept_N))
     if family_N is None:
-        return np.arange(len(annotations.concept_N))
-    if len(family_N) != len(annotations.concept_N):
-        raise ValueError(f"{len(family_N)} families do not fit {len(annotations.concept_N)} sequences: one per sequence is needed")
-    frame = pd.DataFrame({"family": list(family_N), "concept": annotations.concept_N})
-    types = frame.groupby("family", dropna=False)["concept"].nunique()
+        return own_N
+    if len(family_N) != len(own_N):
+        raise ValueError(f"{len(family_N)} families do not fit {len(own_N)} sequences: one per sequence is needed")
+    names = pd.Series(list(family_N))
+    types = pd.Series(annotations.concept_N).groupby(names).nunique()
     if (types > 1).any():
         raise ValueError(f"family {types.index[types > 1][0]} has sequences of more than one type: its types cannot be permuted as one")
-    return pd.factorize(frame["family"], use_na_sentinel=False)[0]
+    codes_N = pd.factorize(names)[0]
+    return np.where(codes_N < 0, len(own_N) + own_N, codes_N)
 
 
 def _permuted(concept_N: np.ndarray, group_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Concepts after those of whole groups were permuted among the groups."""
-    _, first = np.unique(group_N, return_index=True)
-    return rng.permutation(concept_N[first])[group_N]
+    _, first, number_N = np.unique(group_N, return_index=True, return_inverse=True)
+    return rng.permutation(concept_N[first])[number_N]
 
 
 def top_features(

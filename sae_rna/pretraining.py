@@ -59,9 +59,9 @@ class Recipe:
     learning_rate: float = 4e-3
     """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it with AdamW."""
     warmup_steps: int = 100
-    families: float = 0.6
+    families: float = 0.4
     """Share of batches drawn from the training families once the curriculum is mastered."""
-    redrawn: float = 0.15
+    redrawn: float = 0.35
     """Share of batches with structures of training families and freshly drawn bases, likewise."""
     seed: int = 0
 
@@ -131,7 +131,7 @@ class Batches:
         if curriculum.mastered and source < self.recipe.families + self.recipe.redrawn:
             bases, table = self._family_rows(rng)
             if source < self.recipe.families:
-                return self.mask(bases, table, rng, spare_partners=False, synthetic=False)
+                return self.mask(bases, table, rng, spare_partners=step % 2 == 0, synthetic=False)
             return self.mask(draw_bases(table, rng, wobble=0.1, tetraloops=0.3), table, rng, spare_partners=True)
         grammar = curriculum.grammar(rng)
         width = next(width for width in WIDTHS if width >= grammar.length[1] + 2)
@@ -143,9 +143,9 @@ class Batches:
         return bases[rows], table[rows]
 
     def mask(self, bases, table, rng, spare_partners: bool, synthetic: bool = True) -> Batch:
-        """BERT's masking at RiNALMo's rate (15 %), or one that never hides both ends of a pair but hides 30 % of the pairs.
+        """BERT's masking at RiNALMo's rate (15 %), or one that never hides both ends of a pair but hides one end of half of the pairs.
 
-        The second teaches pairing several times faster. Of the chosen positions 65 % become the mask token, 20 % a random base
+        The second teaches pairing several times faster. Of the chosen positions 50 % become the mask token, 35 % a random base
         and 15 % stay: more random ones than BERT's 10 %, since a visible base that must be checked against its
         partner makes the model represent pairing at visible bases too, which is where it is read later.
         """
@@ -166,8 +166,8 @@ class Batches:
         else:
             chosen = (rng.random(ids.shape) < 0.15) & nucleotide
         fate = rng.random(ids.shape)
-        inputs = np.where(chosen & (fate < 0.65), mask_id, ids)
-        replaced = chosen & (fate >= 0.65) & (fate < 0.85)
+        inputs = np.where(chosen & (fate < 0.5), mask_id, ids)
+        replaced = chosen & (fate >= 0.5) & (fate < 0.85)
         inputs[replaced] = self.base_ids[rng.integers(4, size=replaced.sum())]
         labels = np.where(chosen, ids, -100)
         return Batch(inputs, labels, partner, int(nucleotide.sum()), synthetic)

@@ -87,7 +87,7 @@ def publish(figure_id: str, content: alt.TopLevelMixin | pd.DataFrame, table: pd
         spec = content.to_dict()
         png = vl_convert.vegalite_to_png(spec, vl_version=_VEGALITE, scale=2)
         files = {
-            "svg": vl_convert.vegalite_to_svg(spec, vl_version=_VEGALITE),
+            "svg": _described(vl_convert.vegalite_to_svg(spec, vl_version=_VEGALITE), spec.get("description", figure_id)),
             "png": png,
             "pdf": vl_convert.vegalite_to_pdf(spec, vl_version=_VEGALITE),
             "vl.json": json.dumps(spec, indent=1),
@@ -108,6 +108,11 @@ def _plain(value, figure_id: str, name: str):
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{figure_id}: {name} is {value}, which no caption should say")
     return value
+
+
+def _described(svg: str, description: str) -> str:
+    """vl-convert leaves a chart's description out of the picture; a screen reader needs it there too."""
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1)
 
 
 def _png_size(png: bytes, scale: int) -> tuple[int, int]:

@@ -203,6 +203,8 @@ class Study:
         members = {(name, layer): stack.only(layer) for name, stack in stacks.items() for layer in self.layers}
         summaries = {key: features.FeatureSummary(member.config.latents) for key, member in members.items()}
         variances = {key: ExplainedVariance() for key in members}
+        codes_S, type_names = features.type_codes(records.type) if "type" in records else (np.zeros(len(records), int), ["all"])
+        by_type = {key: np.zeros((len(type_names), member.config.latents)) for key, member in members.items()}
         sequence, position = [], []
         pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in self.layers}
         sequences = records.sequence.tolist()
@@ -217,6 +219,9 @@ class Study:
                     variances[name, layer].update(x_1TD, member.decode(activations))
                     chunk = activations[0].cpu().numpy()
                     summaries[name, layer].update(chunk, states.sequence_T)
+                    run_T = features.record_runs(states.sequence_T)
+                    of_type_S = codes_S[states.sequence_T[np.flatnonzero(np.diff(run_T, prepend=-1))]]
+                    np.add.at(by_type[name, layer], of_type_S, features.pool_max(chunk, run_T))
                     if name == shown:
                         pieces[layer].append(sparse.csr_matrix(chunk))
         record, place = np.concatenate(sequence), np.concatenate(position)
@@ -232,8 +237,10 @@ class Study:
             features.save_csr(sparse.vstack(parts, format="csr")[order], folder / f"layer-{layer:02d}.safetensors")
         tables = []
         for (name, layer), summary in summaries.items():
-            table = summary.table().assign(layer=layer, architecture=name, explained_variance=float(variances[name, layer].value()[0]))
-            tables.append(table)
+            mean = by_type[name, layer] / np.bincount(codes_S, minlength=len(type_names))[:, None]
+            selectivity = features.tau(mean) if len(type_names) > 1 else np.nan
+            facts = {"layer": layer, "architecture": name, "explained_variance": float(variances[name, layer].value()[0]), "tau": selectivity}
+            tables.append(summary.table().assign(**facts))
         pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
 
     # -- tables ------------------------------------------------------------------------------------------------------
@@ -251,22 +258,15 @@ class Study:
     def layer_table(self) -> pd.DataFrame:
         """The table `layers`: how sparse, how alive, how faithful and how type-selective each layer's autoencoder is."""
         encoded, rows = self.types(), []
-        selectivity = {layer: self._selectivity(encoded, layer) for layer in self.layers}
         for (layer, architecture), table in self.feature_summary().groupby(["layer", "architecture"]):
             alive = table[table.density > 0].density
             deciles = {f"density_p{q}": alive.quantile(q / 100) if len(alive) else np.nan for q in range(10, 100, 10)}
-            shown = architecture == self.parameters.architecture
             rows.append({"layer": layer, "architecture": architecture, "latents": len(table), "retained": int(table.retained.sum()),
                          "dead_share": (table.density == 0).mean(), "l0": table.density.sum(),
                          "explained_variance": table.explained_variance.iloc[0],
-                         "type_selectivity": selectivity[layer] if shown else np.nan,
+                         "type_selectivity": table[table.retained].tau.mean(),
                          "tokens": len(encoded.tokens), "sequences": len(encoded.records)} | deciles)  # fmt: skip
         return pd.DataFrame(rows)
-
-    def _selectivity(self, encoded: Encoded, layer: int) -> float:
-        """Mean tau of the retained features over the RNA types of the evaluation set."""
-        by_type = self._activation_by_type(encoded, layer)
-        return float(np.nanmean(features.tau(by_type.to_numpy())[self.retained(layer)]))
 
     def _activation_by_type(self, encoded: Encoded, layer: int) -> pd.DataFrame:
         pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())

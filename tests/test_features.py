@@ -23,6 +23,8 @@ from sae_rna.features import (
     type_activation,
 )
 
+quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine is no failure
+
 
 @st.composite
 def token_activations(draw):
@@ -39,6 +41,7 @@ def reference_pool(values, record, reduce):
     return np.array([[reduce(values[record == name, f]) for f in range(values.shape[1])] for name in names])
 
 
+@quick
 @given(token_activations())
 def test_pooling_equals_a_loop_over_sequences(case):
     values, record = case
@@ -50,6 +53,7 @@ def test_pooling_equals_a_loop_over_sequences(case):
             np.testing.assert_allclose(pooled.toarray(), expected, rtol=1e-6)
 
 
+@quick
 @given(token_activations())
 def test_summary_equals_a_loop_over_features(case):
     values, record = case
@@ -62,6 +66,7 @@ def test_summary_equals_a_loop_over_features(case):
     assert (table["feature"] == np.arange(values.shape[1])).all()
 
 
+@quick
 @given(token_activations(), st.data())
 def test_summary_of_chunks_is_the_summary_of_the_whole(case, data):
     values, record = case
@@ -116,6 +121,7 @@ def test_runs_end_where_any_label_changes():
     assert run_numbers(np.array([])).tolist() == []
 
 
+@quick
 @given(token_activations())
 def test_sparse_and_dense_maxima_agree(case):
     values, record = case
@@ -150,6 +156,7 @@ def test_tau_known_answers():
         tau(np.ones((1, 3)))
 
 
+@quick
 @given(arrays(float, (4, 3), elements=st.floats(0.01, 1.0)), st.permutations(range(4)), st.sampled_from([0.25, 2.0, 8.0]))
 def test_tau_lies_between_0_and_1_and_ignores_scale_and_order(by_type, order, factor):
     values = tau(by_type)
@@ -157,7 +164,7 @@ def test_tau_lies_between_0_and_1_and_ignores_scale_and_order(by_type, order, fa
     np.testing.assert_allclose(tau(factor * by_type[list(order)]), values)
 
 
-@settings(deadline=None)
+@quick
 @given(token_activations())
 def test_a_saved_matrix_comes_back_as_it_was(tmp_path_factory, case):
     matrix = sparse.csr_matrix(case[0])

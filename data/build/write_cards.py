@@ -103,7 +103,7 @@ the head. It exists so that the whole study runs offline on two cores. It is no 
 fresh bases. The rest are samples of the training families of `data/records.parquet`; natural records and the families of the other splits were never seen. Muon for the encoder's matrices at learning rate
 {recipe["learning_rate"]:g}, AdamW for the rest at half of it; seed {recipe["seed"]}. `sae-rna pretrain` repeats the run; `pretraining.json` beside this file holds its whole history ({len(history):,} reports).
 
-Synthetic batches mostly use a mask that hides 30 % of the pairs and never both ends of one; family batches RiNALMo's 15 %. Of the chosen positions 65 % become the mask token, 20 % a random base, 15 % stay.
+Synthetic batches mostly use a mask that hides one end of half of the pairs and never both; family batches do so half of the time and otherwise hide 15 % as RiNALMo does. Of the chosen positions 50 % become the mask token, 35 % a random base, 15 % stay.
 
 The curriculum, with the accuracy on masked paired bases (15 % masked) at which each stage was left; what can be reached falls from stage to stage:
 

@@ -67,7 +67,7 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
         title = alt.Title(str(record), subtitle=f"feature {feature} of {theme.layer_name(layer)}, {len(rna)} nt")
         panels += [_track(rna, present).properties(title=title), _drawing(rna, present)]
         shown.append(f"feature {feature} of {theme.layer_name(layer)} on {record}")
-    chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(fill="shared", color="shared", stroke="shared")
+    chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(fill="shared", color="shared", stroke="independent")
     return chart.properties(
         description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its structural element, and as colour "
         "on the drawn secondary structure."

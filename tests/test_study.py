@@ -1,0 +1,116 @@
+"""A small study from end to end: what is kept in the run folder is what the parts give one by one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sae_rna import tables
+from sae_rna.parameters import Parameters
+from sae_rna.pretraining import STAGES
+from sae_rna.structure import dot_bracket
+from sae_rna.study import Study
+from sae_rna.synthetic import BASES, draw_batch
+
+
+@pytest.fixture(scope="module")
+def records_file(tmp_path_factory):
+    """160 synthetic RNAs of two made-up types: short hairpins and longer structures with several elements."""
+    rng, rows = np.random.default_rng(0), []
+    for kind, (grammar, _) in (("hairpin", STAGES[0]), ("branched", STAGES[2])):
+        for number, (bases, table) in enumerate(zip(*draw_batch(grammar, 80, rng))):
+            length = int((bases >= 0).sum())
+            sequence = "".join(BASES[base] for base in bases[:length])[:60]
+            structure = dot_bracket(table[:length]) if length <= 60 else None
+            if structure:
+                rows.append({"id": f"{kind}-{number}", "sequence": sequence, "secondary_structure": structure, "type": kind, "family": f"{kind}-{number // 4}"})
+    path = tmp_path_factory.mktemp("records") / "records.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(records_file, tiny_model, tmp_path_factory):
+    return Study(Parameters(model=str(tiny_model), structures=str(records_file), types=str(records_file), expansion=3, k=4, batch=64, epochs=2,
+                            shuffles=3, min_sequences=2, device="cpu", run=str(tmp_path_factory.mktemp("run"))))  # fmt: skip
+
+
+def test_no_family_is_both_trained_on_and_scored(study):
+    families = study.type_records.groupby("split").family.agg(set)
+    assert not families["train"] & families["heldout"] and not families["selection"] & families["heldout"]
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer):
+    encoded, sae = study.structures(), study.autoencoders().only(layer)
+    for row in (0, len(encoded.records) - 1):
+        mine = (encoded.tokens.record == row).to_numpy()
+        sequence = encoded.records.sequence[row]
+        assert "".join(encoded.tokens.base[mine]) == sequence
+        assert "".join(encoded.tokens.element[mine]) == encoded.records.element[row]
+        (states,) = study.model.hidden_states([sequence], [layer])
+        direct = sae.encode(sae.standardise(states.values_TLD).transpose(0, 1))[0]
+        torch.testing.assert_close(torch.tensor(encoded.features(layer)[mine].toarray()), direct, atol=1e-4, rtol=1e-3)
+
+
+def test_summary_and_layer_table_agree_with_the_features_themselves(study):
+    encoded, summary = study.types(), study.feature_summary()
+    table = study.layer_table().set_index(["architecture", "layer"])
+    for layer in study.layers:
+        matrix = encoded.features(layer)
+        mine = summary[(summary.layer == layer) & (summary.architecture == "topk")]
+        np.testing.assert_allclose(mine.density, np.asarray((matrix > 0).mean(0)).ravel())
+        by_record = pd.DataFrame(matrix.toarray() > 0).groupby(encoded.tokens.record.to_numpy()).any().sum()
+        assert (mine.sequences.to_numpy() == by_record.to_numpy()).all()
+        assert table.loc[("topk", layer), "l0"] == pytest.approx(matrix.getnnz() / matrix.shape[0])
+        assert table.loc[("topk", layer), "retained"] == (by_record >= 2).sum()
+        assert 0 <= table.loc[("relu-l1", layer), "type_selectivity"] <= 1
+
+
+def test_finished_steps_are_found_again_and_give_the_same_tables(study):
+    before = study.element_scores()
+    again = Study(study.parameters)
+    pd.testing.assert_frame_equal(again.element_scores(), before)
+    assert len(list(study.run.folder.glob("autoencoders-*"))) == 1
+
+
+def test_a_changed_parameter_makes_its_own_autoencoders(study):
+    from dataclasses import replace
+
+    other = Study(replace(study.parameters, k=2))
+    assert other.autoencoders().config.k == 2 and study.autoencoders().config.k == 4
+
+
+def test_tracks_hold_every_nucleotide_of_the_examples_with_activations_in_shares(study):
+    best = study.best_feature("H")
+    names = study.example_records(best, 2)
+    tracks = study.tracks(best, names)
+    for name in names:
+        record = study.structure_records.set_index("id").loc[name]
+        mine = tracks[tracks.record == name]
+        assert "".join(mine.base) == record.sequence and "".join(mine.bracket) == record.secondary_structure and record.split == "heldout"
+        assert mine.activation.between(0, 1).all()
+        paired = mine.set_index("position").partner
+        assert all(paired[j] == i for i, j in paired.items() if j)
+
+
+def test_every_table_of_the_book_is_made_of_this_run(study):
+    data, numbers = tables.data(study)
+    assert numbers["total"] == len(study.type_records) + len(study.structure_records) == data.RNAs.sum()
+    overview, _ = tables.overview(study)
+    assert f"{study.autoencoders().config.latents:,} latents" in " ".join(overview.detail)
+    agreement, numbers = tables.element_agreement(study)
+    assert numbers["agreement"] == 1.0  # nested structures: forgi and bpRNA's rules do not differ
+    best, numbers = tables.best_per_element(study.element_scores())
+    assert 0 <= numbers["beat"] <= numbers["elements"] == len(best)
+
+
+def test_an_element_that_no_record_has_and_records_without_structure_are_named(study, records_file, tmp_path):
+    with pytest.raises(ValueError, match="element K"):
+        study.best_feature("K")
+    plain = tmp_path / "plain.csv"
+    pd.read_parquet(records_file)[["id", "sequence", "type"]].to_csv(plain, index=False)
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="'structures' needs a file with a column secondary_structure"):
+        _ = Study(replace(study.parameters, structures=str(plain))).structure_records
