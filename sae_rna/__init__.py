@@ -1,3 +1,8 @@
 """Sparse autoencoders for RNA language models: sequences -> language model -> activations -> SAE -> features -> concepts -> figures."""
 
+import warnings
+
+# multimolecule's libraries look for Jupyter's progress widgets; this package shows plain progress bars.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 __version__ = "0.1.0"

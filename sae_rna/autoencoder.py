@@ -4,7 +4,10 @@ Architectures differ in their activation function and their penalty alone:
 
 ``relu-l1``
     The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, Kaiming-initialised encoder,
-    Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1.
+    Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions as written.
+``relu-l1-mean``
+    The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times more. Which of the two
+    the paper used is not known.
 ``topk``
     Gao et al. 2024 (arXiv:2406.04093): f = TopK(ReLU(W_e (x - c) + b)), unit-norm decoder rows, and an auxiliary loss by which
     dead latents learn to reconstruct what is left over (AuxK, coefficient 1/32).
@@ -22,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sae_rna.activations import Standardiser
+from sae_rna.parameters import ARCHITECTURES
 
-ARCHITECTURES = ("topk", "relu-l1")
 AUXK_COEFFICIENT = 1 / 32
 
 
@@ -42,9 +45,7 @@ class AutoencoderConfig:
     k: int = 16
     """Active latents a token (``topk``)."""
     l1: float = 3e-3
-    """lambda (``relu-l1``)."""
-    error: str = "sum"
-    """How the paper's squared error is read over dimensions: ``sum`` (||.||^2 as written) or ``mean`` (as most code has it)."""
+    """lambda (``relu-l1`` and ``relu-l1-mean``)."""
     model: str = ""
     """Folder or hub id of the language model."""
     revision: str | None = None
@@ -56,8 +57,6 @@ class AutoencoderConfig:
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture '{self.architecture}' is not known: choose {' or '.join(ARCHITECTURES)}")
-        if self.error not in ("sum", "mean"):
-            raise ValueError(f"error '{self.error}' is not known: choose sum or mean")
         if self.architecture == "topk" and not 0 < self.k <= self.latents:
             raise ValueError(f"k = {self.k} active latents are impossible in a dictionary of {self.latents}")
 
@@ -66,9 +65,9 @@ class Losses(NamedTuple):
     """Terms of the loss per member, shape [M]; what is minimised is their sum."""
 
     reconstruction: torch.Tensor
-    """Squared error per token: summed over dimensions, or their mean (see `AutoencoderConfig.error`)."""
+    """Squared error per token, summed over dimensions; their mean for relu-l1-mean."""
     sparsity: torch.Tensor
-    """lambda ||f||_1 (relu-l1) or the auxiliary loss of the dead latents (topk)."""
+    """lambda ||f||_1 (both readings of the paper) or the auxiliary loss of the dead latents (topk)."""
 
 
 class SparseAutoencoders(nn.Module):
@@ -103,7 +102,7 @@ class SparseAutoencoders(nn.Module):
     def activate(self, preactivations_MBF: torch.Tensor) -> torch.Tensor:
         """Feature activations, non-negative, [M, B, F]."""
         positive = preactivations_MBF.relu()
-        if self.config.architecture == "relu-l1":
+        if self.config.architecture != "topk":
             return positive
         values, chosen = positive.topk(self.config.k, dim=-1, sorted=False)
         return torch.zeros_like(positive).scatter(-1, chosen, values)
@@ -120,8 +119,8 @@ class SparseAutoencoders(nn.Module):
         """Terms of the loss; `dead_MF` marks latents that have not fired for long (used by AuxK alone)."""
         residual = x_MBD - reconstruction_MBD
         squared = residual.square()
-        error = (squared.sum(-1) if self.config.error == "sum" else squared.mean(-1)).mean(-1)
-        if self.config.architecture == "relu-l1":
+        error = (squared.mean(-1) if self.config.architecture == "relu-l1-mean" else squared.sum(-1)).mean(-1)
+        if self.config.architecture != "topk":
             return Losses(error, self.config.l1 * features_MBF.abs().sum(-1).mean(-1))
         return Losses(error, AUXK_COEFFICIENT * self._auxk(preactivations_MBF, residual.detach(), dead_MF))
 
@@ -132,9 +131,7 @@ class SparseAutoencoders(nn.Module):
         masked = preactivations_MBF.relu() * dead_MF[:, None, :]
         values, chosen = masked.topk(min(self.config.width // 2, self.config.latents), dim=-1, sorted=False)
         guess = torch.bmm(torch.zeros_like(masked).scatter(-1, chosen, values), self.decoder_weight)
-        error = (residual_MBD - guess).square()
-        error = (error.sum(-1) if self.config.error == "sum" else error.mean(-1)).mean(-1)
-        return error * dead_MF.any(-1)
+        return (residual_MBD - guess).square().sum(-1).mean(-1) * dead_MF.any(-1)
 
     @torch.no_grad()
     def constrain(self):

@@ -13,6 +13,10 @@ ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 """The repository: relative paths in parameters start here."""
 
 
+ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean")
+"""Architectures of autoencoders, explained in `sae_rna.autoencoder`."""
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two cores."""
@@ -30,15 +34,13 @@ class Parameters:
     layers: str | list[int] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
     architecture: str = "topk"
-    """Autoencoder shown in the figures: topk or relu-l1. Both are trained and compared in any case."""
+    """Autoencoder shown in the figures: topk, relu-l1 or relu-l1-mean. All are trained and compared in any case."""
     expansion: int = 8
     """Size of the dictionary in multiples of the model's width."""
     k: int = 16
     """Active latents a token (topk)."""
     l1: float = 3e-3
-    """Weight of the sparsity penalty (relu-l1)."""
-    error: str = "sum"
-    """How the paper's squared error is read over dimensions: sum or mean."""
+    """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and relu-l1-mean)."""
     sae_learning_rate: float = 1e-3
     batch: int = 1024
     """Tokens a training step."""
@@ -72,9 +74,8 @@ class Parameters:
                 raise ValueError(f"parameter '{name}' must be positive, not {getattr(self, name)}")
         if self.l1 < 0:
             raise ValueError(f"parameter 'l1' must not be negative, but it is {self.l1}")
-        for name, allowed in (("architecture", ("topk", "relu-l1")), ("error", ("sum", "mean"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"parameter '{name}' must be {' or '.join(allowed)}, not '{getattr(self, name)}'")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"parameter 'architecture' must be {' or '.join(ARCHITECTURES)}, not '{self.architecture}'")
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'")
         if isinstance(self.layers, list) and not (self.layers and all(isinstance(layer, int) for layer in self.layers)):

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from sae_rna import concepts, evaluation, features, training
 from sae_rna.activations import ActivationStream
-from sae_rna.autoencoder import ARCHITECTURES, AutoencoderConfig, SparseAutoencoders
+from sae_rna.autoencoder import AutoencoderConfig, SparseAutoencoders
 from sae_rna.fidelity import ExplainedVariance
 from sae_rna.language_model import LanguageModel
-from sae_rna.parameters import Parameters, resolve
+from sae_rna.parameters import ARCHITECTURES, Parameters, resolve
 from sae_rna.runs import RunFolder, file_hash
 from sae_rna.sequences import add_elements, assign_splits, balanced_sample, read_records, select_length
 from sae_rna.structure import pair_table
@@ -146,7 +146,7 @@ class Study:
     @cached_property
     def _autoencoder_key(self) -> dict:
         p = self.parameters
-        return self._key("expansion", "k", "l1", "error", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {"types": file_hash(resolve(p.types))}
+        return self._key("expansion", "k", "l1", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {"types": file_hash(resolve(p.types))}
 
     @cached_property
     def _autoencoder_folder(self) -> Path:
@@ -158,7 +158,7 @@ class Study:
         stream = ActivationStream(self.model, sequences, self.layers, batch=p.batch, buffer_mib=p.buffer_mib, seed=p.seed)
         facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens, "epochs": p.epochs, "seed": p.seed}
         configs = [AutoencoderConfig(architecture=architecture, layers=tuple(self.layers), width=self.model.width,
-                                     latents=p.expansion * self.model.width, k=p.k, l1=p.l1, error=p.error, model=p.model,
+                                     latents=p.expansion * self.model.width, k=p.k, l1=p.l1, model=p.model,
                                      revision=p.model_revision, fingerprint=self.model.fingerprint, training=facts)
                    for architecture in ARCHITECTURES]  # fmt: skip
         stacks, table = training.train(stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, seed=p.seed)

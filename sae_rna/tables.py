@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from multimolecule.utils.rna.secondary_structure import RnaSecondaryStructureTopology, annotate_structure
 
-from sae_rna.autoencoder import ARCHITECTURES
+from sae_rna.parameters import ARCHITECTURES
 from sae_rna.structure import ELEMENTS
 from sae_rna.study import Study
 
@@ -24,7 +24,7 @@ def overview(study: Study) -> tuple[pd.DataFrame, dict]:
         ("sequences", "RNA records", f"{facts['sequences']:,} to train on, {len(evaluated):,} of known type and {len(structures):,} of known structure to evaluate"),
         ("hidden states", "language model", f"{model.source}: {model.layers} blocks, width {model.width:,}, {model.parameters:,} parameters"),
         ("standardised tokens", "activations", f"{facts['tokens']:,} nucleotides x {len(study.layers)} layers, each dimension to mean 0 and variance 1"),
-        ("sparse codes", "sparse autoencoders", f"{stack.config.latents:,} latents a layer; {' and '.join(ARCHITECTURES)}, the figures show {p.architecture}"),
+        ("sparse codes", "sparse autoencoders", f"{stack.config.latents:,} latents a layer; {', '.join(ARCHITECTURES)}; the figures show {p.architecture}"),
         ("features", "retained features", f"{retained.min():,} to {retained.max():,} a layer fire in {p.min_sequences} or more RNAs"),
         ("concepts", "annotations", f"{scores.element.nunique()} structural elements, {evaluated.type.nunique()} RNA types; chosen on selection, scored on held-out families"),
     ]  # fmt: skip
@@ -79,7 +79,7 @@ def models(study: Study) -> tuple[pd.DataFrame, dict]:
              "latents": pd.NA, "sparsity": "–", "parameters": model.parameters, "nucleotides trained on": "see the model card"}]  # fmt: skip
     for name in ARCHITECTURES:
         config = study.autoencoders(name).config
-        sparsity = f"k = {config.k}" if name == "topk" else f"lambda = {config.l1:g}, squared error {config.error}"
+        sparsity = f"k = {config.k}" if name == "topk" else f"lambda = {config.l1:g}, squared error {'averaged' if name.endswith('mean') else 'summed'}"
         rows.append({"model": name, "kind": "sparse autoencoders", "layers": ", ".join(map(str, config.layers)), "width": config.width,
                      "latents": config.latents, "sparsity": sparsity, "parameters": sum(p.numel() for p in study.autoencoders(name).parameters()),
                      "nucleotides trained on": f"{config.training['tokens']:,} x {config.training['epochs']:g}"})  # fmt: skip

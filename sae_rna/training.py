@@ -11,7 +11,7 @@ from sae_rna.activations import ActivationStream
 from sae_rna.autoencoder import AutoencoderConfig, SparseAutoencoders
 from sae_rna.fidelity import ExplainedVariance
 
-WEIGHT_DECAY = {"relu-l1": 1e-4, "topk": 0.0}
+WEIGHT_DECAY = {"topk": 0.0, "relu-l1": 1e-4, "relu-l1-mean": 1e-4}
 WARMUP_STEPS = 50
 DEAD_AFTER_TOKENS = 100_000
 """A latent is dead, for AuxK and in the metrics while training, once it has not fired on so many tokens in a row."""
@@ -21,7 +21,7 @@ class Trainer:
     """One stack with its optimiser, trained member by member as if each were alone (norms are clipped per member).
 
     AdamW (betas .9, .999), a short linear warm-up, cosine decay to zero, gradient norm clipped at 1: the paper's recipe
-    as far as it is known (weight decay 1e-4 for ``relu-l1``), used for both architectures so that they can be compared.
+    as far as it is known (weight decay 1e-4, which TopK goes without), used for all architectures so that they can be compared.
     """
 
     def __init__(self, autoencoders: SparseAutoencoders, steps: int, learning_rate: float):

@@ -22,7 +22,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
         ({"k": 1.5}, "'k' must be of type int"),
         ({"layers": "first"}, "list of block numbers"),
         ({"layers": []}, "at least one block"),
-        ({"architecture": "jumprelu"}, "topk or relu-l1"),
+        ({"architecture": "jumprelu"}, "topk or relu-l1 or relu-l1-mean"),
         ({"epochs": "two"}, "'epochs' must be of type float"),
         ({"l1": -1.0}, "must not be negative"),
         ({"seed": True}, "'seed' must be of type int"),
