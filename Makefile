@@ -40,6 +40,6 @@ lock: ## write requirements.lock anew from pyproject.toml
 	_build/lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' >> _build/requirements.lock
 	mv _build/requirements.lock requirements.lock
 
-clean: ## remove everything that was built, and the environment
-	rm -rf $(VENV) _build book/executed book/public book/assets/vendor/vega-bundle.js runs .snakemake *.egg-info
+clean: ## remove the book and the environment; results in runs/ stay
+	rm -rf $(VENV) _build book/executed book/public book/assets/vendor/vega-bundle.js .snakemake *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

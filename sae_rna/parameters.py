@@ -46,7 +46,7 @@ class Parameters:
     """Tokens a training step."""
     epochs: float = 2.0
     """Passes over the training tokens."""
-    per_type: int = 200
+    per_type: int = 150
     """Most sequences of one RNA type, in training and in each evaluation split: balances the types."""
     per_split: int = 800
     """Most sequences of known structure in each evaluation split."""

@@ -61,7 +61,7 @@ class Recipe:
     warmup_steps: int = 100
     families: float = 0.4
     """Share of batches drawn from the training families once the curriculum is mastered."""
-    redrawn: float = 0.35
+    redrawn: float = 0.3
     """Share of batches with structures of training families and freshly drawn bases, likewise."""
     seed: int = 0
 

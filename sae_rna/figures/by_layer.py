@@ -10,8 +10,8 @@ from sae_rna.figures.theme import GREY, INK, LAYERS, SEQUENTIAL, WIDTH
 DECILES = [f"density_p{p}" for p in range(10, 100, 10)]
 
 
-def retained_features(layers: pd.DataFrame) -> alt.HConcatChart:
-    """Figure 2: features per layer that fire in 10 distinct sequences or more, beside it dead share and firing density.
+def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HConcatChart:
+    """Figure 2: features per layer that fire in `min_sequences` or more distinct sequences, beside it dead share and firing density.
 
     Parameters: `layers`, one row per layer x architecture, with layer, architecture, latents (dictionary size), retained
     (features), dead_share (0..1), density_p10, density_p50 and density_p90 (share of tokens, over live features).
@@ -41,7 +41,7 @@ def retained_features(layers: pd.DataFrame) -> alt.HConcatChart:
     retained = alt.layer(
         ceiling.mark_rule(strokeDash=[4, 3], color=GREY),
         ceiling_name.mark_text(align="right", baseline="bottom", x="width", dy=-3, color=GREY, fontSize=11).encode(text="name:N"),
-        lines(alt.Y("retained:Q", title="features active in ≥ 10 sequences", scale=alt.Scale(domainMin=0))),
+        lines(alt.Y("retained:Q", title=f"features active in ≥ {min_sequences} sequences", scale=alt.Scale(domainMin=0))),
     )
     dead = lines(alt.Y("dead_share:Q", title="share of features", axis=alt.Axis(format="%", tickCount=4), scale=alt.Scale(domain=[0, 1])))
     axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
