@@ -15,15 +15,9 @@ PROFILE = config.get("profile", "default")
 FIGURES = f"{Parameters.from_profile(PROFILE).run}/figures"
 NOTEBOOKS = ["00-overview", "01-data", "02-language-model", "03-autoencoders", "04-layers", "05-structure-features", "06-type-features"]
 TRAINING = "03-autoencoders"
-#: Whose results a notebook finds in the run folder: 03 trains the autoencoders, 04 encodes the RNAs of known type, 05 those of known
-#: structure, 06 reads both, and the overview sums everything up. Side by side they would compute the same things twice.
-READS = {
-    "02-language-model": [TRAINING],
-    "04-layers": [TRAINING],
-    "05-structure-features": ["04-layers"],
-    "06-type-features": ["05-structure-features"],
-    "00-overview": NOTEBOOKS[1:],
-}
+#: Whose results a notebook finds in the run folder: 03 trains the autoencoders, and the overview sums everything up. What the others
+#: share, the first to ask computes while the rest wait.
+READS = {name: [TRAINING] for name in NOTEBOOKS[2:] if name != TRAINING} | {"00-overview": NOTEBOOKS[1:]}
 CODE = sorted(glob("sae_rna/**/*.py", recursive=True))
 DATA = sorted(set(glob("data/*.parquet") + glob("data/rinalmo-nano/*")) - {"data/rinalmo-nano/README.md"})
 PAGES = [path for path in glob("book/*.*") + glob("book/assets/**", recursive=True) if Path(path).is_file()]

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 import sae_rna
 from sae_rna.parameters import Parameters
 
@@ -32,17 +34,18 @@ class RunFolder:
         """
         digest = hashlib.sha256(json.dumps([name, key, _code_hash()], sort_keys=True).encode()).hexdigest()[:12]
         finished = self.folder / f"{name}-{digest}"
-        if not finished.exists():
-            temporary = self.folder / f".{name}-{digest}.{os.getpid()}"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            try:
-                make(temporary)
-                (temporary / "key.json").write_text(json.dumps(key, indent=1))
-                os.replace(temporary, finished)
-            except BaseException:
+        with FileLock(self.folder / f".{name}-{digest}.lock"):  # two notebooks may ask for the same step at once
+            if not finished.exists():
+                temporary = self.folder / f".{name}-{digest}.tmp"
                 shutil.rmtree(temporary, ignore_errors=True)
-                raise
+                temporary.mkdir()
+                try:
+                    make(temporary)
+                    (temporary / "key.json").write_text(json.dumps(key, indent=1))
+                    os.replace(temporary, finished)
+                except BaseException:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    raise
         return finished
 
     def record(self, parameters: Parameters, **facts):
