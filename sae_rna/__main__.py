@@ -17,7 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
     notebook.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
-    notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)")
+    notebook.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)"
+    )
     pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
     pretrain.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)

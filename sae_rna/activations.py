@@ -35,12 +35,24 @@ class ActivationStream:
     out, and it is filled again. The standardisation statistics come from the first full buffer.
     """
 
-    def __init__(self, model: LanguageModel, sequences: Sequence[str], layers: Sequence[int], *, batch: int = 1024, buffer_mib: int = 2048, seed: int = 0):
+    def __init__(
+        self,
+        model: LanguageModel,
+        sequences: Sequence[str],
+        layers: Sequence[int],
+        *,
+        batch: int = 1024,
+        buffer_mib: int = 2048,
+        seed: int = 0,
+    ):
         self.model, self.sequences, self.layers = model, list(sequences), model.check_layers(layers)
         self.batch, self.seed = batch, seed
         capacity = buffer_mib * 2**20 // (4 * len(self.layers) * model.width)
         if capacity < 2 * batch:
-            raise ValueError(f"a buffer of {buffer_mib} MiB holds {capacity} tokens of {len(self.layers)} layers, fewer than two batches of {batch}: raise buffer_mib")
+            raise ValueError(
+                f"a buffer of {buffer_mib} MiB holds {capacity} tokens of {len(self.layers)} layers, "
+                f"fewer than two batches of {batch}: raise buffer_mib"
+            )
         total = sum(map(len, self.sequences))
         self.fits = total <= capacity
         self.buffer = torch.empty(min(capacity, total), len(self.layers), model.width, device=model.device)

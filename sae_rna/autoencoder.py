@@ -4,7 +4,8 @@ Architectures differ in their activation function and their penalty alone:
 
 ``relu-l1``
     The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, Kaiming-initialised encoder,
-    Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions as written.
+    Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions
+    as written.
 ``relu-l1-mean``
     The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times more. Which of the two
     the paper used is not known.
@@ -152,8 +153,10 @@ class SparseAutoencoders(nn.Module):
     def check_model(self, fingerprint: str, name: str):
         """Refuse activations of another language model than the one trained on."""
         if fingerprint != self.config.fingerprint:
-            raise ValueError(f"these autoencoders were trained on {self.config.model} ({self.config.fingerprint}), not on {name} ({fingerprint}): "
-                             "train new ones or give the model they belong to")  # fmt: skip
+            raise ValueError(
+                f"these autoencoders were trained on {self.config.model} ({self.config.fingerprint}), not on {name} ({fingerprint}): "
+                "train new ones or give the model they belong to"
+            )
 
     def save(self, folder: Path):
         """Write ``config.json`` and one safetensors file a layer; each file appears whole or not at all."""
@@ -181,5 +184,7 @@ class SparseAutoencoders(nn.Module):
             members = [load_file(folder / f"layer-{layer:02d}.safetensors") for layer in config.layers]
             stack.load_state_dict({name: torch.stack([member[name] for member in members]) for name in stack.state_dict()})
         except Exception as error:
-            raise ValueError(f"{folder}: the autoencoder's weights cannot be read ({error}); train them again or fetch them whole") from error
+            raise ValueError(
+                f"{folder}: the autoencoder's weights cannot be read ({error}); train them again or fetch them whole"
+            ) from error
         return stack.to(device)

@@ -139,7 +139,10 @@ def masked_table(predictors: dict[str, LanguageModel], sets: dict[str, pd.DataFr
         masked = choose_masked(sequences, seed)
         guesses = {predictor: model_probabilities(model, sequences, masked) for predictor, model in predictors.items()}
         guesses |= {baseline: chain.probabilities(sequences, masked) for baseline, chain in baselines.items()}
-        rows += [{"set": name, "predictor": who, "sequences": len(records)} | masked_scores(records, masked, guess) for who, guess in guesses.items()]
+        rows += [
+            {"set": name, "predictor": who, "sequences": len(records)} | masked_scores(records, masked, guess)
+            for who, guess in guesses.items()
+        ]
     return pd.DataFrame(rows)
 
 

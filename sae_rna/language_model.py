@@ -89,8 +89,10 @@ class LanguageModel:
             absent = [key for key in report["missing_keys"] if "pooler." not in key and key != "lm_head.decoder.bias"]
             absent += [str(key) for key in report["mismatched_keys"]]
             if absent:
-                raise ValueError(f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, the first is "
-                                 f"{sorted(absent)[0]}; this is a checkpoint of another model")  # fmt: skip
+                raise ValueError(
+                    f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, the first is "
+                    f"{sorted(absent)[0]}; this is a checkpoint of another model"
+                )
         else:
             torch.manual_seed(random_seed)
             model = auto_class.from_config(AutoConfig.from_pretrained(source, revision=revision))
@@ -137,7 +139,10 @@ class LanguageModel:
         lengths = np.array([len(sequence) for sequence in sequences])
         if len(lengths) and lengths.max() > self.longest:
             first = int(np.argmax(lengths > self.longest))
-            raise ValueError(f"sequence {first + 1} has {lengths[first]} nt, but {self.source} reads at most {self.longest}: shorten or leave out longer ones")
+            raise ValueError(
+                f"sequence {first + 1} has {lengths[first]} nt, but {self.source} reads at most {self.longest}: "
+                "shorten or leave out longer ones"
+            )
         order = np.lexsort((rng.random(len(lengths)) if rng else np.arange(len(lengths)), lengths))
         batches, start = [], 0
         for end in range(1, len(order) + 1):
@@ -149,7 +154,9 @@ class LanguageModel:
         return batches
 
     @torch.inference_mode()
-    def hidden_states(self, sequences: Sequence[str], layers: Sequence[int], batches: list[np.ndarray] | None = None) -> Iterator[HiddenStates]:
+    def hidden_states(
+        self, sequences: Sequence[str], layers: Sequence[int], batches: list[np.ndarray] | None = None
+    ) -> Iterator[HiddenStates]:
         """Hidden states of the nucleotides of `sequences`, all of `layers` in one forward pass a batch.
 
         The forward pass is the model's own: token dropout's rescaling of unmasked sequences and the final layer norm included.

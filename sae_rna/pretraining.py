@@ -296,7 +296,9 @@ def pretrain(recipe: Recipe, records: pd.DataFrame, out: Path, device: str = "cp
                 state["history"].append({"step": state["step"], "nucleotides": state["seen"], "stage": curriculum.stage,
                                          "loss": round(float(np.mean(losses)), 4),
                                          "paired_accuracy": [round(value, 3) for value in curriculum.accuracy]})  # fmt: skip
-                bar.set_postfix_str(f"stage {curriculum.stage} loss {np.mean(losses):.3f} paired " + "/".join(f"{a:.2f}" for a in curriculum.accuracy))
+                bar.set_postfix_str(
+                    f"stage {curriculum.stage} loss {np.mean(losses):.3f} paired " + "/".join(f"{a:.2f}" for a in curriculum.accuracy)
+                )
                 losses.clear()
             if state["step"] % (4 * every) == 0:
                 save_checkpoint(out, model, optimizers, state)

@@ -51,9 +51,13 @@ class RunFolder:
     def record(self, parameters: Parameters, **facts):
         """Write ``run.json``: parameters, the given facts (model, data and their fingerprints) and versions."""
         content = {
-            "parameters": asdict(parameters), **facts, "sae_rna": sae_rna.__version__, "python": platform.python_version(),
-            "versions": {name: version(name) for name in _RECORDED}, "code": _code_hash(),
-        }  # fmt: skip
+            "parameters": asdict(parameters),
+            **facts,
+            "sae_rna": sae_rna.__version__,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in _RECORDED},
+            "code": _code_hash(),
+        }
         temporary = self.folder / f"run.json.{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(temporary, self.folder / "run.json")

@@ -71,7 +71,9 @@ class Study:
         p = self.parameters
         records = self._read(p.structures, p.structures_revision)
         if "secondary_structure" not in records:
-            raise ValueError(f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure")
+            raise ValueError(
+                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure"
+            )
         records = records[records.split.isin(EVALUATION_SPLITS)]
         return add_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(drop=True)
 
@@ -93,8 +95,11 @@ class Study:
     def record_run(self):
         """Write ``run.json``."""
         p = self.parameters
-        self.run.record(p, model={"source": p.model, "revision": p.model_revision, "fingerprint": self.model.fingerprint},
-                        data={source: file_hash(resolve(source)) for source in {p.structures, p.types}})  # fmt: skip
+        self.run.record(
+            p,
+            model={"source": p.model, "revision": p.model_revision, "fingerprint": self.model.fingerprint},
+            data={source: file_hash(resolve(source)) for source in {p.structures, p.types}},
+        )
 
     def _key(self, *names: str) -> dict:
         """What a step depends on: model, data and the named parameters."""
@@ -111,14 +116,20 @@ class Study:
         """
         p = self.parameters
         records = self._read(p.structures, p.structures_revision)
-        sets = {split: add_elements(part.sample(min(len(part), per_set), random_state=p.seed)) for split, part in records.groupby("split") if split != "train"}
+        sets = {
+            split: add_elements(part.sample(min(len(part), per_set), random_state=p.seed))
+            for split, part in records.groupby("split")
+            if split != "train"
+        }
         key = self._key() | {"data": file_hash(resolve(p.structures)), "per_set": per_set}
 
         def make(folder: Path):
             predictors = {}
             try:
                 predictors["language model"] = LanguageModel.load_masked(resolve(p.model), p.model_revision, p.device)
-                predictors["same architecture, random weights"] = LanguageModel.load_masked(resolve(p.model), p.model_revision, p.device, p.seed)
+                predictors["same architecture, random weights"] = LanguageModel.load_masked(
+                    resolve(p.model), p.model_revision, p.device, p.seed
+                )
             except ValueError as error:
                 log.warning("no masked-base accuracy for %s: %s", p.model, error)
             training = records[records.split == "train"]
@@ -133,8 +144,10 @@ class Study:
         key = self._key("per_split") | {"data": file_hash(resolve(p.structures)), "probed": per_split}
 
         def make(folder: Path):
-            models = {"language model": self.model,
-                      "same architecture, random weights": LanguageModel.load(resolve(p.model), p.model_revision, p.device, p.seed)}  # fmt: skip
+            models = {
+                "language model": self.model,
+                "same architecture, random weights": LanguageModel.load(resolve(p.model), p.model_revision, p.device, p.seed),
+            }
             records = self.structure_records
             fit, test = (records[records.split == split].head(per_split) for split in ("selection", "heldout"))
             evaluation.probe_table(models, fit, test, self.layers).to_parquet(folder / "probes.parquet", index=False)
@@ -146,7 +159,9 @@ class Study:
     @cached_property
     def _autoencoder_key(self) -> dict:
         p = self.parameters
-        return self._key("expansion", "k", "l1", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {"types": file_hash(resolve(p.types))}
+        return self._key("expansion", "k", "l1", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {
+            "types": file_hash(resolve(p.types))
+        }
 
     @cached_property
     def _autoencoder_folder(self) -> Path:
@@ -157,10 +172,21 @@ class Study:
         sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
         stream = ActivationStream(self.model, sequences, self.layers, batch=p.batch, buffer_mib=p.buffer_mib, seed=p.seed)
         facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens, "epochs": p.epochs, "seed": p.seed}
-        configs = [AutoencoderConfig(architecture=architecture, layers=tuple(self.layers), width=self.model.width,
-                                     latents=p.expansion * self.model.width, k=p.k, l1=p.l1, model=p.model,
-                                     revision=p.model_revision, fingerprint=self.model.fingerprint, training=facts)
-                   for architecture in ARCHITECTURES]  # fmt: skip
+        configs = [
+            AutoencoderConfig(
+                architecture=architecture,
+                layers=tuple(self.layers),
+                width=self.model.width,
+                latents=p.expansion * self.model.width,
+                k=p.k,
+                l1=p.l1,
+                model=p.model,
+                revision=p.model_revision,
+                fingerprint=self.model.fingerprint,
+                training=facts,
+            )
+            for architecture in ARCHITECTURES
+        ]
         stacks, table = training.train(stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, seed=p.seed)
         for stack in stacks:
             stack.save(folder / stack.config.architecture)
@@ -168,7 +194,9 @@ class Study:
 
     def autoencoders(self, architecture: str | None = None) -> SparseAutoencoders:
         """The trained stack of `architecture` (default: the one shown in the figures)."""
-        stack = SparseAutoencoders.from_pretrained(self._autoencoder_folder / (architecture or self.parameters.architecture), device=self.model.device)
+        stack = SparseAutoencoders.from_pretrained(
+            self._autoencoder_folder / (architecture or self.parameters.architecture), device=self.model.device
+        )
         stack.check_model(self.model.fingerprint, self.parameters.model)
         return stack.requires_grad_(False)
 
@@ -239,7 +267,12 @@ class Study:
         for (name, layer), summary in summaries.items():
             mean = by_type[name, layer] / np.bincount(codes_S, minlength=len(type_names))[:, None]
             selectivity = features.tau(mean) if len(type_names) > 1 else np.nan
-            facts = {"layer": layer, "architecture": name, "explained_variance": float(variances[name, layer].value()[0]), "tau": selectivity}
+            facts = {
+                "layer": layer,
+                "architecture": name,
+                "explained_variance": float(variances[name, layer].value()[0]),
+                "tau": selectivity,
+            }
             tables.append(summary.table().assign(**facts))
         pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
 
@@ -261,11 +294,21 @@ class Study:
         for (layer, architecture), table in self.feature_summary().groupby(["layer", "architecture"]):
             alive = table[table.density > 0].density
             deciles = {f"density_p{q}": alive.quantile(q / 100) if len(alive) else np.nan for q in range(10, 100, 10)}
-            rows.append({"layer": layer, "architecture": architecture, "latents": len(table), "retained": int(table.retained.sum()),
-                         "dead_share": (table.density == 0).mean(), "l0": table.density.sum(),
-                         "explained_variance": table.explained_variance.iloc[0],
-                         "type_selectivity": table[table.retained].tau.mean(),
-                         "tokens": len(encoded.tokens), "sequences": len(encoded.records)} | deciles)  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "architecture": architecture,
+                    "latents": len(table),
+                    "retained": int(table.retained.sum()),
+                    "dead_share": (table.density == 0).mean(),
+                    "l0": table.density.sum(),
+                    "explained_variance": table.explained_variance.iloc[0],
+                    "type_selectivity": table[table.retained].tau.mean(),
+                    "tokens": len(encoded.tokens),
+                    "sequences": len(encoded.records),
+                }
+                | deciles
+            )
         return pd.DataFrame(rows)
 
     def _activation_by_type(self, encoded: Encoded, layer: int) -> pd.DataFrame:
@@ -351,9 +394,21 @@ class Study:
             mine = (encoded.tokens.record == row).to_numpy()
             activation = np.zeros(len(record.sequence))
             activation[encoded.tokens.position[mine]] = np.minimum(column[mine] / scale, 1) if scale > 0 else 0
-            tables.append(pd.DataFrame({"record": identifier, "position": np.arange(len(record.sequence)) + 1, "base": list(record.sequence),
-                                        "bracket": list(record.secondary_structure), "element": list(record.element), "activation": activation,
-                                        "partner": pair_table(record.secondary_structure) + 1, "feature": feature, "layer": layer}))  # fmt: skip
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "record": identifier,
+                        "position": np.arange(len(record.sequence)) + 1,
+                        "base": list(record.sequence),
+                        "bracket": list(record.secondary_structure),
+                        "element": list(record.element),
+                        "activation": activation,
+                        "partner": pair_table(record.secondary_structure) + 1,
+                        "feature": feature,
+                        "layer": layer,
+                    }
+                )
+            )
         return pd.concat(tables, ignore_index=True)
 
     def example_records(self, best: pd.Series, count: int, split: str = "heldout", longest: int = 110) -> list[str]:

@@ -21,13 +21,34 @@ def overview(study: Study) -> tuple[pd.DataFrame, dict]:
     retained = layers[layers.architecture == p.architecture].retained
     scores = study.element_scores()
     rows = [
-        ("sequences", "RNA records", f"{facts['sequences']:,} to train on, {len(evaluated):,} of known type and {len(structures):,} of known structure to evaluate"),
-        ("hidden states", "language model", f"{model.source}: {model.layers} blocks, width {model.width:,}, {model.parameters:,} parameters"),
-        ("standardised tokens", "activations", f"{facts['tokens']:,} nucleotides x {len(study.layers)} layers, each dimension to mean 0 and variance 1"),
-        ("sparse codes", "sparse autoencoders", f"{stack.config.latents:,} latents a layer; {', '.join(ARCHITECTURES)}; the figures show {p.architecture}"),
+        (
+            "sequences",
+            "RNA records",
+            f"{facts['sequences']:,} to train on, {len(evaluated):,} of known type and {len(structures):,} of known structure to evaluate",
+        ),
+        (
+            "hidden states",
+            "language model",
+            f"{model.source}: {model.layers} blocks, width {model.width:,}, {model.parameters:,} parameters",
+        ),
+        (
+            "standardised tokens",
+            "activations",
+            f"{facts['tokens']:,} nucleotides x {len(study.layers)} layers, each dimension to mean 0 and variance 1",
+        ),
+        (
+            "sparse codes",
+            "sparse autoencoders",
+            f"{stack.config.latents:,} latents a layer; {', '.join(ARCHITECTURES)}; the figures show {p.architecture}",
+        ),
         ("features", "retained features", f"{retained.min():,} to {retained.max():,} a layer fire in {p.min_sequences} or more RNAs"),
-        ("concepts", "annotations", f"{scores.element.nunique()} structural elements, {evaluated.type.nunique()} RNA types; chosen on selection, scored on held-out families"),
-    ]  # fmt: skip
+        (
+            "concepts",
+            "annotations",
+            f"{scores.element.nunique()} structural elements, {evaluated.type.nunique()} RNA types; "
+            "chosen on selection, scored on held-out families",
+        ),
+    ]
     numbers = {"layers": len(study.layers), "training_tokens": facts["tokens"], "evaluation_rnas": len(evaluated) + len(structures)}
     return pd.DataFrame(rows, columns=["step", "title", "detail"]), numbers
 
@@ -39,12 +60,18 @@ def data(study: Study) -> tuple[pd.DataFrame, dict]:
         for split in [split for split in SPLITS if (records.split == split).any()]:
             part = records[records.split == split]
             element = "".join(part.element) if "element" in part else ""
-            rows.append({
-                "use": use, "split": split, "RNAs": len(part), "families": part.family.nunique() if "family" in part else pd.NA,
-                "types": part.type.nunique() if "type" in part else pd.NA, "nucleotides": int(part.sequence.str.len().sum()),
-                "median length": int(part.sequence.str.len().median()),
-                "in stems": element.count("S") / len(element) if element else np.nan,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "use": use,
+                    "split": split,
+                    "RNAs": len(part),
+                    "families": part.family.nunique() if "family" in part else pd.NA,
+                    "types": part.type.nunique() if "type" in part else pd.NA,
+                    "nucleotides": int(part.sequence.str.len().sum()),
+                    "median length": int(part.sequence.str.len().median()),
+                    "in stems": element.count("S") / len(element) if element else np.nan,
+                }
+            )
     table = pd.DataFrame(rows).astype({"families": "Int64", "types": "Int64"})
     return table, {"total": int(table.RNAs.sum()), "longest": study.parameters.longest}
 
@@ -52,7 +79,13 @@ def data(study: Study) -> tuple[pd.DataFrame, dict]:
 def lengths(study: Study) -> pd.DataFrame:
     """Group, length and count of the RNAs of known structure."""
     records = study.structure_records
-    return records.assign(group=records.split, length=records.sequence.str.len()).groupby(["group", "length"]).size().rename("records").reset_index()
+    return (
+        records.assign(group=records.split, length=records.sequence.str.len())
+        .groupby(["group", "length"])
+        .size()
+        .rename("records")
+        .reset_index()
+    )
 
 
 def element_agreement(study: Study) -> tuple[pd.DataFrame, dict]:
@@ -64,7 +97,9 @@ def element_agreement(study: Study) -> tuple[pd.DataFrame, dict]:
     if "structural_annotation" in records:
         theirs = "".join(records.structural_annotation)
     else:
-        theirs = "".join(annotate_structure(RnaSecondaryStructureTopology(row.sequence, row.secondary_structure)) for row in records.itertuples())
+        theirs = "".join(
+            annotate_structure(RnaSecondaryStructureTopology(row.sequence, row.secondary_structure)) for row in records.itertuples()
+        )
     ours = np.array(list("".join(records.element)))
     cross = pd.crosstab(ours, np.array(list(theirs)), normalize="index").reindex([letter for letter in ELEMENTS if letter in ours])
     cross.index = [f"{letter} ({ELEMENTS[letter]})" for letter in cross.index]
@@ -75,14 +110,37 @@ def element_agreement(study: Study) -> tuple[pd.DataFrame, dict]:
 def models(study: Study) -> tuple[pd.DataFrame, dict]:
     """tab-models: the language model and both stacks of autoencoders."""
     model = study.model
-    rows = [{"model": model.source, "kind": f"language model ({type(model.model).__name__})", "layers": str(model.layers), "width": model.width,
-             "latents": pd.NA, "sparsity": "–", "parameters": model.parameters, "nucleotides trained on": "see the model card"}]  # fmt: skip
+    rows = [
+        {
+            "model": model.source,
+            "kind": f"language model ({type(model.model).__name__})",
+            "layers": str(model.layers),
+            "width": model.width,
+            "latents": pd.NA,
+            "sparsity": "–",
+            "parameters": model.parameters,
+            "nucleotides trained on": "see the model card",
+        }
+    ]
     for name in ARCHITECTURES:
         config = study.autoencoders(name).config
-        sparsity = f"k = {config.k}" if name == "topk" else f"lambda = {config.l1:g}, squared error {'averaged' if name.endswith('mean') else 'summed'}"
-        rows.append({"model": name, "kind": "sparse autoencoders", "layers": ", ".join(map(str, config.layers)), "width": config.width,
-                     "latents": config.latents, "sparsity": sparsity, "parameters": sum(p.numel() for p in study.autoencoders(name).parameters()),
-                     "nucleotides trained on": f"{config.training['tokens']:,} x {config.training['epochs']:g}"})  # fmt: skip
+        sparsity = (
+            f"k = {config.k}"
+            if name == "topk"
+            else f"lambda = {config.l1:g}, squared error {'averaged' if name.endswith('mean') else 'summed'}"
+        )
+        rows.append(
+            {
+                "model": name,
+                "kind": "sparse autoencoders",
+                "layers": ", ".join(map(str, config.layers)),
+                "width": config.width,
+                "latents": config.latents,
+                "sparsity": sparsity,
+                "parameters": sum(p.numel() for p in study.autoencoders(name).parameters()),
+                "nucleotides trained on": f"{config.training['tokens']:,} x {config.training['epochs']:g}",
+            }
+        )
     numbers = {"parameters": model.parameters, "blocks": model.layers, "width": model.width, "latents": config.latents}
     return pd.DataFrame(rows).astype({"latents": "Int64"}), numbers
 
@@ -100,7 +158,12 @@ def probe_numbers(probes: pd.DataFrame) -> dict:
     """Numbers of tab-probe's caption."""
     best = probes.groupby("source").auroc.max()
     window = best[best.index.str.startswith("one-hot")].iloc[0]
-    return {"tokens": int(probes.tokens.iloc[0]), "best": best["language model"], "random": best["same architecture, random weights"], "window": window}
+    return {
+        "tokens": int(probes.tokens.iloc[0]),
+        "best": best["language model"],
+        "random": best["same architecture, random weights"],
+        "window": window,
+    }
 
 
 def training_numbers(study: Study) -> dict:
@@ -121,8 +184,13 @@ def training_end(study: Study) -> tuple[pd.DataFrame, dict]:
 def layer_numbers(study: Study, layers: pd.DataFrame) -> dict:
     """Numbers of the captions of fig-retained-features and fig-layer-sparsity."""
     records = study.types().records
-    return {"min_sequences": study.parameters.min_sequences, "rnas": int(layers.sequences.iloc[0]), "tokens": int(layers.tokens.iloc[0]),
-            "latents": int(layers.latents.iloc[0]), "types": records.type.nunique()}  # fmt: skip
+    return {
+        "min_sequences": study.parameters.min_sequences,
+        "rnas": int(layers.sequences.iloc[0]),
+        "tokens": int(layers.tokens.iloc[0]),
+        "latents": int(layers.latents.iloc[0]),
+        "types": records.type.nunique(),
+    }
 
 
 def element_numbers(study: Study, scores: pd.DataFrame) -> dict:
@@ -136,7 +204,21 @@ def best_per_element(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
     best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
     beat = int((best.f1 > best[["base_f1", "null_p95"]].max(axis=1)).sum())
-    columns = ["element", "layer", "feature", "threshold", "selection_f1", "f1", "base_f1", "null_p95", "precision", "element_recall", "base_rate", "auroc", "elements"]
+    columns = [
+        "element",
+        "layer",
+        "feature",
+        "threshold",
+        "selection_f1",
+        "f1",
+        "base_f1",
+        "null_p95",
+        "precision",
+        "element_recall",
+        "base_rate",
+        "auroc",
+        "elements",
+    ]
     return best[columns].assign(element=best.element.map(ELEMENTS)), {"elements": len(best), "beat": beat}
 
 

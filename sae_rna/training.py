@@ -26,9 +26,12 @@ class Trainer:
 
     def __init__(self, autoencoders: SparseAutoencoders, steps: int, learning_rate: float):
         self.autoencoders = autoencoders
-        self.optimizer = torch.optim.AdamW(autoencoders.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY[autoencoders.config.architecture])
+        self.optimizer = torch.optim.AdamW(
+            autoencoders.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY[autoencoders.config.architecture]
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
+            self.optimizer,
+            lambda step: min((step + 1) / WARMUP_STEPS, 1.0) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))),
         )
         members, latents = len(autoencoders.config.layers), autoencoders.config.latents
         device = autoencoders.encoder_weight.device
@@ -48,8 +51,11 @@ class Trainer:
         total = losses.reconstruction + losses.sparsity
         if not torch.isfinite(total).all():
             member = int((~torch.isfinite(total)).nonzero()[0])
-            raise FloatingPointError(f"the {sae.config.architecture} autoencoder of layer {sae.config.layers[member]} diverged (its loss is {total[member].item()}): "
-                                     "lower sae_learning_rate")  # fmt: skip
+            raise FloatingPointError(
+                f"the {sae.config.architecture} autoencoder of layer {sae.config.layers[member]} diverged "
+                f"(its loss is {total[member].item()}): "
+                "lower sae_learning_rate"
+            )
         total.sum().backward()
         norms = torch.stack([p.grad.square().flatten(1).sum(1) for p in sae.parameters()]).sum(0).sqrt()
         scale = (1.0 / norms.clamp_min(1e-12)).clamp_max(1.0)[:, None, None]
@@ -74,9 +80,21 @@ class Trainer:
         l0, variance = (self.l0 / self.batches).tolist(), self.variance.value().tolist()
         dead = (self.idle_tokens_MF > DEAD_AFTER_TOKENS).float().mean(1).tolist()
         self._start_window()
-        return [{"step": step, "tokens": tokens, "layer": layer, "architecture": config.architecture, "loss": loss[m], "reconstruction": reconstruction[m],
-                 "sparsity": sparsity[m], "l0": l0[m], "explained_variance": variance[m], "dead_share": dead[m]}
-                for m, layer in enumerate(config.layers)]  # fmt: skip
+        return [
+            {
+                "step": step,
+                "tokens": tokens,
+                "layer": layer,
+                "architecture": config.architecture,
+                "loss": loss[m],
+                "reconstruction": reconstruction[m],
+                "sparsity": sparsity[m],
+                "l0": l0[m],
+                "explained_variance": variance[m],
+                "dead_share": dead[m],
+            }
+            for m, layer in enumerate(config.layers)
+        ]
 
 
 def train(
@@ -102,5 +120,7 @@ def train(
                 fresh = [row for trainer in trainers for row in trainer.report(step, step * stream.batch)]
                 rows += fresh
                 worst = min(fresh, key=lambda row: row["explained_variance"])
-                bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})", refresh=False)
+                bar.set_postfix_str(
+                    f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})", refresh=False
+                )
     return stacks, pd.DataFrame(rows)

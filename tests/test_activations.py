@@ -56,11 +56,11 @@ def test_streaming_through_a_small_buffer_gives_the_same_tokens_as_holding_all_o
     given = sum(batch.shape[1] for batch in streamed.epochs(1))
     total = sum(map(len, texts))
     assert total - 64 * 40 < given <= total
-    again = ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0)
-    first, second = next(iter(streamed.epochs(1))), None
-    for second in again.epochs(1):
-        break
-    assert first.shape == second.shape == (2, 64, 32)
+    sample = rows(list(ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0).epochs(1))[::60])
+    direct = torch.cat([streamed.standardise(states.values_TLD).flatten(1) for states in model.hidden_states(texts, [1, 3])])
+    nearest, place = torch.cdist(sample, direct).min(1)
+    assert nearest.max() < 0.01
+    assert len(place.unique()) > 0.9 * len(sample)  # like contexts give like tokens in so small a model; little else comes twice
 
 
 def test_the_seed_decides_the_order_and_nothing_else(model):

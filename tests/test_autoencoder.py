@@ -36,7 +36,9 @@ def test_the_papers_autoencoder_equals_its_formula_in_values_and_gradients(archi
     _, _, losses = forward(sae, x)
     (losses.reconstruction + losses.sparsity).sum().backward()
     for m in range(2):
-        w_e, b, w_d, c = (p[m].detach().clone().requires_grad_() for p in (sae.encoder_weight, sae.encoder_bias, sae.decoder_weight, sae.decoder_bias))
+        w_e, b, w_d, c = (
+            p[m].detach().clone().requires_grad_() for p in (sae.encoder_weight, sae.encoder_bias, sae.decoder_weight, sae.decoder_bias)
+        )
         f = torch.relu(x[m] @ w_e + b)
         squared = (x[m] - (f @ w_d + c)).pow(2)
         loss = (squared.sum(1) if architecture == "relu-l1" else squared.mean(1)).mean() + 0.01 * f.sum(1).mean()
@@ -53,7 +55,9 @@ def test_topk_equals_a_plain_loop_in_values_and_gradients_with_dead_latents():
     _, _, losses = forward(sae, x, dead)
     (losses.reconstruction + losses.sparsity).sum().backward()
     for m in range(2):
-        w_e, b, w_d, c = (p[m].detach().clone().requires_grad_() for p in (sae.encoder_weight, sae.encoder_bias, sae.decoder_weight, sae.decoder_bias))
+        w_e, b, w_d, c = (
+            p[m].detach().clone().requires_grad_() for p in (sae.encoder_weight, sae.encoder_bias, sae.decoder_weight, sae.decoder_bias)
+        )
         total = 0
         for token in x[m]:
             pre = ((token - c) @ w_e + b)[0]

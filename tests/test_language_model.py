@@ -67,7 +67,9 @@ def test_a_checkpoint_with_other_keys_is_refused(tiny_model, tmp_path):
     for file in tiny_model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
-    save_file({name.replace("layer.1.", "layer.9."): value for name, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name.replace("layer.1.", "layer.9."): value for name, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(ValueError, match=r"layer\.1\..*another model"):
         LanguageModel.load(str(tmp_path))
 

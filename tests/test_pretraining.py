@@ -9,7 +9,18 @@ import torch
 from multimolecule import RnaTokenizer
 
 from sae_rna.language_model import LanguageModel
-from sae_rna.pretraining import HAIRPINS, STAGES, Batches, Curriculum, Recipe, build_model, build_optimizers, learning_rate_factor, load_checkpoint, pretrain
+from sae_rna.pretraining import (
+    HAIRPINS,
+    STAGES,
+    Batches,
+    Curriculum,
+    Recipe,
+    build_model,
+    build_optimizers,
+    learning_rate_factor,
+    load_checkpoint,
+    pretrain,
+)
 from sae_rna.synthetic import draw_batch
 
 RECIPE = Recipe(width=32, blocks=2, heads=2, intermediate=48, tokens=6000, batch_tokens=960, warmup_steps=2)
@@ -101,5 +112,7 @@ def test_the_checkpoint_holds_weights_and_both_optimisers(tmp_path):
     assert state["seen"] >= RECIPE.tokens and state["synthetic"] == state["seen"]
     assert all(optimizer.state for optimizer in optimizers)
     released = LanguageModel.load_masked(str(tmp_path / "model"))
-    assert torch.equal(released.model.model.encoder.layer[0].attention.self.query.weight, model.model.encoder.layer[0].attention.self.query.weight)
+    assert torch.equal(
+        released.model.model.encoder.layer[0].attention.self.query.weight, model.model.encoder.layer[0].attention.self.query.weight
+    )
     assert json.loads((tmp_path / "model" / "pretraining.json").read_text())["recipe"]["width"] == 32

@@ -32,7 +32,10 @@ def test_round_brackets_stay_nested_even_when_the_crossing_helix_is_longer():
     assert (crossing >= 0).sum() == 8
 
 
-@pytest.mark.parametrize(("structure", "position"), [("((...)", "position 1 has no partner"), ("(...))", "position 6 has no partner"), ("((.!.))", "position 4 is no dot-bracket symbol")])
+@pytest.mark.parametrize(
+    ("structure", "position"),
+    [("((...)", "position 1 has no partner"), ("(...))", "position 6 has no partner"), ("((.!.))", "position 4 is no dot-bracket symbol")],
+)
 def test_a_broken_structure_names_the_position(structure, position):
     with pytest.raises(ValueError, match=position):
         pair_table(structure)
@@ -40,9 +43,17 @@ def test_a_broken_structure_names_the_position(structure, position):
 
 @st.composite
 def nested_structures(draw):
-    text = draw(st.recursive(st.integers(3, 6).map(lambda n: "." * n), lambda inner: st.lists(
-        st.tuples(st.integers(1, 4), inner, st.integers(0, 3)).map(lambda t: "." * t[2] + "(" * t[0] + t[1] + ")" * t[0]), min_size=1, max_size=3
-    ).map("".join), max_leaves=6))  # fmt: skip
+    text = draw(
+        st.recursive(
+            st.integers(3, 6).map(lambda n: "." * n),
+            lambda inner: st.lists(
+                st.tuples(st.integers(1, 4), inner, st.integers(0, 3)).map(lambda t: "." * t[2] + "(" * t[0] + t[1] + ")" * t[0]),
+                min_size=1,
+                max_size=3,
+            ).map("".join),
+            max_leaves=6,
+        )
+    )
     return text
 
 

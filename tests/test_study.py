@@ -23,7 +23,15 @@ def records_file(tmp_path_factory):
             sequence = "".join(BASES[base] for base in bases[:length])[:60]
             structure = dot_bracket(table[:length]) if length <= 60 else None
             if structure:
-                rows.append({"id": f"{kind}-{number}", "sequence": sequence, "secondary_structure": structure, "type": kind, "family": f"{kind}-{number // 4}"})
+                rows.append(
+                    {
+                        "id": f"{kind}-{number}",
+                        "sequence": sequence,
+                        "secondary_structure": structure,
+                        "type": kind,
+                        "family": f"{kind}-{number // 4}",
+                    }
+                )
     path = tmp_path_factory.mktemp("records") / "records.parquet"
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -31,8 +39,21 @@ def records_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(records_file, tiny_model, tmp_path_factory):
-    return Study(Parameters(model=str(tiny_model), structures=str(records_file), types=str(records_file), expansion=3, k=4, batch=64, epochs=2,
-                            shuffles=3, min_sequences=2, device="cpu", run=str(tmp_path_factory.mktemp("run"))))  # fmt: skip
+    return Study(
+        Parameters(
+            model=str(tiny_model),
+            structures=str(records_file),
+            types=str(records_file),
+            expansion=3,
+            k=4,
+            batch=64,
+            epochs=2,
+            shuffles=3,
+            min_sequences=2,
+            device="cpu",
+            run=str(tmp_path_factory.mktemp("run")),
+        )
+    )
 
 
 def test_no_family_is_both_trained_on_and_scored(study):

@@ -14,7 +14,9 @@ class PlantedStream:
     def __init__(self, layers=(1, 2), directions=24, width=24, tokens=40_000, batch=256, seed=0):
         generator = torch.Generator().manual_seed(seed)
         self.directions = torch.nn.functional.normalize(torch.randn(directions, width, generator=generator), dim=1)
-        active = (torch.rand(tokens, directions, generator=generator) < 3 / directions) * torch.rand(tokens, directions, generator=generator).add(0.5)
+        active = (torch.rand(tokens, directions, generator=generator) < 3 / directions) * torch.rand(
+            tokens, directions, generator=generator
+        ).add(0.5)
         self.x = (active @ self.directions).expand(len(layers), -1, -1).contiguous()
         self.batch, self.tokens, self.buffer = batch, tokens, self.x
         self.standardise = Standardiser(torch.zeros(len(layers), width), torch.ones(len(layers), width))
@@ -43,7 +45,9 @@ def test_both_architectures_learn_and_report_every_layer():
     for (_, _), curve in table.groupby(["architecture", "layer"]):
         assert curve.explained_variance.iloc[-1] > curve.explained_variance.iloc[0] + 0.3
         assert curve.tokens.is_monotonic_increasing
-    assert set(map(tuple, table[["architecture", "layer"]].drop_duplicates().to_numpy())) == {(a, l) for a in ("topk", "relu-l1") for l in (1, 2)}
+    assert set(map(tuple, table[["architecture", "layer"]].drop_duplicates().to_numpy())) == {
+        (name, layer) for name in ("topk", "relu-l1") for layer in (1, 2)
+    }
     assert (table[table.architecture == "topk"].l0 <= 4).all()
 
 

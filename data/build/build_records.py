@@ -101,8 +101,10 @@ def sampled_families() -> list[dict]:
             seen |= set(accession.values())
             for exponent in EXPONENTS:
                 emitted = Path(folder) / "emitted.sto"
-                subprocess.run(["cmemit", "-a", "--exp", str(exponent), "-N", str(PER_EXPONENT), "--seed", str(SEED),
-                                "-o", emitted, models], check=True)  # fmt: skip
+                subprocess.run(
+                    ["cmemit", "-a", "--exp", str(exponent), "-N", str(PER_EXPONENT), "--seed", str(SEED), "-o", emitted, models],
+                    check=True,
+                )
                 names = re.findall(r"^#=GF ID +(\S+)", emitted.read_text(), re.M)
                 for name, alignment in tqdm(zip(names, AlignIO.parse(emitted, "stockholm")), kingdom, len(names)):
                     if name in fresh:
@@ -131,15 +133,25 @@ def from_alignment(alignment, stem: str, rna_type: str, family: str, origin: str
         sequence, structure = project(str(row.seq), consensus, partner)
         if length[0] <= len(sequence) <= length[1] and set(sequence) <= set("ACGU"):
             name = f"{stem}-{number}" if origin == "sampled" else f"{stem}/{row.id}"
-            records.append({"id": name, "sequence": sequence, "secondary_structure": structure, "type": rna_type,
-                            "family": family, "architecture": shape, "origin": origin})  # fmt: skip
+            records.append(
+                {
+                    "id": name,
+                    "sequence": sequence,
+                    "secondary_structure": structure,
+                    "type": rna_type,
+                    "family": family,
+                    "architecture": shape,
+                    "origin": origin,
+                }
+            )
     return records
 
 
 def assign_splits(records: pd.DataFrame) -> pd.Series:
     """train / selection / heldout by family, 80 / 10 / 10 within every type; natural records apart.
 
-    One sequence in twenty of the training families becomes the split `validation`: never trained on, of a known family. Sampled relatives of the natural records are held out, so that the natural split is unseen in every sense.
+    One sequence in twenty of the training families becomes the split `validation`: never trained on, of a known family. Sampled
+    relatives of the natural records are held out, so that the natural split is unseen in every sense.
     """
     rng = np.random.default_rng(SEED)
     split = {}

@@ -9,18 +9,21 @@ import json
 from pathlib import Path
 
 import pandas as pd
-
 from build_records import EXPONENTS, LENGTH, NATURAL, NATURAL_LENGTH, PER_EXPONENT
+
+from sae_rna.parameters import Parameters
 from sae_rna.pretraining import STAGES
 from sae_rna.study import Study
-from sae_rna.parameters import Parameters
 
 DATA = Path(__file__).resolve().parents[1]
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table."""
-    cells = [[f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in table.itertuples(index=False)]
+    cells = [
+        [f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -31,7 +34,9 @@ def data_card(records: pd.DataFrame) -> str:
     splits["nucleotides"] = length.groupby([records.origin, records.split]).sum()
     types = pd.crosstab(records.type, records.split).reset_index()
     types.insert(1, "families", types.type.map(records.groupby("type").family.nunique()))
-    shares = length.groupby(records.origin).describe(percentiles=[0.1, 0.5, 0.9])[["min", "10%", "50%", "90%", "max"]].astype(int).reset_index()
+    shares = (
+        length.groupby(records.origin).describe(percentiles=[0.1, 0.5, 0.9])[["min", "10%", "50%", "90%", "max"]].astype(int).reset_index()
+    )
     natural = ", ".join(sorted({f"{family} ({kind})" for kind, family in NATURAL.values()}))
     return f"""# Data card: records.parquet
 
