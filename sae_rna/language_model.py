@@ -75,7 +75,13 @@ class LanguageModel:
         if not Path(source).is_dir() and (Path(source).is_absolute() or source.count("/") != 1):
             raise ValueError(f"{source} is neither a folder nor a hub id of the form owner/name: check the parameter 'model'")
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        if Path(source).is_dir() and not (Path(source) / "config.json").exists():
+            raise ValueError(f"{source} holds no config.json: it is no folder of a multimolecule model")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{source} cannot be loaded ({reason}): check its name and the network, or give a folder") from error
         if random_seed is None:
             verbosity = transformers_logging.get_verbosity()
             transformers_logging.set_verbosity_error()  # what matters of the loading report is raised below

@@ -79,6 +79,18 @@ def test_a_path_that_is_none_is_no_hub_id():
         LanguageModel.load("/no/such/folder/at/all")
 
 
+def test_a_folder_without_a_model_and_an_unreachable_hub_id_end_in_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="holds no config.json"):
+        LanguageModel.load(str(tmp_path))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", _unreachable)
+    with pytest.raises(ValueError, match=r"someone/model cannot be loaded \(no connection\): check its name and the network"):
+        LanguageModel.load("someone/model")
+
+
+def _unreachable(*_, **__):
+    raise OSError("no connection\nand many more lines")
+
+
 def test_the_fingerprint_is_that_of_the_checkpoint_alone(tiny_model):
     fingerprints = []
     for seed in (1, 2):
