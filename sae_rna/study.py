@@ -22,7 +22,7 @@ from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import ARCHITECTURES, Parameters, resolve
 from sae_rna.runs import RunFolder, file_hash
 from sae_rna.sequences import add_elements, assign_splits, balanced_sample, read_records, select_length
-from sae_rna.structure import pair_table
+from sae_rna.structure import ELEMENTS, pair_table
 
 log = logging.getLogger(__name__)
 EVALUATION_SPLITS = ("selection", "heldout", "natural")
@@ -369,6 +369,21 @@ class Study:
         elements = tuple(self._split_features(structures, layer, split) for split in ("selection", "heldout"))
         typed = tuple(self._pooled(types, layer, split)[:2] for split in ("selection", "heldout"))
         return concepts.top_features(elements, typed, count, self.retained(layer)).assign(layer=layer)
+
+    def single_feature_auroc(self, element: str = "S") -> pd.DataFrame:
+        """Per layer, the retained feature whose activation alone ranks nucleotides of `element` best on the selection split.
+
+        Columns layer, feature and auroc, the last on the held-out split.
+        """
+        encoded, rows = self.structures(), []
+        concept = list(ELEMENTS).index(element)
+        for layer in self.layers:
+            selection, heldout = (self._split_features(encoded, layer, split) for split in ("selection", "heldout"))
+            chosen_on = concepts.auroc(selection[0], concepts.annotate_elements(selection[1]))[:, concept]
+            feature = int(np.where(self.retained(layer), chosen_on, 0).argmax())
+            scored_on = concepts.auroc(heldout[0][:, [feature]], concepts.annotate_elements(heldout[1]))[0, concept]
+            rows.append({"layer": layer, "feature": feature, "auroc": scored_on})
+        return pd.DataFrame(rows)
 
     def best_feature(self, element: str) -> pd.Series:
         """The row of `element_scores` with the best F1 on the *selection* split for `element`: layer, feature and its scores."""

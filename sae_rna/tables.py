@@ -154,16 +154,21 @@ def masked_by_position(masked: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[["set", "predictor", "positions", "accuracy", "tokens"]]
 
 
-def probe_numbers(probes: pd.DataFrame) -> dict:
-    """Numbers of tab-probe's caption."""
-    best = probes.groupby("source").auroc.max()
+def probes(study: Study) -> tuple[pd.DataFrame, dict]:
+    """tab-probe: how well stems are told from everything else by linear probes and by the best single feature of each layer."""
+    linear = study.probe_table()
+    single = study.single_feature_auroc().assign(source=f"best single feature ({study.parameters.architecture})")
+    best = linear.groupby("source").auroc.max()
     window = best[best.index.str.startswith("one-hot")].iloc[0]
-    return {
-        "tokens": int(probes.tokens.iloc[0]),
+    numbers = {
+        "tokens": int(linear.tokens.iloc[0]),
         "best": best["language model"],
         "random": best["same architecture, random weights"],
         "window": window,
+        "single": single.auroc.max(),
     }
+    table = pd.concat([linear, single], ignore_index=True)[["source", "layer", "auroc"]]
+    return table.astype({"layer": "Int64"}), numbers
 
 
 def training_numbers(study: Study) -> dict:

@@ -115,6 +115,16 @@ def test_tracks_hold_every_nucleotide_of_the_examples_with_activations_in_shares
         assert all(paired[j] == i for i, j in paired.items() if j)
 
 
+def test_a_single_features_auroc_is_that_of_its_activations(study):
+    from sklearn.metrics import roc_auc_score
+
+    row = study.single_feature_auroc("H").iloc[-1]
+    encoded = study.structures()
+    heldout = encoded.rows("heldout")
+    activation = encoded.features(int(row.layer))[heldout][:, [int(row.feature)]].toarray().ravel()
+    assert row.auroc == pytest.approx(roc_auc_score(encoded.tokens.element[heldout] == "H", activation))
+
+
 def test_every_table_of_the_book_is_made_of_this_run(study):
     data, numbers = tables.data(study)
     assert numbers["total"] == len(study.type_records) + len(study.structure_records) == data.RNAs.sum()
