@@ -15,6 +15,8 @@ PROFILE = config.get("profile", "default")
 FIGURES = f"{Parameters.from_profile(PROFILE).run}/figures"
 NOTEBOOKS = ["00-overview", "01-data", "02-language-model", "03-autoencoders", "04-layers", "05-structure-features", "06-type-features"]
 TRAINING = "03-autoencoders"
+#: These train autoencoders, or encode the evaluation RNAs for all that follow: they take all cores for themselves.
+HEAVY = {TRAINING, "04-layers", "05-structure-features"}
 #: Whose results a notebook finds in the run folder: 03 trains the autoencoders, and the overview sums everything up. What the others
 #: share, the first to ask computes while the rest wait.
 READS = {name: [TRAINING] for name in NOTEBOOKS[2:] if name != TRAINING} | {"00-overview": NOTEBOOKS[1:]}
@@ -40,7 +42,7 @@ rule notebook:
         "book/executed/{name}.ipynb",
     params:
         profile=PROFILE,
-    threads: lambda wildcards: 8 if wildcards.name == TRAINING else 1
+    threads: lambda wildcards: 8 if wildcards.name in HEAVY else 1
     shell:
         "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output}"
 

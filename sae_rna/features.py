@@ -86,13 +86,16 @@ class FeatureSummary:
         self._maximum = np.zeros(latents)
 
     def update(self, activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray):
-        """Add a chunk, sparse or dense, that holds whole records. Raises ValueError where the shapes do not fit together."""
+        """Add a chunk, sparse or dense, that holds whole records; returns its `pool_max` by record, [S, F].
+
+        Raises ValueError where the shapes do not fit together.
+        """
         record_T = np.asarray(record_T)
         if activations_TF.shape != (len(record_T), len(self._maximum)):
             shape, wanted = activations_TF.shape, (len(record_T), len(self._maximum))
             raise ValueError(f"activations [{shape[0]}, {shape[1]}] do not fit {wanted[0]} tokens and {wanted[1]} features")
         if not len(record_T):
-            return
+            return activations_TF
         if record_T[0] == self._last_record:
             raise ValueError(f"record {record_T[0]} is split between two chunks: give whole records")
         pooled_SF = pool_max(activations_TF, record_runs(record_T))
@@ -101,6 +104,7 @@ class FeatureSummary:
         self._sequences += _count_positive(pooled_SF)
         self._firing += _count_positive(activations_TF)
         self._maximum = np.maximum(self._maximum, column_max(pooled_SF))
+        return pooled_SF
 
     def table(self) -> pd.DataFrame:
         """One row per feature: feature, sequences (distinct records it fires in), density (share of tokens), maximum."""

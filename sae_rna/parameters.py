@@ -47,9 +47,9 @@ class Parameters:
     epochs: float = 2.0
     """Passes over the training tokens."""
     per_type: int = 150
-    """Most sequences of one RNA type, in training and in each evaluation split: balances the types."""
-    per_split: int = 800
-    """Most sequences of known structure in each evaluation split."""
+    """Most sequences of one RNA type to train on: balances the types."""
+    per_split: int = 900
+    """Most sequences in each evaluation split, of known structure and of known type (shared out equally among the types)."""
     longest: int = 256
     """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
     min_sequences: int = 10

@@ -79,13 +79,16 @@ class Study:
 
     @cached_property
     def type_records(self) -> pd.DataFrame:
-        """RNAs of known type, balanced: at most `per_type` of each type in each split."""
+        """RNAs of known type, balanced: of each type `per_type` to train on, and in each evaluation split its share of `per_split`."""
         p = self.parameters
         records = self._read(p.types, p.types_revision)
         if "type" not in records:
             raise ValueError(f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type")
         chosen = records[records.split.isin(("train", *EVALUATION_SPLITS))]
-        parts = [balanced_sample(part, "type", p.per_type, p.seed) for _, part in chosen.groupby("split")]
+        parts = [
+            balanced_sample(part, "type", p.per_type if split == "train" else max(1, p.per_split // part.type.nunique()), p.seed)
+            for split, part in chosen.groupby("split")
+        ]
         return pd.concat(parts, ignore_index=True)
 
     def _read(self, source: str, revision: str | None) -> pd.DataFrame:
@@ -208,15 +211,15 @@ class Study:
 
     def structures(self) -> Encoded:
         """The evaluation RNAs of known structure, encoded."""
-        return self._encoded("structures", self.structure_records, "per_split")
+        return self._encoded("structures", self.structure_records)
 
     def types(self) -> Encoded:
         """The evaluation RNAs of known type, encoded."""
         records = self.type_records[self.type_records.split.isin(EVALUATION_SPLITS)].reset_index(drop=True)
-        return self._encoded("types", records, "per_type")
+        return self._encoded("types", records)
 
-    def _encoded(self, name: str, records: pd.DataFrame, limit: str) -> Encoded:
-        key = self._autoencoder_key | self._key("architecture", limit) | {"data": file_hash(resolve(getattr(self.parameters, name)))}
+    def _encoded(self, name: str, records: pd.DataFrame) -> Encoded:
+        key = self._autoencoder_key | self._key("architecture", "per_split") | {"data": file_hash(resolve(getattr(self.parameters, name)))}
         folder = self.run.step(f"features-{name}", key, lambda folder: self._encode(folder, records))
         return Encoded(records, pd.read_parquet(folder / "tokens.parquet"), folder)
 
@@ -240,16 +243,17 @@ class Study:
         with torch.inference_mode():
             for states in self.model.hidden_states(sequences, self.layers, tqdm(batches, "encoding", mininterval=1)):
                 sequence.append(states.sequence_T)
+                type_S = codes_S[pd.unique(states.sequence_T)]
                 position.append(states.position_T)
                 for (name, layer), member in members.items():
                     x_1TD = member.standardise(states.values_TLD[:, [self.layers.index(layer)]]).transpose(0, 1)
                     activations = member.encode(x_1TD)
                     variances[name, layer].update(x_1TD, member.decode(activations))
                     chunk = activations[0].cpu().numpy()
-                    summaries[name, layer].update(chunk, states.sequence_T)
-                    run_T = features.record_runs(states.sequence_T)
-                    of_type_S = codes_S[states.sequence_T[np.flatnonzero(np.diff(run_T, prepend=-1))]]
-                    np.add.at(by_type[name, layer], of_type_S, features.pool_max(chunk, run_T))
+                    chunk = sparse.csr_matrix(chunk) if name == "topk" else chunk
+                    pooled_SF = summaries[name, layer].update(chunk, states.sequence_T)
+                    pooled_SF = pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF
+                    np.add.at(by_type[name, layer], type_S, pooled_SF)
                     if name == shown:
                         pieces[layer].append(sparse.csr_matrix(chunk))
         record, place = np.concatenate(sequence), np.concatenate(position)
@@ -345,7 +349,7 @@ class Study:
     def type_scores(self) -> pd.DataFrame:
         """The table `type_scores` of all layers."""
         p, tables = self.parameters, []
-        key = self._autoencoder_key | self._key("architecture", "per_type", "min_sequences", "shuffles")
+        key = self._autoencoder_key | self._key("architecture", "per_split", "min_sequences", "shuffles")
 
         def make(folder: Path):
             encoded = self.types()
