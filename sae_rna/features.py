@@ -71,7 +71,7 @@ class FeatureSummary:
     """`feature_summary` of any number of tokens, chunk by chunk.
 
     >>> summary = FeatureSummary(latents=2)
-    >>> summary.update(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0], [0.5, 0.0]]), np.array([0, 0, 1, 1]))
+    >>> _ = summary.update(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0], [0.5, 0.0]]), np.array([0, 0, 1, 1]))
     >>> summary.table()
        feature  sequences  density  maximum
     0        0          1     0.25      0.5
