@@ -250,8 +250,29 @@ def load_checkpoint(folder: Path, model, optimizers) -> dict:
     return state
 
 
-def pretrain(recipe: Recipe, records: pd.DataFrame, out: Path, device: str = "cpu", compiled: bool = True, every: int = 50):
-    """Run the recipe on the training families in `records`, or go on with it, and save the model to ``out/model``."""
+def load_release(folder: Path, model) -> dict:
+    """Take weights and progress from a folder that `release` wrote; the optimisers start afresh."""
+    weights = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    facts = json.loads((folder / "pretraining.json").read_text())
+    return {name: value for name, value in facts.items() if name != "recipe"}
+
+
+def pretrain(
+    recipe: Recipe,
+    records: pd.DataFrame,
+    out: Path,
+    device: str = "cpu",
+    compiled: bool = True,
+    every: int = 50,
+    start: Path | None = None,
+):
+    """Run the recipe on the training families in `records` and save the model to ``out/model``.
+
+    A checkpoint in `out` is gone on with; without one, a released model at `start` may be trained further.
+    """
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device(device)
     tokenizer = RnaTokenizer()
@@ -261,6 +282,8 @@ def pretrain(recipe: Recipe, records: pd.DataFrame, out: Path, device: str = "cp
     state = {"step": 0, "seen": 0, "synthetic": 0, "stage": 0, "accuracy": None, "history": []}
     if (out / "checkpoint.safetensors").exists():
         state = load_checkpoint(out, model, optimizers)
+    elif start:
+        state = load_release(start, model)
     curriculum = Curriculum(state["stage"], state["accuracy"])
     torch._dynamo.config.cache_size_limit = 64
     fast = torch.compile(model, dynamic=False) if compiled else model
@@ -319,13 +342,14 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("--records", type=Path, default=Path("data/records.parquet"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--start", type=Path, help="a released model to train further, such as data/rinalmo-nano")
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     for field in Recipe.__dataclass_fields__.values():
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
     given = parser.parse_args(arguments)
     recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
     records = pd.read_parquet(given.records)
-    pretrain(recipe, records[records.split == "train"].reset_index(drop=True), given.out, given.device, not given.eager)
+    pretrain(recipe, records[records.split == "train"].reset_index(drop=True), given.out, given.device, not given.eager, start=given.start)
 
 
 if __name__ == "__main__":

@@ -209,21 +209,7 @@ def best_per_element(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
     best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
     beat = int((best.f1 > best[["base_f1", "null_p95"]].max(axis=1)).sum())
-    columns = [
-        "element",
-        "layer",
-        "feature",
-        "threshold",
-        "selection_f1",
-        "f1",
-        "base_f1",
-        "null_p95",
-        "precision",
-        "element_recall",
-        "base_rate",
-        "auroc",
-        "elements",
-    ]
+    columns = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc"]
     return best[columns].assign(element=best.element.map(ELEMENTS)), {"elements": len(best), "beat": beat}
 
 
