@@ -82,7 +82,7 @@ class SparseAutoencoders(nn.Module):
         self.encoder_weight = nn.Parameter(torch.empty(members, width, latents))
         self.encoder_bias = nn.Parameter(torch.zeros(members, 1, latents))
         self.decoder_weight = nn.Parameter(torch.empty(members, latents, width))
-        self.decoder_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.decoder_bias = nn.Parameter(torch.zeros(members, 1, width))  # the data's mean, which standardising made zero
         for member, layer in enumerate(config.layers):  # seeded by layer: a member is the same whatever stack it is in
             generator = torch.Generator().manual_seed(seed * 1000 + layer)
             encoder, decoder = torch.empty(latents, width), torch.empty(width, latents)

@@ -152,7 +152,8 @@ class Study:
                 "same architecture, random weights": LanguageModel.load(resolve(p.model), p.model_revision, p.device, p.seed),
             }
             records = self.structure_records
-            fit, test = (records[records.split == split].head(per_split) for split in ("selection", "heldout"))
+            parts = (records[records.split == split] for split in ("selection", "heldout"))
+            fit, test = (part.sample(min(len(part), per_split), random_state=p.seed) for part in parts)
             evaluation.probe_table(models, fit, test, self.layers).to_parquet(folder / "probes.parquet", index=False)
 
         return pd.read_parquet(self.run.step("probes", key, make) / "probes.parquet")
@@ -224,10 +225,10 @@ class Study:
         return Encoded(records, pd.read_parquet(folder / "tokens.parquet"), folder)
 
     def _encode(self, folder: Path, records: pd.DataFrame):
-        """Encode `records` with every layer's autoencoder of both architectures.
+        """Encode `records` with every layer's autoencoder of every architecture.
 
-        Writes tokens.parquet, the sparse features of the shown architecture, and for both the tables layers.parquet (one row per
-        layer and architecture) and summary.parquet (one per feature).
+        Writes tokens.parquet, the sparse features of the shown architecture, and summary.parquet, one row per feature of each layer and
+        architecture.
         """
         shown = self.parameters.architecture
         stacks = {name: self.autoencoders(name) for name in ARCHITECTURES}
@@ -283,7 +284,7 @@ class Study:
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def feature_summary(self) -> pd.DataFrame:
-        """feature_summary of both architectures and all layers, over the evaluation RNAs of known type, with `retained`."""
+        """feature_summary of all architectures and layers, over the evaluation RNAs of known type, with `retained`."""
         summary = pd.read_parquet(self.types().folder / "summary.parquet")
         return summary.assign(retained=features.retained(summary, self.parameters.min_sequences))
 

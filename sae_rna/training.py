@@ -106,9 +106,6 @@ def train(
     """
     steps = int(epochs * stream.tokens) // stream.batch
     stacks = [SparseAutoencoders(config, stream.standardise, seed).to(stream.buffer.device) for config in configs]
-    for stack in stacks:
-        if stack.config.architecture == "topk":  # the pre-encoder bias starts at the data's mean, which standardising made zero
-            stack.decoder_bias.data.zero_()
     trainers = [Trainer(stack, steps, learning_rate) for stack in stacks]
     rows: list[dict] = []
     every = max(1, steps // log_points)

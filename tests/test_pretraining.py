@@ -77,30 +77,27 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
-    for folder, every in (("whole", 2), ("parts", 2)):
-        if folder == "parts":  # stops after the checkpoint at step 8 by running out of its budget, which a larger budget then continues
-            part = replace(RECIPE, tokens=6000)
-            with pytest.raises(KeyboardInterrupt):
-                pretrain_interrupted(part, tmp_path / folder, every)
-        pretrain(RECIPE, RECORDS, tmp_path / folder, compiled=False, every=every)
+    pretrain(RECIPE, RECORDS, tmp_path / "whole", compiled=False, every=2)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_interrupted(tmp_path / "parts")
+    pretrain(RECIPE, RECORDS, tmp_path / "parts", compiled=False, every=2)
     one, two = (LanguageModel.load(str(tmp_path / folder / "model")).fingerprint for folder in ("whole", "parts"))
     assert one == two
 
 
-def pretrain_interrupted(recipe, out, every):
-    """Run until the second checkpoint was written, then behave as if the process was interrupted."""
+def pretrain_interrupted(out):
+    """Run until the first checkpoint was written, then behave as if the process was interrupted."""
     from sae_rna import pretraining
 
-    original, calls = pretraining.save_checkpoint, []
+    original = pretraining.save_checkpoint
 
     def interrupting(*arguments):
         original(*arguments)
-        calls.append(1)
         raise KeyboardInterrupt
 
     pretraining.save_checkpoint = interrupting
     try:
-        pretrain(recipe, RECORDS, out, compiled=False, every=every)
+        pretrain(RECIPE, RECORDS, out, compiled=False, every=2)
     finally:
         pretraining.save_checkpoint = original
 

@@ -57,8 +57,8 @@ alignments ({natural}). The column `origin` says which is which, and the natural
 
 ## How it was made
 
-Every family was sampled {PER_EXPONENT} times at each of the exponents {", ".join(map(str, EXPONENTS))} (`cmemit --exp`). At exponent 1 the samples are noisier than natural homologues (about 60 % of the positions
-equal the consensus); sharpening brings them to the 70-85 % that natural members of a family have. Exact duplicates were removed, and families with fewer than 20 sequences left.
+Every family was sampled {PER_EXPONENT} times at each of the exponents {", ".join(map(str, EXPONENTS))} (`cmemit --exp`). At exponent 1 the samples are noisier than natural homologues;
+sharpening brings them closer to the consensus. Exact duplicates were removed, and families with fewer than 20 sequences left.
 
 The consensus structure was projected onto each sequence: a pair survives only if both its ends are present, are canonical or GU, and enclose 3 nt or more. Letters of the consensus mark pseudoknots and are kept as
 such. `element` holds one letter per nucleotide, from forgi: S stem, H hairpin loop, I internal loop, B bulge, M multiloop, X external loop, E end, K pseudoknot. `type` is the leaf of Rfam's type path, in RNAcentral's words
