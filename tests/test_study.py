@@ -61,6 +61,12 @@ def test_no_family_is_both_trained_on_and_scored(study):
     assert not families["train"] & families["heldout"] and not families["selection"] & families["heldout"]
 
 
+def test_tokens_stand_in_record_order_so_that_pooled_sequences_meet_their_own_types(study):
+    for encoded in (study.structures(), study.types()):
+        assert encoded.tokens.record.is_monotonic_increasing
+        assert encoded.tokens.groupby("record").size().tolist() == encoded.records.sequence.str.len().tolist()
+
+
 @pytest.mark.parametrize("layer", [1, 3])
 def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer):
     encoded, sae = study.structures(), study.autoencoders().only(layer)
