@@ -1,12 +1,16 @@
 """The stream of activations: standardised, shuffled batches of tokens, all layers at once."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from sae_rna.language_model import LanguageModel
+from sae_rna.language_model import NUCLEOTIDES, LanguageModel
+
+LANGUAGE_MODEL_TOKENS = 16_384
+"""With padding, in one forward pass."""
 
 
 class Standardiser(torch.nn.Module):
@@ -30,9 +34,10 @@ class Standardiser(torch.nn.Module):
 class ActivationStream:
     """Batches [L, B, D] of standardised activations in random order, from one pass of the language model an epoch.
 
-    A shuffle buffer holds as many tokens as `buffer_mib` allows. Data that fit into it whole are read by the language model once
-    and shuffled anew for every epoch; larger data are streamed: the buffer is filled, shuffled, half of it is given
-    out, and it is filled again. The standardisation statistics come from the first full buffer.
+    The sequences are read in blocks of as many nucleotides as `buffer_mib` holds, in an order that is drawn anew for every epoch; the
+    tokens of a block are shuffled and given out, then the next block takes their place. Data that fit into the buffer whole are one
+    block and are read once. What comes when depends on the seed alone, so the stream can start anywhere: that is
+    how a training run that was stopped goes on. The standardisation statistics come from the first block.
     """
 
     def __init__(
@@ -53,76 +58,74 @@ class ActivationStream:
                 f"a buffer of {buffer_mib} MiB holds {capacity} tokens of {len(self.layers)} layers, "
                 f"fewer than two batches of {batch}: raise buffer_mib"
             )
-        total = sum(map(len, self.sequences))
-        self.fits = total <= capacity
-        self.buffer = torch.empty(min(capacity, total), len(self.layers), model.width, device=model.device)
-        self.filled = 0
-        self._source = self._read(np.random.default_rng(seed))
-        self._left_over: torch.Tensor | None = None
-        self._fill()
-        if self.filled < batch:
-            raise ValueError(f"{self.filled} nucleotides are too few to train on: at least one batch of {batch} is needed")
-        self.standardise = Standardiser.fit(self.buffer[: self.filled])
+        self._nucleotides = np.array([sum(map(sequence.count, NUCLEOTIDES)) for sequence in self.sequences])
+        self.tokens = int(self._nucleotides.sum())
+        """Nucleotides that one epoch holds."""
+        if self.tokens < batch:
+            raise ValueError(f"{self.tokens} nucleotides are too few to train on: at least one batch of {batch} is needed")
+        self.fits = self.tokens <= capacity
+        self._capacity = capacity
+        self.buffer = torch.empty(len(self.layers), min(capacity, self.tokens), model.width, device=model.device)
+        self._held: tuple[int, int] | None = None
+        filled = self._fill(0, 0, self._blocks(0)[0])
+        self.standardise = Standardiser.fit(self.buffer[:, :filled].transpose(0, 1))
+
+    def key(self) -> dict:
+        """What decides the batches, for JSON: a run of training that is gone on with must have the same."""
+        text = hashlib.sha256("\n".join(self.sequences).encode()).hexdigest()
+        return {
+            "model": self.model.fingerprint, "layers": self.layers, "sequences": text,
+            "batch": self.batch, "capacity": self._capacity, "seed": self.seed,
+        }  # fmt: skip
+
+    def _blocks(self, epoch: int) -> list[list[np.ndarray]]:
+        """The epoch's language-model batches, block by block: neighbours until the buffer is full."""
         if self.fits:
-            self.buffer[: self.filled] = self.standardise(self.buffer[: self.filled])
+            epoch = 0  # read once
+        largest = min(LANGUAGE_MODEL_TOKENS, max(self._capacity // 8, self.model.longest))
+        blocks, free = [], 0
+        for rows in self.model.batches(self.sequences, largest, rng=np.random.default_rng([self.seed, epoch])):
+            size = int(self._nucleotides[rows].sum())
+            if size > free:
+                blocks.append([])
+                free = self._capacity
+            blocks[-1].append(rows)
+            free -= size
+        return blocks
 
-    @property
-    def tokens(self) -> int:
-        """Nucleotides that one epoch holds, as far as known: exact when the data fit into the buffer, else the sum of the lengths."""
-        return self.filled if self.fits else sum(map(len, self.sequences))
+    def _fill(self, epoch: int, number: int, block: list[np.ndarray]) -> int:
+        """Read a block with the language model unless the buffer holds it already; returns its tokens."""
+        total = int(sum(self._nucleotides[rows].sum() for rows in block))
+        if self._held != (epoch, number):
+            filled = 0
+            for states in self.model.hidden_states(self.sequences, self.layers, tqdm(block, "language model", mininterval=1, leave=False)):
+                end = filled + len(states.values_TLD)
+                self.buffer[:, filled:end] = states.values_TLD.transpose(0, 1)
+                filled = end
+            self._held = epoch, number
+        return total
 
-    def _read(self, rng) -> Iterator[torch.Tensor]:
-        batches = self.model.batches(self.sequences, rng=rng)
-        for states in self.model.hidden_states(self.sequences, self.layers, tqdm(batches, "language model", mininterval=1, leave=False)):
-            yield states.values_TLD
+    def epochs(self, count: float, start: int = 0) -> Iterator[torch.Tensor]:
+        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B, D].
 
-    def _fill(self) -> bool:
-        """Fill the buffer from the language model; False at the end of the data."""
-        while self.filled < len(self.buffer):
-            values, self._left_over = self._left_over, None
-            if values is None:
-                values = next(self._source, None)
-            if values is None:
-                return False
-            taken = min(len(values), len(self.buffer) - self.filled)
-            self.buffer[self.filled : self.filled + taken] = values[:taken]
-            self.filled += taken
-            if taken < len(values):
-                self._left_over = values[taken:]
-        return True
-
-    def epochs(self, count: float) -> Iterator[torch.Tensor]:
-        """Batches of `count` epochs (a fraction is allowed), each batch [L, B, D]; a last incomplete batch is left out."""
-        wanted = int(count * self.tokens) // self.batch
-        generator = torch.Generator().manual_seed(self.seed)
-        given = 0
-        epoch = 0
+        What is left of a block after its last whole batch is left out.
+        """
+        wanted, given, epoch = int(count * self.tokens) // self.batch, 0, 0
         while given < wanted:
-            for chunk in self._epoch(epoch, generator):
-                for start in range(0, len(chunk) - self.batch + 1, self.batch):
+            for number, block in enumerate(self._blocks(epoch)):
+                batches = int(sum(self._nucleotides[rows].sum() for rows in block)) // self.batch
+                if given + batches <= start:
+                    given += batches
+                    continue
+                filled = self._fill(0 if self.fits else epoch, number, block)
+                order = torch.from_numpy(np.random.default_rng([self.seed, epoch, number]).permutation(filled)).to(self.buffer.device)
+                for rows in order[: batches * self.batch].split(self.batch):
                     if given == wanted:
                         return
                     given += 1
-                    rows = chunk[start : start + self.batch].to(self.buffer.device)
-                    values = self.buffer[rows]
-                    yield (values if self.fits else self.standardise(values)).transpose(0, 1)
+                    if given > start:
+                        yield torch.stack([self._standardised(layer, rows) for layer in range(len(self.layers))])
             epoch += 1
 
-    def _epoch(self, epoch: int, generator) -> Iterator[torch.Tensor]:
-        """Random row numbers of the buffer, chunk by chunk, the buffer being filled again in between where data are streamed."""
-        if self.fits:
-            yield torch.randperm(self.filled, generator=generator)
-            return
-        if epoch:
-            self._source, self.filled = self._read(np.random.default_rng([self.seed, epoch])), 0
-            self._fill()
-        more = True
-        while more:
-            order = torch.randperm(self.filled, generator=generator)
-            half = len(order) // 2 // self.batch * self.batch
-            yield order[:half]
-            kept = self.buffer[order[half:].to(self.buffer.device)]
-            self.buffer[: len(kept)] = kept
-            self.filled = len(kept)
-            more = self._fill()
-        yield torch.randperm(self.filled, generator=generator)
+    def _standardised(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
+        return (self.buffer[layer, rows] - self.standardise.mean[layer]) / self.standardise.std[layer]

@@ -13,7 +13,7 @@ ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 """The repository: relative paths in parameters start here."""
 
 
-ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean")
+ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu")
 """Architectures of autoencoders, explained in `sae_rna.autoencoder`."""
 
 
@@ -34,13 +34,17 @@ class Parameters:
     layers: str | list[int] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
     architecture: str = "topk"
-    """Autoencoder shown in the figures: topk, relu-l1 or relu-l1-mean. All are trained and compared in any case."""
+    """Autoencoder shown in the figures: topk, batchtopk, matryoshka, jumprelu, relu-l1 or relu-l1-mean (the last two are the paper's)."""
+    compared: str | list[str] = "paper"
+    """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
     expansion: int = 8
     """Size of the dictionary in multiples of the model's width."""
     k: int = 16
-    """Active latents a token (topk)."""
+    """Active latents a token (topk, batchtopk, matryoshka)."""
     l1: float = 3e-3
     """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and relu-l1-mean)."""
+    l0: float = 3e-3
+    """Weight of the sparsity penalty of jumprelu, on the number of active latents."""
     sae_learning_rate: float = 1e-3
     batch: int = 1024
     """Tokens a training step."""
@@ -61,6 +65,9 @@ class Parameters:
     buffer_mib: int = 2048
     """Memory for the shuffle buffer of activations."""
     device: str = "auto"
+    """cpu, cuda, or auto for a GPU where there is one."""
+    precision: str = "auto"
+    """Of the autoencoders' matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
     seed: int = 0
     run: str = "runs/default"
     """Folder for results; finished steps found there are used again."""
@@ -72,14 +79,33 @@ class Parameters:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"parameter '{name}' must be positive, not {getattr(self, name)}")
-        if self.l1 < 0:
-            raise ValueError(f"parameter 'l1' must not be negative, but it is {self.l1}")
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"parameter 'architecture' must be {' or '.join(ARCHITECTURES)}, not '{self.architecture}'")
+        for name in ("l1", "l0"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"parameter '{name}' must not be negative, but it is {getattr(self, name)}")
+        for name, value in [("architecture", self.architecture), *(("compared", value) for value in self._compared())]:
+            if value not in ARCHITECTURES:
+                raise ValueError(f"parameter '{name}' must be {' or '.join(ARCHITECTURES)}, not '{value}'")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"parameter 'precision' must be auto, float32 or bfloat16, not '{self.precision}'")
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'")
         if isinstance(self.layers, list) and not (self.layers and all(isinstance(layer, int) for layer in self.layers)):
             raise ValueError(f"parameter 'layers' must name at least one block by number, not {self.layers}")
+
+    def _compared(self) -> list[str]:
+        sets = {"paper": ["relu-l1", "relu-l1-mean"], "all": list(ARCHITECTURES)}
+        return sets.get(self.compared, [self.compared]) if isinstance(self.compared, str) else self.compared
+
+    @property
+    def architectures(self) -> list[str]:
+        """All that are trained, the one shown in the figures first."""
+        return list(dict.fromkeys([self.architecture, *self._compared()]))
+
+    @property
+    def sparsities(self) -> dict[str, float]:
+        """Sparsity of each architecture: active latents a token, or the weight of its penalty."""
+        weights = {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}
+        return {name: weights.get(name, self.k) for name in self.architectures}
 
     def _check_type(self, item):
         value = getattr(self, item.name)

@@ -27,24 +27,27 @@ class RunFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def step(self, name: str, key: dict, make: Callable[[Path], None]) -> Path:
+    def step(self, name: str, key: dict, make: Callable[[Path], None], resumable: bool = False) -> Path:
         """The folder of step `name` for `key`, made by ``make(temporary folder)`` unless it is there already.
 
-        `key` holds everything that the result depends on, JSON-serialisable; the package's own code is added to it.
+        `key` holds everything that the result depends on, JSON-serialisable; the package's own code is added to it. A `resumable` step
+        finds in the temporary folder what a stopped attempt left there, and goes on from it.
         """
         digest = hashlib.sha256(json.dumps([name, key, _code_hash()], sort_keys=True).encode()).hexdigest()[:12]
         finished = self.folder / f"{name}-{digest}"
         with FileLock(self.folder / f".{name}-{digest}.lock"):  # two notebooks may ask for the same step at once
             if not finished.exists():
                 temporary = self.folder / f".{name}-{digest}.tmp"
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir()
+                if not resumable:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(exist_ok=True)
                 try:
                     make(temporary)
                     (temporary / "key.json").write_text(json.dumps(key, indent=1))
                     os.replace(temporary, finished)
                 except BaseException:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                    if not resumable:
+                        shutil.rmtree(temporary, ignore_errors=True)
                     raise
         return finished
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from sae_rna import concepts, evaluation, features, training
 from sae_rna.activations import ActivationStream
-from sae_rna.autoencoder import AutoencoderConfig, SparseAutoencoders
+from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.fidelity import ExplainedVariance
 from sae_rna.language_model import LanguageModel
-from sae_rna.parameters import ARCHITECTURES, Parameters, resolve
+from sae_rna.parameters import Parameters, resolve
 from sae_rna.runs import RunFolder, file_hash
 from sae_rna.sequences import add_elements, assign_splits, balanced_sample, read_records, select_length
 from sae_rna.structure import ELEMENTS, pair_table
@@ -163,13 +163,12 @@ class Study:
     @cached_property
     def _autoencoder_key(self) -> dict:
         p = self.parameters
-        return self._key("expansion", "k", "l1", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib") | {
-            "types": file_hash(resolve(p.types))
-        }
+        key = self._key("expansion", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib", "precision")
+        return key | {"types": file_hash(resolve(p.types)), "sparsities": p.sparsities}
 
     @cached_property
     def _autoencoder_folder(self) -> Path:
-        return self.run.step("autoencoders", self._autoencoder_key, self._train)
+        return self.run.step("autoencoders", self._autoencoder_key, self._train, resumable=True)
 
     def _train(self, folder: Path):
         p = self.parameters
@@ -179,22 +178,22 @@ class Study:
         configs = [
             AutoencoderConfig(
                 architecture=architecture,
-                layers=tuple(self.layers),
+                members=tuple(Member(layer, sparsity, p.seed) for layer in self.layers),
                 width=self.model.width,
                 latents=p.expansion * self.model.width,
-                k=p.k,
-                l1=p.l1,
                 model=p.model,
                 revision=p.model_revision,
                 fingerprint=self.model.fingerprint,
                 training=facts,
             )
-            for architecture in ARCHITECTURES
+            for architecture, sparsity in p.sparsities.items()
         ]
-        stacks, table = training.train(stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, seed=p.seed)
+        stacks, _ = training.train(
+            stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, precision=p.precision, folder=folder
+        )
         for stack in stacks:
             stack.save(folder / stack.config.architecture)
-        table.to_parquet(folder / "training.parquet", index=False)
+        (folder / training.CHECKPOINT).unlink()
 
     def autoencoders(self, architecture: str | None = None) -> SparseAutoencoders:
         """The trained stack of `architecture` (default: the one shown in the figures)."""
@@ -231,7 +230,7 @@ class Study:
         architecture.
         """
         shown = self.parameters.architecture
-        stacks = {name: self.autoencoders(name) for name in ARCHITECTURES}
+        stacks = {name: self.autoencoders(name) for name in self.parameters.architectures}
         members = {(name, layer): stack.only(layer) for name, stack in stacks.items() for layer in self.layers}
         summaries = {key: features.FeatureSummary(member.config.latents) for key, member in members.items()}
         variances = {key: ExplainedVariance() for key in members}
@@ -251,7 +250,7 @@ class Study:
                     activations = member.encode(x_1TD)
                     variances[name, layer].update(x_1TD, member.decode(activations))
                     chunk = activations[0].cpu().numpy()
-                    chunk = sparse.csr_matrix(chunk) if name == "topk" else chunk
+                    chunk = sparse.csr_matrix(chunk) if member.config.kind.penalty == "auxk" else chunk
                     pooled_SF = summaries[name, layer].update(chunk, states.sequence_T)
                     pooled_SF = pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF
                     np.add.at(by_type[name, layer], type_S, pooled_SF)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from multimolecule.utils.rna.secondary_structure import RnaSecondaryStructureTopology, annotate_structure
 
-from sae_rna.parameters import ARCHITECTURES
 from sae_rna.structure import ELEMENTS
 from sae_rna.study import Study
 
@@ -39,7 +38,7 @@ def overview(study: Study) -> tuple[pd.DataFrame, dict]:
         (
             "sparse codes",
             "sparse autoencoders",
-            f"{stack.config.latents:,} latents a layer; {', '.join(ARCHITECTURES)}; the figures show {p.architecture}",
+            f"{stack.config.latents:,} latents a layer; {', '.join(p.architectures)}; the figures show {p.architecture}",
         ),
         ("features", "retained features", f"{retained.min():,} to {retained.max():,} a layer fire in {p.min_sequences} or more RNAs"),
         (
@@ -122,13 +121,11 @@ def models(study: Study) -> tuple[pd.DataFrame, dict]:
             "nucleotides trained on": "see the model card",
         }
     ]
-    for name in ARCHITECTURES:
+    for name in study.parameters.architectures:
         config = study.autoencoders(name).config
-        sparsity = (
-            f"k = {config.k}"
-            if name == "topk"
-            else f"lambda = {config.l1:g}, squared error {'averaged' if name.endswith('mean') else 'summed'}"
-        )
+        weight, kind = config.members[0].sparsity, config.kind
+        error = f", squared error {'averaged' if kind.mean_error else 'summed'}"
+        sparsity = f"k = {weight:g}" if kind.penalty == "auxk" else f"lambda = {weight:g} ({kind.penalty.upper()}){error}"
         rows.append(
             {
                 "model": name,

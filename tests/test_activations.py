@@ -52,7 +52,7 @@ def test_an_epoch_holds_every_token_once_and_keeps_the_layers_of_a_token_togethe
 def test_streaming_through_a_small_buffer_gives_the_same_tokens_as_holding_all_of_them(model):
     texts = sequences(3000)
     streamed = ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0)
-    assert not streamed.fits
+    assert not streamed.fits and streamed.buffer.nbytes <= 8 * 2**20
     given = sum(batch.shape[1] for batch in streamed.epochs(1))
     total = sum(map(len, texts))
     assert total - 64 * 40 < given <= total
@@ -61,6 +61,30 @@ def test_streaming_through_a_small_buffer_gives_the_same_tokens_as_holding_all_o
     nearest, place = torch.cdist(sample, direct).min(1)
     assert nearest.max() < 0.01
     assert len(place.unique()) > 0.9 * len(sample)  # like contexts give like tokens in so small a model; little else comes twice
+
+
+@pytest.mark.parametrize("buffer_mib", [1, 2048])
+@pytest.mark.parametrize("start", [0, 1, 30, 77, 150])
+def test_a_stream_that_starts_later_gives_the_very_batches_of_one_that_came_so_far(model, buffer_mib, start):
+    texts = sequences(400)
+    whole, later = (ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=buffer_mib, seed=3) for _ in range(2))
+    assert whole.fits == (buffer_mib == 2048)
+    expected, given = list(whole.epochs(1.7))[start:], list(later.epochs(1.7, start=start))
+    assert len(given) == len(expected) > 10
+    assert all(torch.equal(one, two) for one, two in zip(expected, given))
+
+
+def test_letters_that_are_no_nucleotides_are_not_counted(model):
+    stream = stream_of(model, texts=["ACGUNNACGU" * 4, "ACGU" * 10])
+    assert stream.tokens == 32 + 40
+    assert sum(batch.shape[1] for batch in stream.epochs(1)) == (72 // 16) * 16
+
+
+def test_whatever_changes_the_batches_changes_the_key(model):
+    texts = sequences()
+    changed = [("batch", 32), ("buffer_mib", 1024), ("seed", 1), ("texts", texts[:-1])]
+    keys = [str(stream_of(model, **{"texts": texts} | {name: value}).key()) for name, value in changed]
+    assert len({str(stream_of(model, texts=texts).key()), *keys}) == 5
 
 
 def test_the_seed_decides_the_order_and_nothing_else(model):

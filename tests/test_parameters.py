@@ -9,7 +9,7 @@ import pytest
 
 from sae_rna.__main__ import main
 from sae_rna.notebook import parameters_cell, start
-from sae_rna.parameters import ROOT, Parameters, read_profile
+from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
 from sae_rna.runs import RunFolder
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -22,7 +22,11 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
         ({"k": 1.5}, "'k' must be of type int"),
         ({"layers": "first"}, "list of block numbers"),
         ({"layers": []}, "at least one block"),
-        ({"architecture": "jumprelu"}, "topk or relu-l1 or relu-l1-mean"),
+        ({"architecture": "gated"}, "'architecture' must be topk or relu-l1 or relu-l1-mean"),
+        ({"compared": ["relu-l1", "gated"]}, "'compared' must be topk .* not 'gated'"),
+        ({"compared": "everything"}, "'compared' must be .* not 'everything'"),
+        ({"precision": "float16"}, "'precision' must be auto, float32 or bfloat16"),
+        ({"l0": -0.1}, "'l0' must not be negative"),
         ({"epochs": "two"}, "'epochs' must be of type float"),
         ({"l1": -1.0}, "must not be negative"),
         ({"seed": True}, "'seed' must be of type int"),
@@ -110,3 +114,11 @@ def test_a_run_records_parameters_versions_and_facts(tmp_path):
     RunFolder(tmp_path).record(Parameters(), model={"source": "m"}, data={"d": "hash"})
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["parameters"]["k"] == Parameters().k and content["model"] == {"source": "m"} and "torch" in content["versions"]
+
+
+def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
+    assert Parameters().sparsities == {"topk": 16, "relu-l1": 3e-3, "relu-l1-mean": 3e-3}
+    assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-mean"]
+    everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
+    assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
+    assert everything.sparsities["jumprelu"] == 0.2 and everything.sparsities["matryoshka"] == 8

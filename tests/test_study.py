@@ -101,11 +101,37 @@ def test_finished_steps_are_found_again_and_give_the_same_tables(study):
     assert len(list(study.run.folder.glob("autoencoders-*"))) == 1
 
 
+def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(study, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from sae_rna import training
+    from sae_rna.activations import ActivationStream
+
+    again, starts, epochs = replace(study.parameters, run=str(tmp_path)), [], ActivationStream.epochs
+
+    def stopped(self, count, start=0):
+        starts.append(start)
+        for step, x in enumerate(epochs(self, count, start), start):
+            if step == 10 and len(starts) == 1:
+                raise KeyboardInterrupt
+            yield x
+
+    monkeypatch.setattr(ActivationStream, "epochs", stopped)
+    monkeypatch.setattr(training.train, "__kwdefaults__", training.train.__kwdefaults__ | {"checkpoint_seconds": 0})
+    with pytest.raises(KeyboardInterrupt):
+        Study(again).autoencoders()
+    resumed = Study(again).autoencoders()
+    assert starts == [0, 10]
+    for name, value in study.autoencoders().state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not list(tmp_path.rglob("*checkpoint*"))
+
+
 def test_a_changed_parameter_makes_its_own_autoencoders(study):
     from dataclasses import replace
 
     other = Study(replace(study.parameters, k=2))
-    assert other.autoencoders().config.k == 2 and study.autoencoders().config.k == 4
+    assert [one.autoencoders().config.members[0].sparsity for one in (other, study)] == [2, 4]
 
 
 def test_tracks_hold_every_nucleotide_of_the_examples_with_activations_in_shares(study):

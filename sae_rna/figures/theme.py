@@ -30,8 +30,15 @@ ELEMENT_COLOURS = {
     "K": "#111111",
 }
 #: Name written for each architecture, in the order in which they stand side by side.
-ARCHITECTURES = {"topk": "TopK", "relu-l1": "ReLU + L1", "relu-l1-mean": "ReLU + L1, mean error"}
-ARCHITECTURE_COLOURS = {"topk": "#0072b2", "relu-l1": "#d55e00", "relu-l1-mean": "#cc79a7"}
+ARCHITECTURES = {
+    "topk": "TopK",
+    "batchtopk": "BatchTopK",
+    "matryoshka": "Matryoshka",
+    "jumprelu": "JumpReLU",
+    "relu-l1": "ReLU + L1",
+    "relu-l1-mean": "ReLU + L1, mean error",
+}
+ARCHITECTURE_COLOURS = dict(zip(ARCHITECTURES, ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7")))
 #: Activation from 0 (silent) to 1 (the feature's maximum).
 ACTIVATION = ["#f4f3f7", "#dcd3ec", "#b59fd6", "#8a63b8", "#5e2b91", "#31064f"]
 #: Layers from first to last, as lines.
