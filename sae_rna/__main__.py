@@ -20,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)"
     )
+    export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
+    export.add_argument("source", help="a folder of autoencoders, such as runs/default/autoencoders-.../topk, or a hub id")
+    export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
+    export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
     pretrain.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
@@ -28,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             from sae_rna import pretraining
 
             pretraining.main(given.rest)
+        elif given.command == "export":
+            _export(given)
         else:
             _notebook(given)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
@@ -43,6 +49,15 @@ def _notebook(given):
     Parameters.check_names(parameters)
     checked = Parameters(**parameters)
     publishing.execute(given.notebook, given.output, parameters, figures=ROOT / checked.run / "figures", failures=ROOT / checked.run)
+
+
+def _export(given):
+    from sae_rna.autoencoder import SparseAutoencoders
+    from sae_rna.export import to_dictionary_learning, to_saelens
+
+    write = {"saelens": to_saelens, "dictionary_learning": to_dictionary_learning}[given.to]
+    for folder in write(SparseAutoencoders.from_pretrained(given.source), given.output):
+        print(folder)
 
 
 if __name__ == "__main__":

@@ -340,7 +340,7 @@ class SparseAutoencoders(nn.Module):
 
 
 def auxk_loss(centred_BD, residual_BD, encoder_ND, bias_N, decoder_ND) -> torch.Tensor:
-    """AuxK (Gao et al. 2024): 1/32 of the squared error, per token, with which the D/2 strongest of N dead latents reconstruct the residual.
+    """AuxK (Gao et al. 2024): 1/32 of the squared error, per token, of the residual as the D/2 strongest of N dead latents reconstruct it.
 
     The last three hold the rows of the dead latents alone.
     """

@@ -286,13 +286,14 @@ def gradients(inputs, residual, first, tokens, places, values, slopes, prefixes,
                 up[d] += (s0 * _number(x0[d]) + s1 * _number(x1[d])) + (s2 * _number(x2[d]) + s3 * _number(x3[d]))
             slope_sum += (s0 + s1) + (s2 + s3)
             slot += 4
-        for slot in range(slot, end):
+        while slot < end:
             value, slope = values[places[slot]], slopes[places[slot]]
             error, seen = residual[group, tokens[slot]], inputs[tokens[slot]]
             for d in range(width):
                 down[d] += value * _number(error[d])
                 up[d] += slope * _number(seen[d])
             slope_sum += slope
+            slot += 1
         square = slope_sum * slope_sum
         for d in range(width):
             square += down[d] * down[d] + up[d] * up[d]

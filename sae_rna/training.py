@@ -31,7 +31,8 @@ DEAD_AFTER_TOKENS = 100_000
 TOKENS_AT_ONCE = 2048
 """In the encoder's product of a sparse step, which bounds its memory."""
 DENSITY_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Upper ends of the bins of the density histogram; the first bin holds latents that fired on hardly any token, or none, of a window."""
+DENSITY_COLUMNS = tuple(f"density_to_{edge:g}" for edge in DENSITY_EDGES)
+"""Share of the latents in each bin of firing density. The first holds those that fired on hardly any token of a window, or on none."""
 
 
 def best_precision(device: torch.device) -> str:
@@ -300,7 +301,7 @@ class Trainer:
             "l0": density.sum().item(),
             "explained_variance": self.variance.value().item() if self.tokens else math.nan,
             "dead_share": (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item(),
-            "density_histogram": (torch.bincount(bins, minlength=len(DENSITY_EDGES)) / len(density)).tolist(),
+            **dict(zip(DENSITY_COLUMNS, (torch.bincount(bins, minlength=len(DENSITY_EDGES)) / len(density)).tolist())),
             "diverged": self.diverged_at is not None,
             "tokens_per_second": self.tokens / self.seconds if self.seconds else math.nan,
         }
@@ -363,9 +364,10 @@ class Checkpoint:
             mine, state = trainer.state()
             tensors |= {f"{index}.{name}": value for name, value in mine.items()}
             numbers.append(state)
-        temporary = self.table.with_suffix(".tmp")
-        pd.DataFrame(rows).to_parquet(temporary, index=False)
-        temporary.replace(self.table)
+        if rows:
+            temporary = self.table.with_suffix(".tmp")
+            pd.DataFrame(rows).to_parquet(temporary, index=False)
+            temporary.replace(self.table)
         write_tensors(self.file, tensors, {"run": self.key, "step": str(step), "members": json.dumps(numbers)})
         self._written = time.monotonic()
 
@@ -417,8 +419,8 @@ def train(
     log_points
         About how many rows a member has in the table.
     folder
-        Where ``checkpoint.safetensors`` and ``training.parquet`` are written every `checkpoint_seconds`, and gone on from: on a CPU with the
-        same number of threads a run that was killed ends with the very bits of one that was not.
+        Where ``checkpoint.safetensors`` and ``training.parquet`` are written every `checkpoint_seconds`, and gone on from: a run that was
+        killed ends with the very bits of one that was not, on a CPU with the same number of threads.
 
     Returns
     -------
