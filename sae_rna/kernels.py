@@ -17,6 +17,11 @@ from numba.extending import intrinsic
 _reductions = {"reassoc", "contract", "nsz"}  # lets sums use vector registers; infinities and NaN keep their meaning
 
 
+def use_threads(count: int):
+    """Run the kernels on as many threads as PyTorch uses."""
+    numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+
+
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as NumPy sees it; bfloat16 as uint16, since NumPy has no such type."""
     tensor = tensor.detach()

@@ -236,7 +236,8 @@ class Trainer:
             penalty = self._add_auxk(x_BD, residual[-1] / -scale, dead_F.nonzero().squeeze(1), touched_F, gradients, squares)
             touched_F |= dead_F
         norm = math.sqrt(squares.sum(dtype=np.float64) + gradients["decoder_bias"].double().square().sum().item())
-        rows.step(gradients, touched_F, _clip(norm), self.rate(), self.step_number + 1)
+        if math.isfinite(penalty):
+            rows.step(gradients, touched_F, _clip(norm), self.rate(), self.step_number + 1)
         return error, penalty, fired_F
 
     def _codes(self, centred_BD):
@@ -433,6 +434,7 @@ def train(
     """
     device = stream.buffer.device
     precision = best_precision(device) if precision == "auto" else precision
+    kernels.use_threads(torch.get_num_threads())
     steps = int(epochs * stream.tokens) // stream.batch
     stacks, trainers, space = [], [], Workspace()
     for config in configs:
