@@ -16,7 +16,7 @@ import sae_rna
 from sae_rna.parameters import Parameters
 
 _RECORDED = ("torch", "multimolecule", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "forgi", "altair", "datasets")
-_PRESENTATION = {"tables.py", "publishing.py", "notebook.py", "__main__.py", "synthetic.py", "pretraining.py"}
+_PRESENTATION = {"export.py", "tables.py", "publishing.py", "notebook.py", "__main__.py", "synthetic.py", "pretraining.py"}
 """Modules that no step of a study runs: editing them leaves finished steps valid."""
 
 

@@ -121,6 +121,7 @@ class Trainer:
         self.member, self.precision = sae.config.members[0], precision
         self.device = sae.encoder_weight.device
         self.workspace = Workspace() if workspace is None else workspace
+        kernels.use_threads(torch.get_num_threads())
         by_hand = {"topk": self._sparse_step, "batchtopk": self._sparse_step, "relu": self._relu_step} if self.device.type == "cpu" else {}
         self.step_of_kind = by_hand.get(sae.config.kind.activation, self.automatic_step)
         self.optimizer = Rows(sae, copied=bool(by_hand) and precision == "bfloat16")
@@ -434,7 +435,6 @@ def train(
     """
     device = stream.buffer.device
     precision = best_precision(device) if precision == "auto" else precision
-    kernels.use_threads(torch.get_num_threads())
     steps = int(epochs * stream.tokens) // stream.batch
     stacks, trainers, space = [], [], Workspace()
     for config in configs:
