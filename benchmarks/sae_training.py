@@ -425,7 +425,7 @@ def tabulate(rows: list[dict]) -> pd.DataFrame:
         members, note = case.members, "; ".join(filter(None, (row.get("reason"), row.get("note"), added)))
         if case.shape == "giga" and members != GIGA_LAYERS:
             seconds = [GIGA_LAYERS / members * value for value in seconds]
-            members, note = GIGA_LAYERS, f"projected from {members} members"
+            members, note = GIGA_LAYERS, "; ".join(filter(None, (note, f"projected from {members} of them, whose memory it is")))
         middle = statistics.median(seconds) if seconds else float("nan")
         floors = [
             statistics.median(other["seconds"])
@@ -474,10 +474,10 @@ def machine(options) -> str:
 
 
 COLUMNS = {
-    "library": "library", "version": "version", "precision": "precision", "tokens_per_second": "tokens/s", "range": "min to max",
-    "floors": "x floor", "times_fastest_peer": "x fastest peer", "memory_mib": "memory, MiB", "explained_variance": "EV", "l0": "L0",
-    "note": "note",
+    "library": "library", "precision": "precision", "tokens_per_second": "tokens/s", "floors": "x floor",
+    "times_fastest_peer": "x fastest peer", "memory_mib": "memory, MiB", "explained_variance": "EV",
 }  # fmt: skip
+"""Of the Markdown table; the Parquet file has the range of the speeds, L0 and more."""
 
 
 def write(table: pd.DataFrame, options):
@@ -486,26 +486,24 @@ def write(table: pd.DataFrame, options):
     about = f"{machine(options)}; {date.today()}"
     table.assign(machine=about).to_parquet(options.output.with_suffix(".parquet"), index=False)
     numbers = lambda digits: lambda value: "" if pd.isna(value) else f"{value:,.{digits}f}"  # noqa: E731
-    text = table.assign(
-        library=table["library"] + table["variant"].map(lambda variant: variant and f" ({variant})"),
-        range=[
-            "" if pd.isna(low) else f"{low:,.0f} to {high:,.0f}"
-            for low, high in zip(table["tokens_per_second_min"], table["tokens_per_second_max"])
-        ],
-    )
-    digits = {"tokens_per_second": 0, "memory_mib": 0, "l0": 1, "floors": 2, "times_fastest_peer": 2, "explained_variance": 3}
-    for name, count in digits.items():
+    notes = [note for note in table["note"].unique() if note]
+    marks = table["note"].map(lambda note: f" [{notes.index(note) + 1}]" if note else "")
+    versions = table["library"].where(table["library"] != FLOOR, "torch") + " " + table["version"]
+    text = table.assign(library=versions + table["variant"].map(lambda variant: variant and f", {variant}") + marks)
+    for name, count in {"tokens_per_second": 0, "memory_mib": 0, "floors": 2, "times_fastest_peer": 2, "explained_variance": 3}.items():
         text[name] = table[name].map(numbers(count))
     parts = [f"{about}. A column is explained in `benchmarks/README.md`.\n"]
     for (shape, architecture, members), part in text.groupby(["shape", "architecture", "members"], sort=False):
         D, F, K, batch, steps = part.iloc[0][["D", "F", "K", "batch", "steps"]]
         what = f"{architecture}, {members} member{'s' * (members > 1)}" if architecture else "encoder's matrix product alone"
         parts.append(f"**{what[0].upper() + what[1:]}.** D = {D}, F = {F}, K = {K}, batches of {batch} tokens, {steps} steps timed.\n")
-        lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *part[list(COLUMNS)].values.tolist()]
+        shown = {name: title for name, title in COLUMNS.items() if (part[name] != "").any()}
+        lines = [list(shown.values()), ["---"] * len(shown), *part[list(shown)].values.tolist()]
         parts.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n")
         if shape == "giga":
             hours = ", ".join(f"{row.hours_10M_tokens:.1f} hours in {row.precision}" for row in part.itertuples())
             parts.append(f"All {GIGA_LAYERS} layers of RiNALMo-giga, {GIGA_TOKENS:,} tokens: {hours}, the language model not counted.\n")
+    parts += [f"[{number}] {note}.\n" for number, note in enumerate(notes, 1)]
     options.output.with_suffix(".md").write_text("\n".join(parts))
 
 

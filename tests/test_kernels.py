@@ -376,10 +376,10 @@ def planted(tokens, generator, directions=40, width=32):
 
 def trainer(architecture, precision="float32", automatic=False, rate=3e-3, steps=100, latents=96):
     """A new one; `automatic` replaces the step written by hand."""
-    sparsity = {"relu-l1": 0.02, "relu-l1-mean": 0.02 / 32}.get(architecture, 4)
+    sparsity = {"relu-l1": 0.02, "relu-l1-mean": 0.02 / 32, "jumprelu": 0.02}.get(architecture, 4)
     facts = AutoencoderConfig(architecture, members=(Member(1, sparsity),), width=32, latents=latents)
     made = Trainer(SparseAutoencoders(facts, Standardiser(torch.zeros(1, 32), torch.ones(1, 32))), steps, rate, precision)
-    assert made.step_of_kind != made.automatic_step
+    assert (made.step_of_kind == made.automatic_step) == (architecture == "jumprelu")
     if automatic:
         made.step_of_kind = made.automatic_step
     return made
@@ -468,6 +468,32 @@ def test_several_steps_by_hand_equal_automatic_differentiation(architecture, dea
     assert report.keys() == expected.keys()
 
 
+@pytest.mark.parametrize("architecture", [*BY_HAND, "jumprelu"])
+def test_training_is_torchs_adamw_with_warm_up_cosine_decay_clipping_and_constraint(architecture):
+    made, decay = trainer(architecture, rate=0.02, steps=12), 0.0
+    assert made.optimizer.decay == (1e-4 if architecture.startswith("relu") else 0)
+    if architecture.startswith("relu"):
+        made.optimizer.decay = decay = 0.7  # large enough to be seen
+    other = copy.deepcopy(made.sae)
+    start = copy.deepcopy(other.state_dict())
+    reference = torch.optim.AdamW(other.parameters(), betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
+    generator = torch.Generator().manual_seed(6)
+    for step in range(8):
+        x = planted(128, generator)
+        mark_dead(made, slice(None))  # so that no row rests
+        made.step(x)
+        output = other(x[None], torch.ones(1, 96, dtype=torch.bool))
+        (output.error + output.penalty).sum().backward()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+        reference.param_groups[0]["lr"] = 0.02 * (step + 1) / 50 * (1 + math.cos(math.pi * step / 12)) / 2
+        reference.step()
+        reference.zero_grad()
+        other.constrain()
+    for name, parameter in other.named_parameters():
+        moved = (parameter - start[name]).norm()
+        assert moved > 0 and (made.sae.get_parameter(name) - parameter).norm() < 2e-3 * moved, name
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", WITH_K)
 def test_latents_that_neither_fired_nor_are_dead_rest(architecture, precision):
@@ -485,6 +511,25 @@ def test_latents_that_neither_fired_nor_are_dead_rest(architecture, precision):
         for name in old.keys() - {"decoder_bias"}:
             assert torch.equal(old[name][~moves], new[name][~moves]), name
     assert not torch.equal(before[0]["decoder_weight"][20:25], made.optimizer.weights["decoder_weight"][20:25])
+
+
+@pytest.mark.parametrize("automatic", [False, True])
+@pytest.mark.parametrize(("architecture", "broken"), [*((name, "data") for name in BY_HAND), *((name, "dead latent") for name in WITH_K)])
+def test_weights_and_moments_stay_as_they_are_where_the_loss_is_not_finite(architecture, broken, automatic):
+    made, x = trainer(architecture, automatic=automatic), planted(64, torch.Generator().manual_seed(6))
+    made.step(x)
+    if broken == "data":
+        x[7, 3] = torch.nan
+    else:  # the error is finite, the auxiliary loss is not
+        mark_dead(made, slice(5, 7))
+        made.optimizer.weights["encoder_bias"][5:7] = -1e30
+        made.optimizer.weights["decoder_weight"][5:7] = torch.nan
+    before = copy.deepcopy(made.state()[0])
+    made.step(x)
+    assert made.diverged_at == 1
+    for name, value in made.state()[0].items():
+        if name.startswith(("weight", "mean", "square")):
+            assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
 
 
 @pytest.mark.parametrize("architecture", BY_HAND)
