@@ -25,6 +25,7 @@ Architectures differ in their activation function, their error and their penalty
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -42,8 +43,8 @@ from sae_rna.parameters import ARCHITECTURES
 AUXK_COEFFICIENT = 1 / 32
 BANDWIDTH = 1e-3
 """Of JumpReLU's straight-through gradients, and its first threshold, where E||x||^2 = 1."""
-THRESHOLD_MEMORY = 0.99
-"""Share of BatchTopK's running threshold that a training step keeps."""
+THRESHOLD_MEMORY = 0.95
+"""Share of BatchTopK's running threshold that a training step keeps: short enough for runs of some hundred steps."""
 
 
 class Kind(NamedTuple):
@@ -121,9 +122,11 @@ class AutoencoderConfig:
         for member in self.members:
             if self.kind.penalty == "auxk" and not (0 < member.sparsity <= self.latents and member.sparsity == int(member.sparsity)):
                 raise ValueError(f"k = {member.sparsity:g} active latents are impossible in a dictionary of {self.latents}")
-            if not member.sparsity >= 0:
-                raise ValueError(f"a penalty of weight {member.sparsity} is impossible: it must not be negative")
-        if len(set(self.members)) < len(self.members):
+            if not 0 <= member.sparsity < math.inf:
+                raise ValueError(f"a penalty of weight {member.sparsity} is impossible: it must be finite and not negative")
+        if not self.members:
+            raise ValueError("a stack without members is impossible: name at least one layer")
+        if len(set(map(self.file_name, self.members))) < len(self.members):
             raise ValueError("two members of a stack are the same: each needs a layer, a sparsity or a seed of its own")
 
     @property
@@ -149,7 +152,7 @@ class AutoencoderConfig:
     def file_name(self, member: Member) -> str:
         """Where the member's weights lie."""
         name = "k" if self.kind.penalty == "auxk" else "lambda"
-        return f"layer-{member.layer:02d}_seed-{member.seed}_{name}-{member.sparsity:g}.safetensors"
+        return f"layer-{member.layer:02d}_seed-{member.seed}_{name}-{member.sparsity:.15g}.safetensors"
 
 
 class Output(NamedTuple):
@@ -324,14 +327,16 @@ class SparseAutoencoders(nn.Module):
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), revision=revision))
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} holds no config.json: it is no folder of autoencoders, or was not written to the end")
-        values = json.loads((folder / "config.json").read_text())
-        members = tuple(Member(**member) for member in values["members"])
-        config = AutoencoderConfig(**values | {"members": members})
-        shape = len(members), config.width
+        try:
+            values = json.loads((folder / "config.json").read_text())
+            config = AutoencoderConfig(**values | {"members": tuple(Member(**member) for member in values["members"])})
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder}/config.json is of no autoencoders of this version ({error!r}): train them again") from error
+        shape = len(config.members), config.width
         stack = cls(config, Standardiser(torch.zeros(shape), torch.ones(shape)))
         try:
-            files = [load_file(folder / config.file_name(member)) for member in members]
-            stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in stack.state_dict()})
+            files = [load_file(folder / config.file_name(member)) for member in config.members]
+            stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in set().union(*files)})
         except Exception as error:
             raise ValueError(
                 f"{folder}: the autoencoder's weights cannot be read ({error}); train them again or fetch them whole"

@@ -225,7 +225,7 @@ def test_batchtopks_threshold_is_the_running_mean_of_the_smallest_activation_kep
         sae(x)
         for number, member in enumerate(sae.config.members):
             smallest = sae.preactivations(x)[number].flatten().sort(descending=True).values[50 * member.sparsity - 1].item()
-            expected[number] = 0.99 * expected[number] + 0.01 * smallest if step else smallest
+            expected[number] = 0.95 * expected[number] + 0.05 * smallest if step else smallest
     assert sae.threshold.flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -241,7 +241,7 @@ def test_the_threshold_rests_outside_of_training_and_on_a_batch_without_activati
     assert torch.equal(sae.threshold, before)
     sae.observe_threshold(1, torch.tensor([0.0, 3.0, 2.0]))  # a zero was not kept
     assert sae.threshold[0] == before[0]
-    assert sae.threshold[1].item() == pytest.approx(0.99 * before[1].item() + 0.01 * 2)
+    assert sae.threshold[1].item() == pytest.approx(0.95 * before[1].item() + 0.05 * 2)
 
 
 def test_outside_of_training_batchtopk_uses_its_threshold_token_by_token():
@@ -486,3 +486,43 @@ def test_possible_configurations_are_not_refused_and_plain_tuples_become_members
 def test_members_are_described_by_what_sets_them_apart():
     assert config().describe(Member(4, 3, 7)) == "topk autoencoder of layer 4 (seed 7, k 3)"
     assert config("jumprelu").describe(Member(1, 0.2)) == "jumprelu autoencoder of layer 1 (seed 0, lambda 0.2)"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "members", "message"),
+    [
+        ("relu-l1", (Member(1, float("inf")),), "must be finite"),
+        ("topk", (), "without members"),
+        ("relu-l1", (Member(1, 0.003), Member(1, 0.0030000000000000001)), "are the same"),
+    ],
+)
+def test_stacks_that_could_not_be_saved_or_trained_are_refused(architecture, members, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderConfig(architecture, members, 8, 16)
+
+
+def test_members_of_nearly_the_same_sparsity_have_files_of_their_own(tmp_path):
+    config = AutoencoderConfig("relu-l1", (Member(1, 0.003), Member(1, 0.0030000001, 1)), 8, 16)
+    assert len({config.file_name(member) for member in config.members}) == 2
+
+
+@pytest.mark.parametrize("change", [lambda values: values.pop("members"), lambda values: values.update(k=3)])
+def test_a_configuration_of_another_version_is_refused_with_a_sentence(tmp_path, change):
+    stack("topk").save(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    change(values)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="of no autoencoders of this version"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    stack("jumprelu").save(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for member in values["members"]:
+        old = tmp_path / AutoencoderConfig("jumprelu", (Member(**member),), 12, 40).file_name(Member(**member))
+        member["sparsity"] = 5
+        old.rename(tmp_path / AutoencoderConfig("topk", (Member(**member),), 12, 40).file_name(Member(**member)))
+    (tmp_path / "config.json").write_text(json.dumps(values | {"architecture": "topk"}))
+    with pytest.raises(ValueError, match="cannot be read"):
+        SparseAutoencoders.from_pretrained(tmp_path)

@@ -78,6 +78,20 @@ def test_top_k_takes_infinity_and_the_smallest_number_but_no_zero(kind):
     assert counts.tolist() == [2] and dict(zip(indices[0, :2].tolist(), values[0, :2].tolist())) == {2: smallest, 4: torch.inf}
 
 
+@both_types
+@pytest.mark.parametrize("others", ["negative", "smaller"])
+def test_the_largest_number_is_found_wherever_it_stands(kind, others):
+    for latents in (*range(1, 40), 63, 64, 65, 130):
+        x = (torch.rand(latents, latents) - (2 if others == "negative" else 0) + 4 * torch.eye(latents)).to(kind)
+        for k in {1, min(2, latents), min(7, latents)}:
+            indices, values, counts = kernels.top_k(kernels.as_bits(x), k)
+            largest = values.argmax(1) if others == "smaller" else 0
+            assert indices[range(latents), largest].tolist() == list(range(latents)), (latents, k)
+            assert counts.tolist() == [1 if others == "negative" else k] * latents
+        start, indices, _ = kernels.batch_top_k(kernels.as_bits(x), latents, 1.5)
+        assert start.tolist() == list(range(latents + 1)) and indices.tolist() == list(range(latents))
+
+
 @quick
 @given(batch=batches())
 def test_codes_in_csr_form_are_the_tokens_codes_one_after_another(batch):
