@@ -112,7 +112,7 @@ Synthetic batches mostly use a mask that hides one end of half of the pairs and 
 
 The run that made these weights was watched and steered, on two cores shared with other work: the learning rate was lowered from 4e-3 to 2e-3 and later to the value above, the batch halved from 8,192 tokens
 after the first minutes, thresholds of the curriculum were lowered twice, it was sent back to its third stage once, and the shares of masked, random and kept bases and of family batches were changed once (from 65/20/15 and 60 %).
-`pretraining.json` shows where. A repeat with today's settings follows the same curriculum and does not give the same weights.
+At 57.5 million nucleotides the rate had fallen to zero; the run was then gone on with from the value above, falling to zero once more until the end. `pretraining.json` shows where. A repeat with today's settings follows the same curriculum and does not give the same weights.
 
 The curriculum, with the accuracy on masked paired bases (15 % masked) at which each stage was left; what can be reached falls from stage to stage:
 
