@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("Snakefile", "_config.yml", "requirements.lock", "book", "notebooks", "profiles", "sae_rna")
+SOURCES = ("Snakefile", "_config.yml", "requirements.lock", "benchmarks", "book", "notebooks", "profiles", "sae_rna")
 CHARTS = (
     *("fig-overview", "fig-retained-features", "fig-layer-sparsity", "fig-stem-feature", "fig-hairpin-feature", "fig-element-scores"),
     *("fig-type-features", "fig-training"),
