@@ -8,15 +8,20 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import multimolecule  # noqa: F401  (registers its models and tokenizers with transformers)
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 NUCLEOTIDES = "ACGU"
+_FILES = ["*.json", "*.txt", "*.safetensors"]  # of a model on the hub: configuration, tokenizer and weights
 
 
 class HiddenStates(NamedTuple):
@@ -36,6 +41,7 @@ class LanguageModel:
 
     source: str
     revision: str | None
+    """The commit that was read on the hub; None for a folder."""
     model: torch.nn.Module
     tokenizer: object
     device: torch.device
@@ -61,7 +67,8 @@ class LanguageModel:
         Raises
         ------
         ValueError
-            If a weight of the encoder is missing in the checkpoint or has another shape (random weights would pass unnoticed).
+            If a weight of the encoder is missing in the checkpoint or has another shape (random weights would pass unnoticed), if the
+            folder or the hub cannot be read, and if a downloaded file is damaged.
         """
         return cls._load(AutoModel, source, revision, device, random_seed)
 
@@ -77,17 +84,23 @@ class LanguageModel:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         if Path(source).is_dir() and not (Path(source) / "config.json").exists():
             raise ValueError(f"{source} holds no config.json: it is no folder of a multimolecule model")
+        local = Path(source).is_dir()
+        folder = Path(source) if local else _download(source, revision)
+        commit = None if local else folder.name
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{source} cannot be loaded ({reason}): check its name and the network, or give a folder") from error
+            config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{source} is no model that can be loaded ({_reason(error)}): give a model of multimolecule") from error
         if random_seed is None:
             verbosity = transformers_logging.get_verbosity()
             transformers_logging.set_verbosity_error()  # what matters of the loading report is raised below
             transformers_logging.disable_progress_bar()
             try:
-                model, report = auto_class.from_pretrained(source, revision=revision, use_safetensors=True, output_loading_info=True)
+                model, report = auto_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            except (OSError, SafetensorError) as error:
+                raise ValueError(
+                    f"{source}: its weights cannot be read ({_reason(error)}): give a folder with model.safetensors"
+                ) from error
             finally:
                 transformers_logging.set_verbosity(verbosity)
                 transformers_logging.enable_progress_bar()
@@ -101,11 +114,11 @@ class LanguageModel:
                 )
         else:
             torch.manual_seed(random_seed)
-            model = auto_class.from_config(AutoConfig.from_pretrained(source, revision=revision))
+            model = auto_class.from_config(config)
         if hasattr(model, "pooler"):
             model.pooler = None  # never read, and random where the checkpoint has none
         model = model.eval().to(device).requires_grad_(False)
-        return cls(source, revision, model, tokenizer, device, _fingerprint(model))
+        return cls(source, commit, model, tokenizer, device, _fingerprint(model))
 
     @property
     def layers(self) -> int:
@@ -182,6 +195,45 @@ class LanguageModel:
             if not 0 <= layer <= self.layers:
                 raise ValueError(f"layer {layer} is asked for, but {self.source} has blocks 1 to {self.layers} (0 is the embedding layer)")
         return list(layers)
+
+
+def _download(source: str, revision: str | None) -> Path:
+    """The files of a hub model in the hub's cache, complete and undamaged: a folder named after their commit.
+
+    Raises ValueError if they cannot be had. What is broken is removed, so that it is fetched again the next time.
+    """
+    try:
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # the hub and the network fail in many ways
+        raise ValueError(
+            f"{source} cannot be loaded ({_reason(error)}): check its name, its revision and the network, or give a folder"
+        ) from error
+    damaged = []
+    for file in (file for pattern in _FILES for file in folder.rglob(pattern)):
+        # The cache names each file after its content: by SHA-256 (64 digits) or, if it is small, by git's SHA-1. Only sizes are
+        # compared in a download, and altered weights would load without a word.
+        name = file.readlink().name if file.is_symlink() else ""
+        if len(name) in (40, 64) and name != _checksum(file, len(name)):
+            damaged.append(file.name)
+            for path in (file.resolve(), file.parent / file.readlink(), file):
+                path.unlink(missing_ok=True)
+    if damaged:
+        raise ValueError(f"{source}: damaged on the way and removed from the cache: {', '.join(damaged)}; load the model again")
+    return folder
+
+
+def _checksum(file: Path, digits: int) -> str:
+    digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+    with file.open("rb") as content:
+        while chunk := content.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:  # "not in the cache either": what the hub said matters
+        error = error.__cause__
+    return shorten(str(error), 300, placeholder=" ...").rstrip(".: ") or type(error).__name__
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -4,6 +4,9 @@ Records are a pandas DataFrame with one row per RNA. `id` (unique) and `sequence
 `secondary_structure` (dot-bracket), `element` (letters of `structure.ELEMENTS`), `type`, `family` and `split` where known.
 Any other column of the source stays. Bad input raises a ValueError that says where the fault is and what to do about it; what
 was changed or left out is said by one warning per file.
+
+Files are read whole (`read_records`). Data sets of the Hugging Face hub may have tens of millions of rows: they are read as a
+stream, of which a balanced sample is kept (`sample_hub`).
 """
 
 import gzip
@@ -11,11 +14,17 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate, chain
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from Bio import AlignIO
 from multimolecule.io import load
 from tqdm import tqdm
@@ -26,6 +35,7 @@ from sae_rna.structure import CANONICAL_PAIRS, ELEMENTS, element_string, pair_ta
 KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"
 #: Share of the families (or, without families, of the sequences) in each split.
 SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}
+_BOUNDS = [*accumulate(SPLITS.values())][:-1]
 #: Column names of public data sets -> ours.
 _COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}
 _PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")
@@ -35,6 +45,10 @@ _SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "select
                 "test": "heldout", "held-out": "heldout"}  # fmt: skip
 #: Splits of the embedded data that stand beside the three: unseen sequences of training families, and natural records.
 _FURTHER_SPLITS = ("validation", "natural")
+#: Rows of a stream that are looked at together.
+_ROWS = 5_000
+#: What a sample of a stream is balanced by: its split and, mostly, its type.
+_GROUP = ["split", "_group"]
 #: Fewest families of a type for which the type gets a share of its own in every split.
 _FEWEST = 5
 
@@ -42,8 +56,8 @@ _FEWEST = 5
 # ---- reading
 
 
-def read_records(source: str | Path, revision: str | None = None) -> pd.DataFrame:
-    """Records of a local file, of a folder of one-record files, or of a data set on the Hugging Face hub.
+def read_records(source: str | Path) -> pd.DataFrame:
+    """Records of a local file, or of a folder of one-record files.
 
     Parameters
     ----------
@@ -51,10 +65,7 @@ def read_records(source: str | Path, revision: str | None = None) -> pd.DataFram
         A file, known by its suffix: ``.parquet``, ``.csv``, ``.tsv``, FASTA (``.fa``, ``.fasta``, ``.fas``, ``.fna``), dot-bracket
         (``.dbn``, ``.db``: name, sequence and structure lines), Stockholm (``.sto``, ``.stk``: the consensus structure is projected
         onto every row), or one RNA in ``.bpseq``, ``.ct``, ``.st``. FASTA, dot-bracket, Stockholm, CSV and TSV may be gzipped.
-        A folder is read as all the bpseq, ct, st and dot-bracket files in it. Anything else of the form ``owner/name`` is a
-        data set of the hub, such as ``multimolecule/bprna-90``.
-    revision
-        Branch, tag or commit of a hub data set; None is its newest.
+        A folder is read as all the bpseq, ct, st and dot-bracket files in it.
 
     Returns
     -------
@@ -65,19 +76,19 @@ def read_records(source: str | Path, revision: str | None = None) -> pd.DataFram
     """
     path = Path(source)
     if not path.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) or _suffix(path) in _READERS:
-            raise ValueError(f"{source} is no file or folder here and no hub data set of the form owner/name; check the path")
-        records = _read_hub(str(source), revision)
-    elif revision is not None:
-        raise ValueError(f"{source} is a local file or folder, so revision '{revision}' means nothing; leave the revision out")
-    elif path.is_dir():
+        raise ValueError(f"{source} is no file or folder here; check the path")
+    if path.is_dir():
         paths = sorted(file for file in path.iterdir() if _suffix(file) in _ONE_RECORD)
         if not paths:
             raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give the file itself for other formats")
         records = pd.DataFrame([record for file in tqdm(paths, "reading", delay=1) for record in _read_file(file)])
     else:
         records = pd.DataFrame(_read_file(path))
-    return validate(records.rename(columns={old: new for old, new in _COLUMNS.items() if new not in records}), source)
+    return validate(_our_names(records), source)
+
+
+def _our_names(records: pd.DataFrame) -> pd.DataFrame:
+    return records.rename(columns={old: new for old, new in _COLUMNS.items() if new not in records})
 
 
 def _suffix(path: Path) -> str:
@@ -95,20 +106,6 @@ def _read_file(path: Path) -> pd.DataFrame | list[dict]:
     except (ValueError, OSError, EOFError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{path} cannot be read as {suffix}: {reason}; mend the file or give it the suffix of its format") from error
-
-
-def _read_hub(name: str, revision: str | None) -> pd.DataFrame:
-    import datasets  # takes a second to import, and only this source needs it
-
-    try:
-        parts = datasets.load_dataset(name, revision=revision)
-    except Exception as error:  # the hub, the network and the data set's own files each fail in their own ways
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name} is no file or folder here, and as a hub data set it cannot be loaded: {reason}") from error
-    frames = {split: part.to_pandas() for split, part in parts.items()}
-    if len(frames) > 1:  # a data set of one part calls it "train", which says nothing
-        frames = {split: frame if "split" in frame else frame.assign(split=split) for split, frame in frames.items()}
-    return pd.concat(frames.values(), ignore_index=True)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -243,59 +240,79 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
             raise ValueError(f"{source} has no column '{column}', only {', '.join(map(str, records.columns))}; add or rename it")
     records = records.reset_index(drop=True)
     empty = [column for column in _TEXT[2:] if column in records and records[column].isna().all()]
-    records = records.drop(columns=empty).astype({column: "str" for column in _TEXT if column in records and column not in empty})
-
+    records = _as_text(records.drop(columns=empty))
     nameless = records.id.fillna("").str.strip() == ""
     if nameless.any():
         raise ValueError(f"{source}: record number {nameless.idxmax() + 1} has no id{_count(nameless)}; give every record one")
-    _refuse(source, records, records.id.duplicated(), lambda row: f"stands twice, as number {records.id.eq(row.id).idxmax() + 1} "
-            f"and number {row.Index + 1}", "give every record an id of its own")  # fmt: skip
-    records["sequence"] = _sequences(records, source)
-    _check_structures(records, source)
+    twice = records.id.duplicated()
+    if twice.any():
+        name = records.id[twice.idxmax()]
+        raise ValueError(f"{source}: record '{name}' stands twice, as number {records.id.eq(name).idxmax() + 1} and number "
+                         f"{twice.idxmax() + 1}{_count(twice)}; give every record an id of its own")  # fmt: skip
+    changed = Counter()
+    records = _sound(records, source, changed)
+    if said := _say(changed):
+        warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
     return records
 
 
-def _sequences(records: pd.DataFrame, source: str | Path) -> pd.Series:
-    given = records.sequence.fillna("")
-    _refuse(source, records, given == "", lambda row: "has an empty sequence", "remove it or give its sequence")
+def _as_text(records: pd.DataFrame) -> pd.DataFrame:
+    return records.astype({column: "str" for column in _TEXT if column in records})
+
+
+def _say(counts: Counter) -> str:
+    return "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def _sound(records: pd.DataFrame, source: str | Path, changed: Counter, left_out: Counter | None = None) -> pd.DataFrame:
+    """`records` with their sequences in upper case and with U, all checked; `changed` counts what was changed or needs a word.
+
+    This is the one rule for sequences and structures. A faulty record raises a ValueError, as in a file that its owner can mend;
+    with the counter `left_out` it is left out and counted there, as in a data set of the hub that a few bad rows must not stop.
+    """
+
+    def reject(faulty: pd.Series, fault: str, detail: Callable, remedy: str) -> None:
+        nonlocal records
+        if left_out is not None:
+            left_out[f"with {fault}"] += int(faulty.sum())
+            records = records[~faulty]
+        elif faulty.any():
+            row = next(records[faulty].itertuples())
+            raise ValueError(f"{source}: record '{row.id}' has {fault}{detail(row)}{_count(faulty)}; {remedy}")
+
     readable = KNOWN_LETTERS + "TP"
-    gap, unknown = r"[\s.~_-]", f"[^{readable}{readable.lower()}]"
-    _refuse(source, records, given.str.contains(gap), lambda row: f"has the gap or space {_first(gap, row.sequence)}",
-            "take gaps and spaces out of the sequences")  # fmt: skip
-    _refuse(source, records, given.str.contains(unknown), lambda row: f"has the unknown letter {_first(unknown, row.sequence)}",
-            f"known are {', '.join(KNOWN_LETTERS)} and T (read as U): write N for an unknown base, or remove the record")  # fmt: skip
-    upper = given.str.upper()
-    sequence = upper.str.replace("T", "U").str.replace("P", "N")
-    notes = {
-        "in lower case, read as upper case": upper != given,
-        "with T, read as U": upper.str.contains("T"),
-        "with P (a modified base), read as N": upper.str.contains("P"),
-        "with letters other than A, C, G and U: those nucleotides are left out of the analysis": sequence.str.contains("[^ACGU]"),
-    }
-    said = [f"{mask.sum():,} {what}" for what, mask in notes.items() if mask.any()]
-    if said:
-        warnings.warn(f"{source}: of {len(records):,} records {'; '.join(said)}", stacklevel=4)
-    return sequence
-
-
-def _check_structures(records: pd.DataFrame, source: str | Path) -> None:
+    gap, unknown = r"[ \t.~_-]", f"[^{readable}{readable.lower()}]"
+    reject(records.sequence.fillna("") == "", "an empty sequence", lambda row: "", "remove it or give its sequence")
+    reject(records.sequence.str.contains(gap), "a gap or space", lambda row: f": {_first(gap, row.sequence)}",
+           "take gaps and spaces out of the sequences")  # fmt: skip
+    reject(records.sequence.str.contains(unknown), "an unknown letter", lambda row: f" {_first(unknown, row.sequence)}",
+           f"known are {', '.join(KNOWN_LETTERS)} and T (read as U): write N for an unknown base, or remove the record")  # fmt: skip
     for column in _PER_NUCLEOTIDE:
         if column in records:
-            _refuse(source, records, records[column].isna(), lambda row, column=column: f"has no {column}, but others have one",
-                    f"give it one, or leave the column {column} out")  # fmt: skip
-            _refuse(source, records, records[column].str.len() != records.sequence.str.len(),
-                    lambda row, column=column: f"has {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}",
-                    "give one symbol per nucleotide")  # fmt: skip
+            reject(records[column].isna(), f"no {column}", lambda row: ", but others have one",
+                   f"give it one, or leave the column {column} out")  # fmt: skip
+            reject(records[column].str.len() != records.sequence.str.len(), f"a {column} of another length than its sequence",
+                   lambda row, column=column: f": {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}",
+                   "give one symbol per nucleotide")  # fmt: skip
     if "secondary_structure" in records:
         structures = records.secondary_structure.unique()
         faults = {structure: fault for structure in structures if (fault := _bracket_fault(structure))}
-        _refuse(source, records, records.secondary_structure.isin(faults),
-                lambda row: f"has a faulty secondary_structure, where {faults[row.secondary_structure]}", "mend or remove it")  # fmt: skip
+        reject(records.secondary_structure.isin(faults), "a faulty secondary_structure",
+               lambda row: f", where {faults[row.secondary_structure]}", "mend or remove it")  # fmt: skip
     if "element" in records:
         foreign = f"[^{''.join(ELEMENTS)}]"
-        _refuse(source, records, records.element.str.contains(foreign),
-                lambda row: f"has the unknown element {_first(foreign, row.element)}",
-                f"elements are {', '.join(ELEMENTS)}: mend it, or leave the column out to have it computed")  # fmt: skip
+        reject(records.element.str.contains(foreign), "an unknown element", lambda row: f" {_first(foreign, row.element)}",
+               f"elements are {', '.join(ELEMENTS)}: mend it, or leave the column out to have it computed")  # fmt: skip
+
+    upper = records.sequence.str.upper()
+    sequence = upper.str.replace("T", "U").str.replace("P", "N")
+    changed["in lower case, read as upper case"] += int((upper != records.sequence).sum())
+    changed["with T, read as U"] += int(upper.str.contains("T").sum())
+    changed["with P (a modified base), read as N"] += int(upper.str.contains("P").sum())
+    changed["with letters other than A, C, G and U: those nucleotides are left out of the analysis"] += int(
+        sequence.str.contains("[^ACGU]").sum()
+    )
+    return records.assign(sequence=sequence)
 
 
 def _bracket_fault(structure: str) -> str | None:
@@ -306,13 +323,6 @@ def _bracket_fault(structure: str) -> str | None:
     return None
 
 
-def _refuse(source: str | Path, records: pd.DataFrame, faulty: pd.Series, say: Callable, remedy: str) -> None:
-    """Raise one sentence about the first of the `faulty` records, if there is any; `say` words the fault of a row."""
-    if faulty.any():
-        row = next(records[faulty].itertuples())
-        raise ValueError(f"{source}: record '{row.id}' {say(row)}{_count(faulty)}; {remedy}")
-
-
 def _first(pattern: str, text: str) -> str:
     found = re.search(pattern, text)
     return f"'{found.group()}' at position {found.start() + 1}"
@@ -320,6 +330,188 @@ def _first(pattern: str, text: str) -> str:
 
 def _count(faulty: pd.Series) -> str:
     return f" ({faulty.sum():,} records have this fault)" if faulty.sum() > 1 else ""
+
+
+# ---- sampling a hub data set
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether `source` is no file or folder here, but may be a data set of the hub: ``owner/name`` without the suffix of a format."""
+    return not Path(source).exists() and bool(re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))) and _suffix(Path(source)) not in _READERS
+
+
+def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
+    """A balanced sample of a data set on the Hugging Face hub, such as ``multimolecule/rnacentral``, of which nothing else is stored.
+
+    Parameters
+    ----------
+    name
+        The data set, ``owner/name``.
+    revision
+        Branch, tag or commit; None is its newest.
+    choice
+        What to take: the parameters of `sample_stream`.
+
+    Returns
+    -------
+    As `sample_stream`; ``attrs`` also hold the data set's `source` and its `revision`, the commit that was read.
+
+    Raises
+    ------
+    ValueError
+        As `sample_stream`, and if the hub, the network or the data set's files fail for longer than `datasets` goes on trying (minutes).
+    """
+    import datasets  # takes a second to import, and only this source needs it
+    from huggingface_hub import HfApi
+
+    with _hub_faults(name):
+        commit = HfApi().dataset_info(name, revision=revision).sha
+        builder = datasets.load_dataset_builder(name, revision=commit)
+    sample = sample_stream(_batches(builder, name), name, **choice)
+    sample.attrs = {"source": name, "revision": commit} | sample.attrs
+    return sample
+
+
+@contextmanager
+def _hub_faults(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the hub, the network and the data set's own files each fail in their own ways
+        reason = shorten(str(error), 300, placeholder=" ...").rstrip(".: ") or type(error).__name__
+        raise ValueError(f"{name} cannot be read as a data set of the Hugging Face hub ({reason}): check its name, its revision and "
+                         "the network, then run this again, or give a file") from error  # fmt: skip
+
+
+def _batches(builder, name: str) -> Iterator[pd.DataFrame]:
+    """The rows of the data set of a ``datasets.DatasetBuilder`` in frames of at most `_ROWS`, with their `split` if that says anything."""
+    total = builder.info.splits.total_num_examples if builder.info.splits else None
+    with _hub_faults(name), tqdm(desc=name, total=total, unit=" records", unit_scale=True, mininterval=1) as progress:
+        if builder.name == "parquet":
+            parts = {split: chain.from_iterable(map(_parquet_batches, files)) for split, files in builder.config.data_files.items()}
+        else:
+            parts = {split: part.with_format("pandas").iter(_ROWS) for split, part in builder.as_streaming_dataset().items()}
+        # a data set of one part calls it "train", which says nothing
+        named = len(parts) > 1 and {split.lower() for split in parts} <= {*SPLITS, *_SPLIT_NAMES, *_FURTHER_SPLITS}
+        for split, batches in parts.items():
+            for batch in batches:
+                progress.update(len(batch))
+                yield batch.assign(split=str(split)) if named and "split" not in batch else batch
+
+
+def _parquet_batches(url: str) -> Iterator[pd.DataFrame]:
+    """Rows of a Parquet file on the hub or here, in frames of at most `_ROWS`.
+
+    `datasets` would hold a decoded row group and what it has read of the file so far, several GB for RNAcentral with its one file in row
+    groups of a million rows. Its way to open files keeps asking for minutes when the network fails.
+    """
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen
+
+    # each of the columns reads on by itself: reading ahead for one of them would be thrown away for the next
+    config = DownloadConfig(storage_options={"hf": {"block_size": 1 << 16}} if url.startswith("hf:") else {})
+    with xopen(url, "rb", download_config=config) as file:
+        for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22).iter_batches(_ROWS):
+            yield batch.to_pandas()
+
+
+def sample_stream(
+    batches: Iterable[pd.DataFrame],
+    source: str,
+    *,
+    per_train: int,
+    per_split: int,
+    longest: int,
+    seed: int,
+    by: str | None = None,
+    needs: tuple[str, ...] = (),
+) -> pd.DataFrame:
+    """A balanced sample of a stream of records, in one pass and in memory that does not grow with the stream.
+
+    Of every split and value of `by`, the records whose sequences have the smallest seeded hashes are kept. So the sample does not
+    depend on the order of the stream, and a sequence is in it once: under several ids as the first of them in alphabetical order,
+    and if it is kept under several types or splits, in the first of these. Splits are the stream's own, in a column `split`;
+    without one, every family, or without families every sequence, has its side by a hash of its own, in the shares of `SPLITS`.
+
+    Sequences and structures obey the rule of `validate`, but a faulty record is left out instead of refused, and so are longer
+    records and those without an id or a value of `by`. One warning counts them.
+
+    Parameters
+    ----------
+    batches
+        Frames of some thousand rows; columns as in `read_records`.
+    source
+        Name of the stream in messages.
+    per_train
+        Most training records of each value of `by` (of all records, if `by` is None).
+    per_split
+        Most records in each other split, shared out equally among the values of `by` that stand in it.
+    longest
+        Most nucleotides of a record.
+    seed
+        Another seed gives another sample.
+    by
+        Column to balance by, such as ``type``.
+    needs
+        Columns that must be there besides `id`, `sequence` and `by`.
+
+    Returns
+    -------
+    Records in the order of their splits, types and ids, with the column `split`. ``attrs`` count the stream's records (`records`)
+    and those left out (`left_out`).
+
+    Raises ValueError if a column is missing or no record is left.
+    """
+    read, changed, left_out = 0, Counter(), Counter()
+    pool, largest = [], None
+    for batch in batches:
+        read += len(batch)
+        batch = _usable(_our_names(batch), source, by, needs, longest, changed, left_out)
+        if "split" not in batch:
+            unit = batch.family.fillna(batch.sequence) if "family" in batch else batch.sequence
+            batch = batch.assign(split=[_side(seed, text) for text in unit])
+        draw = np.array([_uniform(seed, f"sample/{sequence}") for sequence in batch.sequence])
+        batch = batch.assign(_draw=draw, _group=batch[by] if by else "")
+        if largest is not None:  # in a full group only smaller draws matter, and the largest itself under another id
+            batch = batch[~(draw > largest.reindex(pd.MultiIndex.from_frame(batch[_GROUP])).to_numpy())]
+        pool.append(batch.astype({column: object for column in _TEXT if column in batch}))  # sorting then copies no sequences
+        if len(pool) > 50 or sum(map(len, pool[1:])) > 20_000:
+            kept, largest = _smallest(pool, per_train, per_split)
+            pool = [kept]
+    if not sum(map(len, pool)):
+        raise ValueError(f"{source}: none of {read:,} records can be used ({_say(left_out) or 'it is empty'}); use another data set")
+    kept, _ = _smallest(pool, per_train, per_split)
+    # one record for a sequence and one for an id, whatever the order of the stream
+    sample = kept.sort_values([*_GROUP, "id", "_draw"]).drop_duplicates("_draw").drop_duplicates("id")
+    sample = _as_text(sample.drop(columns=["_draw", "_group"])).reset_index(drop=True)
+    sample.attrs = {"records": read, "left_out": {what: count for what, count in left_out.items() if count}}
+    if said := "; ".join(filter(None, [_say(left_out) and f"{_say(left_out)}, all left out", _say(changed)])):
+        warnings.warn(f"{source}: of {read:,} records {said}", stacklevel=2)
+    return sample
+
+
+def _usable(records: pd.DataFrame, source: str, by: str | None, needs: tuple, longest: int, changed: Counter, left_out: Counter):
+    """The records of one batch that a sample may hold, by the rule of `_sound`."""
+    known = ["id", *([by] if by else []), *(["split"] if "split" in records else [])]
+    for column in ("sequence", *known, *needs):
+        if column not in records:
+            raise ValueError(f"{source} has no column '{column}', only {', '.join(map(str, records.columns))}; use another data set")
+    records = _as_text(records)
+    known_S = (records[known].notna() & (records[known] != "")).all(axis=1)
+    short_S = ~(records.sequence.str.len() > longest)
+    left_out[f"without {' or '.join(known)}"] += int((~known_S).sum())
+    left_out[f"longer than {longest:,} nt"] += int((known_S & ~short_S).sum())
+    return _sound(records[known_S & short_S], source, changed, left_out)
+
+
+def _smallest(frames: list[pd.DataFrame], per_train: int, per_split: int) -> tuple[pd.DataFrame, pd.Series]:
+    """The records with the smallest draws of every split and group, and the largest of these draws in each group that is full."""
+    records = pd.concat(frames, ignore_index=True)
+    # the draw stands for the sequence here, which is much longer
+    keys = records[[*_GROUP, "_draw", "id"]].sort_values(["_draw", "id"]).drop_duplicates([*_GROUP, "_draw"])
+    share = per_split // keys.groupby("split")._group.transform("nunique")
+    most = share.clip(lower=1).where(~keys.split.str.lower().isin(["train", "training"]), per_train)
+    rank = keys.groupby(_GROUP).cumcount()
+    return records.loc[keys.index[rank < most]], keys[rank == most - 1].set_index(_GROUP)._draw
 
 
 # ---- choosing
@@ -336,6 +528,26 @@ def add_elements(records: pd.DataFrame) -> pd.DataFrame:
     structures = records.secondary_structure.unique()
     element = {structure: element_string(structure) for structure in tqdm(structures, "elements", delay=1)}
     return records.assign(element=records.secondary_structure.map(element))
+
+
+def fold(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with a minimum free energy structure for every sequence, predicted by ViennaRNA, if their structures are unknown.
+
+    The column `structure_source` says so for as long as the records live. Records with the column `secondary_structure` come back
+    as they are.
+
+    Raises ImportError, naming the remedy, if ViennaRNA is not installed.
+    """
+    if "secondary_structure" in records:
+        return records
+    try:
+        import RNA
+    except ImportError as error:
+        raise ImportError("ViennaRNA, which predicts unknown structures, is not installed: run 'pip install ViennaRNA'") from error
+    predicted = {sequence: RNA.fold(sequence)[0] for sequence in tqdm(records.sequence.unique(), "folding", delay=1)}
+    return records.assign(
+        secondary_structure=records.sequence.map(predicted), structure_source=f"predicted (ViennaRNA {RNA.__version__}, MFE)"
+    )
 
 
 def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
@@ -398,8 +610,7 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     sequences = records.sequence.drop_duplicates()
     if len(sequences) < 3:
         raise ValueError(f"{len(sequences)} distinct sequences cannot be split into {', '.join(SPLITS)}; give three or more")
-    bounds = np.cumsum([*SPLITS.values()])[:-1]
-    split = {sequence: [*SPLITS][np.searchsorted(bounds, _uniform(seed, sequence), "right")] for sequence in sequences}
+    split = {sequence: _side(seed, sequence) for sequence in sequences}
     if len(set(split.values())) < len(SPLITS):
         split = _deal(sequences, seed)
     return _with_split(records, records.sequence.map(split), "sequence")
@@ -439,6 +650,11 @@ def _deal(names, seed: int) -> dict[str, str]:
     selection, heldout = (max(1, round(SPLITS[split] * len(order))) for split in ("selection", "heldout"))
     sides = np.repeat([*SPLITS], [len(order) - selection - heldout, selection, heldout]).tolist()
     return dict(zip(order, sides, strict=True))
+
+
+def _side(seed: int, text: str) -> str:
+    """The split that a sequence, or a family of a stream, has by itself, whatever else there is."""
+    return [*SPLITS][bisect(_BOUNDS, _uniform(seed, text))]
 
 
 def _uniform(seed: int, text: str) -> float:

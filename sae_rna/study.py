@@ -3,6 +3,7 @@
 Each expensive step is done once and kept in the run folder; the notebooks only ask for tables.
 """
 
+import json
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from sae_rna.fidelity import ExplainedVariance
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import Parameters, resolve
 from sae_rna.runs import RunFolder, file_hash
-from sae_rna.sequences import add_elements, assign_splits, balanced_sample, read_records, select_length
+from sae_rna.sequences import add_elements, assign_splits, balanced_sample, is_hub_name, read_records, sample_hub, select_length
 from sae_rna.structure import ELEMENTS, pair_table
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Study:
     def structure_records(self) -> pd.DataFrame:
         """RNAs of known structure in the evaluation splits, at most `per_split` of each."""
         p = self.parameters
-        records = self._read(p.structures, p.structures_revision)
+        records = self._read("structures")
         if "secondary_structure" not in records:
             raise ValueError(
                 f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure"
@@ -81,7 +82,7 @@ class Study:
     def type_records(self) -> pd.DataFrame:
         """RNAs of known type, balanced: of each type `per_type` to train on, and in each evaluation split its share of `per_split`."""
         p = self.parameters
-        records = self._read(p.types, p.types_revision)
+        records = self._read("types")
         if "type" not in records:
             raise ValueError(f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type")
         chosen = records[records.split.isin(("train", *EVALUATION_SPLITS))]
@@ -91,18 +92,53 @@ class Study:
         ]
         return pd.concat(parts, ignore_index=True)
 
-    def _read(self, source: str, revision: str | None) -> pd.DataFrame:
-        records = read_records(resolve(source), revision=revision)
-        return assign_splits(select_length(records, min(self.parameters.longest, self.model.longest)), self.parameters.seed)
+    @property
+    def _longest(self) -> int:
+        return min(self.parameters.longest, self.model.longest)
+
+    def _read(self, name: str) -> pd.DataFrame:
+        return assign_splits(select_length(read_records(self.data_file(name)), self._longest), self.parameters.seed)
+
+    def data_file(self, name: str) -> str:
+        """The file with the records of the parameter `name`, structures or types.
+
+        Of a hub data set that is the sample which this run drew. It stays in the run folder with ``sample.json``, which says from
+        which commit, and may be given as the parameter of another run.
+        """
+        p, source = self.parameters, resolve(getattr(self.parameters, name))
+        revision = getattr(p, f"{name}_revision")
+        if not is_hub_name(source):
+            if revision is not None:
+                raise ValueError(f"{source} is no hub data set, so its revision '{revision}' means nothing: leave '{name}_revision' out")
+            return source
+        if name == "types":
+            choice = {"by": "type", "per_train": p.per_type}
+        else:
+            choice = {"needs": ["secondary_structure"], "per_train": p.per_split}
+        choice |= {"per_split": p.per_split, "longest": self._longest, "seed": p.seed, "revision": revision}
+
+        def make(folder: Path):
+            sample = sample_hub(source, **choice)
+            sample.to_parquet(folder / "records.parquet", index=False)
+            (folder / "sample.json").write_text(json.dumps(sample.attrs, indent=1) + "\n")
+
+        return str(self.run.step(f"sample-{name}", {"source": source} | choice, make) / "records.parquet")
 
     def record_run(self):
         """Write ``run.json``."""
         p = self.parameters
         self.run.record(
             p,
-            model={"source": p.model, "revision": p.model_revision, "fingerprint": self.model.fingerprint},
-            data={source: file_hash(resolve(source)) for source in {p.structures, p.types}},
+            model={"source": p.model, "revision": self.model.revision, "fingerprint": self.model.fingerprint},
+            data={name: self._data_facts(name) for name in ("structures", "types")},
         )
+
+    def _data_facts(self, name: str) -> dict:
+        file = Path(self.data_file(name))
+        facts = {"source": getattr(self.parameters, name), "hash": file_hash(str(file))}
+        if is_hub_name(resolve(facts["source"])):
+            facts |= {"sample": str(file.relative_to(self.run.folder))} | json.loads((file.parent / "sample.json").read_text())
+        return facts
 
     def _key(self, *names: str) -> dict:
         """What a step depends on: model, data and the named parameters."""
@@ -118,20 +154,20 @@ class Study:
         A checkpoint without a masked-language-model head has no rows of its own, and the baselines stand alone.
         """
         p = self.parameters
-        records = self._read(p.structures, p.structures_revision)
+        records = self._read("structures")
         sets = {
             split: add_elements(part.sample(min(len(part), per_set), random_state=p.seed))
             for split, part in records.groupby("split")
             if split != "train"
         }
-        key = self._key() | {"data": file_hash(resolve(p.structures)), "per_set": per_set}
+        key = self._key() | {"data": file_hash(self.data_file("structures")), "per_set": per_set}
 
         def make(folder: Path):
             predictors = {}
             try:
-                predictors["language model"] = LanguageModel.load_masked(resolve(p.model), p.model_revision, p.device)
+                predictors["language model"] = LanguageModel.load_masked(resolve(p.model), self.model.revision, p.device)
                 predictors["same architecture, random weights"] = LanguageModel.load_masked(
-                    resolve(p.model), p.model_revision, p.device, p.seed
+                    resolve(p.model), self.model.revision, p.device, p.seed
                 )
             except ValueError as error:
                 log.warning("no masked-base accuracy for %s: %s", p.model, error)
@@ -144,12 +180,12 @@ class Study:
     def probe_table(self, per_split: int = 250) -> pd.DataFrame:
         """Linear probes for stems, fitted on the selection split and scored on the held-out one; random weights and windows beside."""
         p = self.parameters
-        key = self._key("per_split") | {"data": file_hash(resolve(p.structures)), "probed": per_split}
+        key = self._key("per_split") | {"data": file_hash(self.data_file("structures")), "probed": per_split}
 
         def make(folder: Path):
             models = {
                 "language model": self.model,
-                "same architecture, random weights": LanguageModel.load(resolve(p.model), p.model_revision, p.device, p.seed),
+                "same architecture, random weights": LanguageModel.load(resolve(p.model), self.model.revision, p.device, p.seed),
             }
             records = self.structure_records
             parts = (records[records.split == split] for split in ("selection", "heldout"))
@@ -164,7 +200,7 @@ class Study:
     def _autoencoder_key(self) -> dict:
         p = self.parameters
         key = self._key("expansion", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib", "precision")
-        return key | {"types": file_hash(resolve(p.types)), "sparsities": p.sparsities}
+        return key | {"types": file_hash(self.data_file("types")), "sparsities": p.sparsities}
 
     @cached_property
     def _autoencoder_folder(self) -> Path:
@@ -182,7 +218,7 @@ class Study:
                 width=self.model.width,
                 latents=p.expansion * self.model.width,
                 model=p.model,
-                revision=p.model_revision,
+                revision=self.model.revision,
                 fingerprint=self.model.fingerprint,
                 training=facts,
             )
@@ -219,7 +255,7 @@ class Study:
         return self._encoded("types", records)
 
     def _encoded(self, name: str, records: pd.DataFrame) -> Encoded:
-        key = self._autoencoder_key | self._key("architecture", "per_split") | {"data": file_hash(resolve(getattr(self.parameters, name)))}
+        key = self._autoencoder_key | self._key("architecture", "per_split") | {"data": file_hash(self.data_file(name))}
         folder = self.run.step(f"features-{name}", key, lambda folder: self._encode(folder, records))
         return Encoded(records, pd.read_parquet(folder / "tokens.parquet"), folder)
 
@@ -328,7 +364,7 @@ class Study:
         """The table `element_scores` of all layers: chosen on the selection split, scored on `scored_on`."""
         p = self.parameters
         key = self._autoencoder_key | self._key("architecture", "per_split", "min_sequences", "shuffles")
-        key |= {"data": file_hash(resolve(p.structures)), "scored_on": scored_on}
+        key |= {"data": file_hash(self.data_file("structures")), "scored_on": scored_on}
 
         def make(folder: Path):
             encoded, tables = self.structures(), []

@@ -82,8 +82,11 @@ def test_a_path_that_is_none_is_no_hub_id():
 def test_a_folder_without_a_model_and_an_unreachable_hub_id_end_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no config.json"):
         LanguageModel.load(str(tmp_path))
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", _unreachable)
-    with pytest.raises(ValueError, match=r"someone/model cannot be loaded \(no connection\): check its name and the network"):
+    monkeypatch.setattr("sae_rna.language_model.snapshot_download", _unreachable)
+    with pytest.raises(
+        ValueError,
+        match=r"someone/model cannot be loaded \(no connection.*check its name, its revision and the network",
+    ):
         LanguageModel.load("someone/model")
 
 

@@ -2,7 +2,6 @@ import gzip
 import re
 from pathlib import Path
 
-import datasets
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -148,37 +147,6 @@ def test_parquet_gives_back_what_was_written(tmp_path):
     pd.testing.assert_frame_equal(read_records(path), frame)
 
 
-def test_hub_data_set_goes_through_datasets_with_its_revision(monkeypatch):
-    asked = []
-
-    def load_dataset(name, **arguments):
-        asked.append((name, arguments))
-        part = datasets.Dataset.from_list
-        return datasets.DatasetDict(train=part([{"urs": "a", "sequence": "ACGU"}]), test=part([{"urs": "b", "sequence": "CCCC"}]))
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert as_dicts(read_records("multimolecule/rnacentral", "v1")) == [
-        {"id": "a", "sequence": "ACGU", "split": "train"},
-        {"id": "b", "sequence": "CCCC", "split": "test"},
-    ]
-    assert asked == [("multimolecule/rnacentral", {"revision": "v1"})]
-
-
-def test_hub_data_set_of_one_part_has_no_split(monkeypatch):
-    part = datasets.Dataset.from_list([{"id": "a", "sequence": "ACGU"}])
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, revision: datasets.DatasetDict(train=part))
-    assert list(read_records("multimolecule/bprna-90")) == ["id", "sequence"]
-
-
-def test_hub_data_set_that_cannot_be_loaded_is_named(monkeypatch):
-    def load_dataset(name, revision):
-        raise ConnectionError("no\nnetwork")
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    message = refusal("multimolecule/absent")
-    assert message.startswith("multimolecule/absent is no file") and message.endswith("no network")
-
-
 # ---- reading back what was written
 
 names = st.text("abcXYZ019_/.-", min_size=1, max_size=12)
@@ -316,7 +284,6 @@ def test_one_fault_among_thousands_is_named_and_the_faults_are_counted(tmp_path)
 def test_absent_paths_revisions_and_empty_folders_are_refused(tmp_path):
     assert "is no file or folder" in refusal(tmp_path / "absent.fa")
     assert "is no file or folder" in refusal("absent/records.parquet"), "a file name is never asked of the hub"
-    assert "revision 'main'" in refusal(write(tmp_path, "a.fa", ">a\nAC\n"), revision="main")
     (tmp_path / "empty").mkdir()
     assert ".bpseq" in refusal(tmp_path / "empty")
 
