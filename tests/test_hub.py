@@ -177,6 +177,8 @@ def whole_paper(run: str) -> dict:
         "layers": study.layer_table(),
         "elements": study.element_scores(),
         "types": study.type_scores(),
+        "masked": study.masked_table(per_set=3),
+        "probes": study.probe_table(per_split=5),
         "revision": study.autoencoders().config.revision,
     } | paper_records(run)
 
@@ -217,8 +219,9 @@ def test_the_papers_profile_goes_from_the_hub_to_its_tables_and_again_without_it
     assert structured.element.tolist() == known.element[structured.id].tolist()
 
     assert set(result["layers"].architecture) == {"topk", "relu-l1", "relu-l1-mean"}
-    for table in ("layers", "elements", "types"):
-        assert sorted(result[table].layer.unique()) == list(range(1, 34))
+    for table in ("layers", "elements", "types", "probes"):
+        assert sorted(result[table].layer.dropna().unique()) == list(range(1, 34))
+    assert {"language model", "same architecture, random weights"} <= set(result["masked"].predictor) & set(result["probes"].source)
     assert {"S", "H"} <= set(result["elements"].element) and set(result["types"].type) == set(typed.type)
 
     hub.stop()
