@@ -1,29 +1,66 @@
-"""What `make book` runs: every notebook once, then the book.
+"""What `make book` runs: every group of layers and every notebook once, then the book.
 
     snakemake --cores all [--config profile=paper]
 
 A step runs again when the content of an input, its command or its profile has changed, and only then. On a cluster the same
-file scales out with one of Snakemake's executor plug-ins.
+file scales out with one of Snakemake's executor plug-ins, see the page "Run it at scale".
 """
 
 from glob import glob
 from pathlib import Path
 
-from sae_rna.parameters import Parameters
+from sae_rna.parameters import Parameters, layer_groups, model_shape, resolve
+from sae_rna.runs import source_files
 
 PROFILE = config.get("profile", "default")
-FIGURES = f"{Parameters.from_profile(PROFILE).run}/figures"
-NOTEBOOKS = ["00-overview", "01-data", "02-language-model", "03-autoencoders", "04-layers", "05-structure-features", "06-type-features"]
-TRAINING = "03-autoencoders"
-#: These train autoencoders, or encode the evaluation RNAs for all that follow: they take all cores for themselves.
-HEAVY = {TRAINING, "04-layers", "05-structure-features"}
-#: Whose results a notebook finds in the run folder: 03 trains the autoencoders, and the overview sums everything up. What the others
-#: share, the first to ask computes while the rest wait.
-READS = {name: [TRAINING] for name in NOTEBOOKS[2:] if name != TRAINING} | {"00-overview": NOTEBOOKS[1:]}
+P = Parameters.from_profile(PROFILE)
+RUN = P.run
+BLOCKS, WIDTH = model_shape(P)
+GROUPS = layer_groups(P, BLOCKS)
+#: Whether jobs need a GPU: where the profile insists on one. Decides what they ask a cluster for.
+GPU = int(P.device == "cuda")
+#: The language model and the shuffle buffer in float32, on top of what Python and its libraries take.
+MEMORY_MB = 3000 + (12 * BLOCKS * WIDTH**2 + P.buffer_tokens * min(P.layer_group, BLOCKS) * WIDTH) * 4 // 10**6
+MINUTES = 24 * 60 if GPU else 60
+NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
+OVERVIEW = NOTEBOOKS[0]
+
 CODE = sorted(glob("sae_rna/**/*.py", recursive=True))
 DATA = sorted(set(glob("data/*.parquet") + glob("data/rinalmo-nano/*")) - {"data/rinalmo-nano/README.md"})
 PAGES = [path for path in glob("book/*.*") + glob("book/assets/**", recursive=True) if Path(path).is_file()]
 VEGA = "book/assets/vendor/vega-bundle.js"
+ON_HUB = [source for source in (P.model, P.structures, P.types) if not Path(resolve(source)).exists()]
+
+
+def trained(variants) -> list[str]:
+    return expand(f"{RUN}/done/{{variant}}.{{layers}}.trained.json", variant=[variant.name for variant in variants], layers=GROUPS)
+
+
+def encoded(data: str, variants) -> list[str]:
+    return expand(
+        f"{RUN}/done/{data}.{{variant}}.{{layers}}.encoded.json", variant=[variant.name for variant in variants], layers=GROUPS
+    )
+
+
+#: What a notebook finds done in the run folder. What it computes beyond that, it keeps there for those that come after it.
+TYPES, STRUCTURES = encoded("types", P.main), encoded("structures", P.main[:1])
+NEEDS = {
+    "02-language-model": STRUCTURES + TYPES,
+    "03-autoencoders": trained(P.main),
+    "04-layers": TYPES,
+    "05-structure-features": STRUCTURES + TYPES,
+    "06-type-features": TYPES,
+    OVERVIEW: expand("book/executed/{name}.ipynb", name=NOTEBOOKS[1:]),
+}
+
+
+wildcard_constraints:
+    architecture="[a-z0-9-]+?",
+    control="|-random-model",
+    data="structures|types",
+    expansion=r"\d+",
+    layers=r"layers-[\d,-]+",
+    seed=r"\d+",
 
 
 rule book:
@@ -31,34 +68,95 @@ rule book:
         "_build/html/index.html",
 
 
+rule records:
+    # Model and data from the hub, where the profile asks for it: needs the network, which compute nodes often lack.
+    input:
+        f"profiles/{PROFILE}.yml",
+        [str(path) for path in source_files("sequences")],
+    output:
+        f"{RUN}/done/records.json",
+    params:
+        profile=PROFILE,
+    localrule: True
+    shell:
+        "python -m sae_rna records --profile {params.profile} --receipt {output}"
+
+
+rule autoencoders:
+    input:
+        DATA,
+        [str(path) for path in source_files("pipeline")],
+        rules.records.output if ON_HUB else [],
+        profile=f"profiles/{PROFILE}.yml",
+    output:
+        RUN + "/done/{architecture}-x{expansion}-seed{seed}{control}.{layers}.trained.json",
+    params:
+        profile=PROFILE,
+    threads: 8 if GPU else 1
+    resources:
+        gpu=GPU,
+        mem_mb=MEMORY_MB,
+        runtime=MINUTES,
+    retries: 2
+    shell:
+        "python -m sae_rna train {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
+        " --profile {params.profile} --receipt {output}"
+
+
+rule features:
+    input:
+        rules.autoencoders.output,
+    output:
+        RUN + "/done/{data}.{architecture}-x{expansion}-seed{seed}{control}.{layers}.encoded.json",
+    params:
+        profile=PROFILE,
+    threads: 8 if GPU else 1
+    resources:
+        gpu=GPU,
+        mem_mb=MEMORY_MB,
+        runtime=MINUTES,
+    retries: 2
+    shell:
+        "python -m sae_rna encode {wildcards.data}"
+        " {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
+        " --profile {params.profile} --receipt {output}"
+
+
 rule notebook:
     input:
         CODE,
         DATA,
-        lambda wildcards: expand("book/executed/{name}.ipynb", name=READS.get(wildcards.name, [])),
+        rules.records.output if ON_HUB else [],
+        lambda wildcards: NEEDS.get(wildcards.name, []),
         notebook="notebooks/{name}.ipynb",
         profile=f"profiles/{PROFILE}.yml",
     output:
         "book/executed/{name}.ipynb",
     params:
         profile=PROFILE,
-    threads: lambda wildcards: 8 if wildcards.name in HEAVY else 1
+    threads: 8 if GPU else 1
+    resources:
+        gpu=GPU,
+        mem_mb=MEMORY_MB,
+        runtime=MINUTES,
     shell:
         "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output}"
 
 
 rule figures:
+    localrule: True
     input:
         expand("book/executed/{name}.ipynb", name=NOTEBOOKS),
     output:
         directory("book/public/figures"),
     params:
-        figures=FIGURES,
+        figures=f"{RUN}/figures",
     shell:
         "mkdir -p book/public && cp -r {params.figures} {output}"
 
 
 rule vega:
+    localrule: True
     # Altair's charts ask for exactly the versions that this Altair was made for, so the bundle is made again with a new lock file.
     input:
         "requirements.lock",
@@ -70,6 +168,7 @@ rule vega:
 
 
 rule html:
+    localrule: True
     # From scratch every time (seconds): Sphinx repeats no warning of a page that it did not read again, so -W would miss it.
     input:
         set(PAGES) - {VEGA},

@@ -20,6 +20,17 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)"
     )
+    for name, task in (("train", "train autoencoders of one kind"), ("encode", "encode evaluation RNAs with trained autoencoders")):
+        step = commands.add_parser(name, help=f"{task} on one group of layers, as a notebook would when it needs them")
+        if name == "encode":
+            step.add_argument("data", choices=("structures", "types"), help="RNAs of known structure or of known type")
+        step.add_argument("variant", help="such as topk-x8-seed0")
+        step.add_argument("layers", help="a group, such as layers-1-6")
+        step.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
+        step.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
+    records = commands.add_parser("records", help="fetch model and data from the hub, and draw the sample of RNAs")
+    records.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
+    records.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
     export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
     export.add_argument("source", help="a folder of autoencoders, such as runs/default/autoencoders-.../topk, or a hub id")
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
@@ -34,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             pretraining.main(given.rest)
         elif given.command == "export":
             _export(given)
+        elif given.command in ("records", "train", "encode"):
+            _step(given)
         else:
             _notebook(given)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
@@ -49,6 +62,21 @@ def _notebook(given):
     Parameters.check_names(parameters)
     checked = Parameters(**parameters)
     publishing.execute(given.notebook, given.output, parameters, figures=ROOT / checked.run / "figures", failures=ROOT / checked.run)
+
+
+def _step(given):
+    from sae_rna.runs import write_json
+    from sae_rna.study import Study
+
+    study = Study(Parameters.from_profile(given.profile))
+    if given.command == "records":
+        made = [study.data_file("structures"), study.data_file("types")]
+    else:
+        chosen = study.choose(given.variant, given.layers)
+        made = [str(study.train(*chosen) if given.command == "train" else study.encode(given.data, *chosen))]
+    print(*made, sep="\n")
+    if given.receipt:
+        write_json(given.receipt, made)
 
 
 def _export(given):

@@ -34,10 +34,11 @@ class Standardiser(torch.nn.Module):
 class ActivationStream:
     """Batches [L, B, D] of standardised activations in random order, from one pass of the language model an epoch.
 
-    The sequences are read in blocks of as many nucleotides as `buffer_mib` holds, in an order that is drawn anew for every epoch; the
+    The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order that is drawn anew for every epoch; the
     tokens of a block are shuffled and given out, then the next block takes their place. Data that fit into the buffer whole are one
-    block and are read once. What comes when depends on the seed alone, so the stream can start anywhere: that is
-    how a training run that was stopped goes on. The standardisation statistics come from the first block.
+    block and are read once. What comes when depends on the seed and the buffer alone, so the stream can start anywhere, which is how
+    a training run that was stopped goes on, and a layer sees the same tokens whatever other layers are read with it. The
+    standardisation statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x layers x width of the model.
     """
 
     def __init__(
@@ -47,25 +48,24 @@ class ActivationStream:
         layers: Sequence[int],
         *,
         batch: int = 1024,
-        buffer_mib: int = 2048,
+        buffer_tokens: int = 300_000,
         seed: int = 0,
     ):
         self.model, self.sequences, self.layers = model, list(sequences), model.check_layers(layers)
         self.batch, self.seed = batch, seed
-        capacity = buffer_mib * 2**20 // (4 * len(self.layers) * model.width)
-        if capacity < 2 * batch:
+        least = max(2 * batch, *map(len, self.sequences))
+        if buffer_tokens < least:
             raise ValueError(
-                f"a buffer of {buffer_mib} MiB holds {capacity} tokens of {len(self.layers)} layers, "
-                f"fewer than two batches of {batch}: raise buffer_mib"
+                f"a buffer of {buffer_tokens} tokens is too small for two batches or the longest RNA: set buffer_tokens to {least} or more"
             )
         self._nucleotides = np.array([sum(map(sequence.count, NUCLEOTIDES)) for sequence in self.sequences])
         self.tokens = int(self._nucleotides.sum())
         """Nucleotides that one epoch holds."""
         if self.tokens < batch:
             raise ValueError(f"{self.tokens} nucleotides are too few to train on: at least one batch of {batch} is needed")
-        self.fits = self.tokens <= capacity
-        self._capacity = capacity
-        self.buffer = torch.empty(len(self.layers), min(capacity, self.tokens), model.width, device=model.device)
+        self.fits = self.tokens <= buffer_tokens
+        self._capacity = buffer_tokens
+        self.buffer = torch.empty(len(self.layers), min(buffer_tokens, self.tokens), model.width, device=model.device)
         self._held: tuple[int, int] | None = None
         filled = self._fill(0, 0, self._blocks(0)[0])
         self.standardise = Standardiser.fit(self.buffer[:, :filled].transpose(0, 1))

@@ -1,11 +1,13 @@
 """Parameters of a study: what a notebook, a profile or the command line may set, and what values make sense."""
 
+import json
 import os
 import types
 import typing
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -15,6 +17,21 @@ ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 
 ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu")
 """Architectures of autoencoders, explained in `sae_rna.autoencoder`."""
+
+
+class Variant(NamedTuple):
+    """One kind of autoencoders that a study trains, in every layer."""
+
+    architecture: str
+    expansion: int
+    seed: int
+    control: str = ""
+    """"random-model": the language model's weights are random; empty: they are its own."""
+
+    @property
+    def name(self) -> str:
+        """For folders and commands, such as topk-x8-seed0 or topk-x8-seed0-random-model."""
+        return f"{self.architecture}-x{self.expansion}-seed{self.seed}" + (f"-{self.control}" if self.control else "")
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,10 @@ class Parameters:
     """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
     expansion: int = 8
     """Size of the dictionary in multiples of the model's width."""
+    narrow: int = 4
+    """Size of a second dictionary, likewise, for the question whether features are the same at another size."""
+    replicates: int = 2
+    """Further seeds with which the shown autoencoder is trained at both sizes, for the question whether features come again."""
     k: int = 16
     """Active latents a token (topk, batchtopk, matryoshka)."""
     l1: float = 3e-3
@@ -62,8 +83,10 @@ class Parameters:
     """Features shown for each RNA type in Figure 5."""
     shuffles: int = 20
     """Replicates of the null."""
-    buffer_mib: int = 2048
-    """Memory for the shuffle buffer of activations."""
+    buffer_tokens: int = 300_000
+    """Nucleotides in the shuffle buffer of activations; each takes 4 bytes x layers of a group x width of the model."""
+    layer_group: int = 6
+    """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
     device: str = "auto"
     """cpu, cuda, or auto for a GPU where there is one."""
     precision: str = "auto"
@@ -75,11 +98,11 @@ class Parameters:
     def __post_init__(self):
         for item in fields(self):
             self._check_type(item)
-        positive = "expansion k batch epochs per_type per_split longest min_sequences top_k shuffles buffer_mib sae_learning_rate".split()
-        for name in positive:
+        positive = "expansion narrow k batch epochs per_type per_split longest min_sequences top_k shuffles sae_learning_rate"
+        for name in (*positive.split(), "buffer_tokens", "layer_group"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"parameter '{name}' must be positive, not {getattr(self, name)}")
-        for name in ("l1", "l0"):
+        for name in ("l1", "l0", "replicates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"parameter '{name}' must not be negative, but it is {getattr(self, name)}")
         for name, value in [("architecture", self.architecture), *(("compared", value) for value in self._compared())]:
@@ -101,11 +124,30 @@ class Parameters:
         """All that are trained, the one shown in the figures first."""
         return list(dict.fromkeys([self.architecture, *self._compared()]))
 
+    def sparsity(self, architecture: str) -> float:
+        """Active latents a token, or the weight of the penalty."""
+        return {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}.get(architecture, self.k)
+
     @property
-    def sparsities(self) -> dict[str, float]:
-        """Sparsity of each architecture: active latents a token, or the weight of its penalty."""
-        weights = {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}
-        return {name: weights.get(name, self.k) for name in self.architectures}
+    def main(self) -> list[Variant]:
+        """The autoencoders of every architecture that is compared, the one shown in the figures first."""
+        return [Variant(architecture, self.expansion, self.seed) for architecture in self.architectures]
+
+    @property
+    def repeated(self) -> list[Variant]:
+        """The shown architecture in both sizes with every seed, the shown autoencoder first."""
+        seeds = range(self.seed, self.seed + self.replicates + 1)
+        return [Variant(self.architecture, size, seed) for size in (self.expansion, self.narrow) for seed in seeds]
+
+    @property
+    def random(self) -> Variant:
+        """The control: the shown autoencoder trained on the hidden states of a model with random weights."""
+        return Variant(self.architecture, self.expansion, self.seed, "random-model")
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """All that the study trains, by name."""
+        return {variant.name: variant for variant in (*self.main, *self.repeated, self.random)}
 
     def _check_type(self, item):
         value = getattr(self, item.name)
@@ -154,3 +196,36 @@ def resolve(source: str) -> str:
         if path.exists():
             return str(path)
     return source
+
+
+def model_shape(p: Parameters) -> tuple[int, int]:
+    """Blocks and width of the language model, from its ``config.json`` here or on the hub, without loading it.
+
+    Raises ValueError if that cannot be read.
+    """
+    folder = Path(resolve(p.model))
+    try:
+        if folder.is_dir():
+            file = folder / "config.json"
+        else:
+            from huggingface_hub import hf_hub_download
+
+            file = hf_hub_download(p.model, "config.json", revision=p.model_revision)
+        config = json.loads(Path(file).read_text())
+        return config["num_hidden_layers"], config["hidden_size"]
+    except Exception as error:  # the hub and the network fail in many ways
+        raise ValueError(f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the network") from error
+
+
+def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
+    """The studied layers in groups, each of which is trained and encoded by one job, by names such as layers-1-3.
+
+    Layers of a group that do not follow one another are joined by commas in its name.
+    """
+    layers = list(range(1, blocks + 1)) if p.layers == "all" else list(p.layers)
+    groups = {}
+    for start in range(0, len(layers), p.layer_group):
+        group = layers[start : start + p.layer_group]
+        in_a_row = len(group) > 1 and group == list(range(group[0], group[-1] + 1))
+        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + ",".join(map(str, group))] = group
+    return groups

@@ -1,5 +1,6 @@
 """A run folder: finished steps that are used again, and the record of what made them."""
 
+import ast
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,9 +17,8 @@ from filelock import FileLock
 import sae_rna
 from sae_rna.parameters import Parameters
 
+_PACKAGE = Path(__file__).parent
 _RECORDED = ("torch", "multimolecule", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "forgi", "altair", "datasets")
-_PRESENTATION = {"export.py", "tables.py", "publishing.py", "notebook.py", "__main__.py", "synthetic.py", "pretraining.py"}
-"""Modules that no step of a study runs: editing them leaves finished steps valid."""
 
 
 class RunFolder:
@@ -27,13 +28,14 @@ class RunFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def step(self, name: str, key: dict, make: Callable[[Path], None], resumable: bool = False) -> Path:
+    def step(self, name: str, room: str, key: dict, make: Callable[[Path], None], resumable: bool = False) -> Path:
         """The folder of step `name` for `key`, made by ``make(temporary folder)`` unless it is there already.
 
-        `key` holds everything that the result depends on, JSON-serialisable; the package's own code is added to it. A `resumable` step
-        finds in the temporary folder what a stopped attempt left there, and goes on from it.
+        `key` holds everything that the result depends on, JSON-serialisable. The code of the module `room`, which does the work, and
+        of all modules of the package that it imports is added to it: what was computed stays valid while other rooms change. A
+        `resumable` step finds in the temporary folder what a stopped attempt left there, and goes on from it.
         """
-        digest = hashlib.sha256(json.dumps([name, key, _code_hash()], sort_keys=True).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps([name, key, code_hash(room)], sort_keys=True).encode()).hexdigest()[:12]
         finished = self.folder / f"{name}-{digest}"
         with FileLock(self.folder / f".{name}-{digest}.lock"):  # two notebooks may ask for the same step at once
             if not finished.exists():
@@ -59,11 +61,17 @@ class RunFolder:
             "sae_rna": sae_rna.__version__,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in _RECORDED},
-            "code": _code_hash(),
+            "code": code_hash("study"),
         }
-        temporary = self.folder / f"run.json.{os.getpid()}"
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, self.folder / "run.json")
+        write_json(self.folder / "run.json", content)
+
+
+def write_json(path: Path, content):
+    """Write `content` as JSON, whole or not at all; the folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
 
 
 def file_hash(source: str) -> str:
@@ -81,9 +89,34 @@ def file_hash(source: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _code_hash() -> str:
+def source_files(room: str) -> list[Path]:
+    """The module `room` of this package and all of its modules that it imports, however indirectly.
+
+    Without `parameters`, whose values stand in the steps' keys.
+    """
+    found, ahead = set(), [room]
+    while ahead:
+        path = _PACKAGE / f"{ahead.pop()}.py"
+        if path.exists() and path not in found and path.stem != "parameters":
+            found.add(path)
+            ahead += _imports(path)
+    return sorted(found)
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "sae_rna":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sae_rna."):
+            names.append(node.module.split(".")[1])
+    return names
+
+
+@cache
+def code_hash(room: str) -> str:
+    """SHA-256 of `source_files`, 12 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.name not in _PRESENTATION:
-            digest.update(path.read_bytes())
+    for path in source_files(room):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

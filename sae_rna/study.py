@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
 from tqdm import tqdm
 
-from sae_rna import concepts, evaluation, features, training
-from sae_rna.activations import ActivationStream
-from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-from sae_rna.fidelity import ExplainedVariance
+from sae_rna import concepts, evaluation, features, pipeline
+from sae_rna.autoencoder import SparseAutoencoders
 from sae_rna.language_model import LanguageModel
-from sae_rna.parameters import Parameters, resolve
+from sae_rna.parameters import Parameters, Variant, layer_groups, resolve
 from sae_rna.runs import RunFolder, file_hash
 from sae_rna.sequences import add_elements, assign_splits, balanced_sample, is_hub_name, read_records, sample_hub, select_length
 from sae_rna.structure import ELEMENTS, pair_table
@@ -30,18 +27,18 @@ EVALUATION_SPLITS = ("selection", "heldout", "natural")
 
 
 class Encoded(NamedTuple):
-    """Records as the shown architecture's features see them."""
+    """Records as the features of one kind of autoencoders see them."""
 
     records: pd.DataFrame
     """S rows, with a `split`."""
     tokens: pd.DataFrame
-    """T rows (record, position, base, element), in record order."""
-    folder: Path
+    """`pipeline.token_table` of the records, T rows."""
+    folders: dict[int, Path]
     """Where the features of each layer lie."""
 
     def features(self, layer: int) -> sparse.csr_matrix:
         """Feature activations [T, F] of one layer."""
-        return features.load_csr(self.folder / f"layer-{layer:02d}.safetensors")
+        return features.load_csr(self.folders[layer] / pipeline.features_file(layer))
 
     def rows(self, split: str) -> np.ndarray:
         """Which tokens belong to records of `split`, boolean [T]."""
@@ -61,10 +58,31 @@ class Study:
         return LanguageModel.load(resolve(p.model), p.model_revision, p.device)
 
     @cached_property
+    def random_model(self) -> LanguageModel:
+        """The same architecture with random weights: the control for what the language model has learnt."""
+        p = self.parameters
+        return LanguageModel.load(resolve(p.model), self.model.revision, p.device, p.seed)
+
+    def _model_of(self, variant: Variant) -> LanguageModel:
+        return self.random_model if variant.control else self.model
+
+    @cached_property
     def layers(self) -> list[int]:
         """Blocks of the language model that are studied."""
         chosen = self.parameters.layers
         return list(range(1, self.model.layers + 1)) if chosen == "all" else self.model.check_layers(chosen)
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The layers in groups, each of which is trained and encoded by one job."""
+        return list(self._groups.values())
+
+    @property
+    def _groups(self) -> dict[str, list[int]]:
+        return layer_groups(self.parameters, self.model.layers)
+
+    def _group_name(self, layers: list[int]) -> str:
+        return next(name for name, group in self._groups.items() if group == layers)
 
     @cached_property
     def structure_records(self) -> pd.DataFrame:
@@ -122,7 +140,15 @@ class Study:
             sample.to_parquet(folder / "records.parquet", index=False)
             (folder / "sample.json").write_text(json.dumps(sample.attrs, indent=1) + "\n")
 
-        return str(self.run.step(f"sample-{name}", {"source": source} | choice, make) / "records.parquet")
+        return str(self.run.step(f"sample-{name}", "sequences", {"source": source} | choice, make) / "records.parquet")
+
+    def choose(self, variant: str, layers: str) -> tuple[Variant, list[int]]:
+        """A kind of autoencoders and a group of layers by their names. Raises ValueError naming what there is."""
+        variants, groups = self.parameters.variants, self._groups
+        for name, known in ((variant, variants), (layers, groups)):
+            if name not in known:
+                raise ValueError(f"this profile has no '{name}': choose {' or '.join(known)}")
+        return variants[variant], groups[layers]
 
     def record_run(self):
         """Write ``run.json``."""
@@ -175,7 +201,7 @@ class Study:
             training = training.sample(min(len(training), 4000), random_state=p.seed)
             evaluation.masked_table(predictors, sets, training, p.seed).to_parquet(folder / "masked.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("masked-bases", key, make) / "masked.parquet")
+        return pd.read_parquet(self.run.step("masked-bases", "evaluation", key, make) / "masked.parquet")
 
     def probe_table(self, per_split: int = 250) -> pd.DataFrame:
         """Linear probes for stems, fitted on the selection split and scored on the held-out one; random weights and windows beside."""
@@ -185,143 +211,95 @@ class Study:
         def make(folder: Path):
             models = {
                 "language model": self.model,
-                "same architecture, random weights": LanguageModel.load(resolve(p.model), self.model.revision, p.device, p.seed),
+                "same architecture, random weights": self.random_model,
             }
             records = self.structure_records
             parts = (records[records.split == split] for split in ("selection", "heldout"))
             fit, test = (part.sample(min(len(part), per_split), random_state=p.seed) for part in parts)
             evaluation.probe_table(models, fit, test, self.layers).to_parquet(folder / "probes.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("probes", key, make) / "probes.parquet")
+        return pd.read_parquet(self.run.step("probes", "evaluation", key, make) / "probes.parquet")
 
     # -- autoencoders ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _autoencoder_key(self) -> dict:
-        p = self.parameters
-        key = self._key("expansion", "sae_learning_rate", "batch", "epochs", "per_type", "buffer_mib", "precision")
-        return key | {"types": file_hash(self.data_file("types")), "sparsities": p.sparsities}
+    def train(self, variant: Variant, layers: list[int]) -> Path:
+        """The folder with the autoencoders of one group of layers, trained if they are not there."""
+        p, model = self.parameters, self._model_of(variant)
+        key = self._key("sae_learning_rate", "batch", "epochs", "per_type", "buffer_tokens", "precision")
+        key |= {"model": model.fingerprint, "layers": layers, "variant": variant.name, "sparsity": p.sparsity(variant.architecture)}
+        key |= {"types": file_hash(self.data_file("types"))}
 
-    @cached_property
-    def _autoencoder_folder(self) -> Path:
-        return self.run.step("autoencoders", self._autoencoder_key, self._train, resumable=True)
+        def make(folder: Path):
+            sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
+            pipeline.train_group(folder, model, sequences, variant, layers, p)
 
-    def _train(self, folder: Path):
-        p = self.parameters
-        sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
-        stream = ActivationStream(self.model, sequences, self.layers, batch=p.batch, buffer_mib=p.buffer_mib, seed=p.seed)
-        facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens, "epochs": p.epochs, "seed": p.seed}
-        configs = [
-            AutoencoderConfig(
-                architecture=architecture,
-                members=tuple(Member(layer, sparsity, p.seed) for layer in self.layers),
-                width=self.model.width,
-                latents=p.expansion * self.model.width,
-                model=p.model,
-                revision=self.model.revision,
-                fingerprint=self.model.fingerprint,
-                training=facts,
-            )
-            for architecture, sparsity in p.sparsities.items()
-        ]
-        stacks, _ = training.train(
-            stream, configs, epochs=p.epochs, learning_rate=p.sae_learning_rate, precision=p.precision, folder=folder
-        )
-        for stack in stacks:
-            stack.save(folder / stack.config.architecture)
-        (folder / training.CHECKPOINT).unlink()
+        return self.run.step(f"autoencoders-{variant.name}-{self._group_name(layers)}", "pipeline", key, make, resumable=True)
 
-    def autoencoders(self, architecture: str | None = None) -> SparseAutoencoders:
-        """The trained stack of `architecture` (default: the one shown in the figures)."""
-        stack = SparseAutoencoders.from_pretrained(
-            self._autoencoder_folder / (architecture or self.parameters.architecture), device=self.model.device
-        )
-        stack.check_model(self.model.fingerprint, self.parameters.model)
+    def autoencoders(self, variant: Variant, layers: list[int]) -> SparseAutoencoders:
+        """The trained stack of one group of layers."""
+        model = self._model_of(variant)
+        stack = SparseAutoencoders.from_pretrained(self.train(variant, layers), device=model.device)
+        stack.check_model(model.fingerprint, self.parameters.model)
         return stack.requires_grad_(False)
+
+    def autoencoder(self, layer: int, variant: Variant | None = None) -> SparseAutoencoders:
+        """The autoencoder of one layer (default: the one shown in the figures)."""
+        (group,) = (group for group in self.groups if layer in group)
+        return self.autoencoders(variant or self.parameters.main[0], group).only(layer)
 
     def training_table(self) -> pd.DataFrame:
         """fig-training: metrics per step, layer and architecture."""
-        return pd.read_parquet(self._autoencoder_folder / "training.parquet")
+        folders = [self.train(variant, group) for variant in self.parameters.main for group in self.groups]
+        return pd.concat([pd.read_parquet(folder / "training.parquet") for folder in folders], ignore_index=True)
 
     # -- features ----------------------------------------------------------------------------------------------------
 
-    def structures(self) -> Encoded:
-        """The evaluation RNAs of known structure, encoded."""
-        return self._encoded("structures", self.structure_records)
+    def structures(self, variant: Variant | None = None) -> Encoded:
+        """The evaluation RNAs of known structure, encoded (default: by the autoencoders shown in the figures)."""
+        return self._encoded("structures", variant or self.parameters.main[0])
 
     def types(self) -> Encoded:
-        """The evaluation RNAs of known type, encoded."""
-        records = self.type_records[self.type_records.split.isin(EVALUATION_SPLITS)].reset_index(drop=True)
-        return self._encoded("types", records)
+        """The evaluation RNAs of known type, encoded by the autoencoders shown in the figures."""
+        return self._encoded("types", self.parameters.main[0])
 
-    def _encoded(self, name: str, records: pd.DataFrame) -> Encoded:
-        key = self._autoencoder_key | self._key("architecture", "per_split") | {"data": file_hash(self.data_file(name))}
-        folder = self.run.step(f"features-{name}", key, lambda folder: self._encode(folder, records))
-        return Encoded(records, pd.read_parquet(folder / "tokens.parquet"), folder)
+    def evaluation_records(self, data: str) -> pd.DataFrame:
+        """RNAs of the evaluation splits: `data` is structures or types."""
+        if data == "structures":
+            return self.structure_records
+        return self.type_records[self.type_records.split.isin(EVALUATION_SPLITS)].reset_index(drop=True)
 
-    def _encode(self, folder: Path, records: pd.DataFrame):
-        """Encode `records` with every layer's autoencoder of every architecture.
+    def _encoded(self, data: str, variant: Variant) -> Encoded:
+        records = self.evaluation_records(data)
+        folders = {layer: self.encode(data, variant, group) for group in self.groups for layer in group}
+        return Encoded(records, pipeline.token_table(records), folders)
 
-        Writes tokens.parquet, the sparse features of the shown architecture, and summary.parquet, one row per feature of each layer and
-        architecture.
+    def encode(self, data: str, variant: Variant, layers: list[int]) -> Path:
+        """The folder with what one group of layers makes of the evaluation RNAs, see `pipeline.encode_group`.
+
+        Of the architectures that the shown one is compared with, the summary alone is kept.
         """
-        shown = self.parameters.architecture
-        stacks = {name: self.autoencoders(name) for name in self.parameters.architectures}
-        members = {(name, layer): stack.only(layer) for name, stack in stacks.items() for layer in self.layers}
-        summaries = {key: features.FeatureSummary(member.config.latents) for key, member in members.items()}
-        variances = {key: ExplainedVariance() for key in members}
-        codes_S, type_names = features.type_codes(records.type) if "type" in records else (np.zeros(len(records), int), ["all"])
-        by_type = {key: np.zeros((len(type_names), member.config.latents)) for key, member in members.items()}
-        sequence, position = [], []
-        pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in self.layers}
-        sequences = records.sequence.tolist()
-        batches = self.model.batches(sequences, batch_tokens=8192)
-        with torch.inference_mode():
-            for states in self.model.hidden_states(sequences, self.layers, tqdm(batches, "encoding", mininterval=1)):
-                sequence.append(states.sequence_T)
-                type_S = codes_S[pd.unique(states.sequence_T)]
-                position.append(states.position_T)
-                for (name, layer), member in members.items():
-                    x_1TD = member.standardise(states.values_TLD[:, [self.layers.index(layer)]]).transpose(0, 1)
-                    activations = member.encode(x_1TD)
-                    variances[name, layer].update(x_1TD, member.decode(activations))
-                    chunk = activations[0].cpu().numpy()
-                    chunk = sparse.csr_matrix(chunk) if member.config.kind.penalty == "auxk" else chunk
-                    pooled_SF = summaries[name, layer].update(chunk, states.sequence_T)
-                    pooled_SF = pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF
-                    np.add.at(by_type[name, layer], type_S, pooled_SF)
-                    if name == shown:
-                        pieces[layer].append(sparse.csr_matrix(chunk))
-        record, place = np.concatenate(sequence), np.concatenate(position)
-        order = np.lexsort((place, record))
-        tokens = pd.DataFrame({"record": record[order].astype(np.int32), "position": place[order].astype(np.int32)})
-        letters = {"base": "sequence"} | ({"element": "element"} if "element" in records else {})
-        for column, source in letters.items():
-            joined = np.array(list("".join(records[source])))
-            start = np.concatenate([[0], records[source].str.len().cumsum()[:-1]])
-            tokens[column] = pd.Categorical(joined[start[tokens.record] + tokens.position])
-        tokens.to_parquet(folder / "tokens.parquet", index=False)
-        for layer, parts in pieces.items():
-            features.save_csr(sparse.vstack(parts, format="csr")[order], folder / f"layer-{layer:02d}.safetensors")
-        tables = []
-        for (name, layer), summary in summaries.items():
-            mean = by_type[name, layer] / np.bincount(codes_S, minlength=len(type_names))[:, None]
-            selectivity = features.tau(mean) if len(type_names) > 1 else np.nan
-            facts = {
-                "layer": layer,
-                "architecture": name,
-                "explained_variance": float(variances[name, layer].value()[0]),
-                "tau": selectivity,
-            }
-            tables.append(summary.table().assign(**facts))
-        pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
+        keep = variant.architecture == self.parameters.architecture
+        key = self._key("per_split") | {"data": file_hash(self.data_file(data)), "autoencoders": self.train(variant, layers).name}
+
+        def make(folder: Path):
+            stack = self.autoencoders(variant, layers)
+            pipeline.encode_group(folder, self._model_of(variant), self.evaluation_records(data), stack, keep)
+
+        return self.run.step(f"features-{data}-{variant.name}-{self._group_name(layers)}", "pipeline", key, make)
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def feature_summary(self) -> pd.DataFrame:
         """feature_summary of all architectures and layers, over the evaluation RNAs of known type, with `retained`."""
-        summary = pd.read_parquet(self.types().folder / "summary.parquet")
+        folders = [self.encode("types", variant, group) for variant in self.parameters.main for group in self.groups]
+        summary = pd.concat([pd.read_parquet(folder / "summary.parquet") for folder in folders], ignore_index=True)
         return summary.assign(retained=features.retained(summary, self.parameters.min_sequences))
+
+    def _features_key(self, data: str) -> dict:
+        """What scores of the shown features depend on. The types' encoding decides which features are retained."""
+        shown = self.parameters.main[0]
+        used = {name: [self.encode(name, shown, group).name for group in self.groups] for name in sorted({data, "types"})}
+        return {name: getattr(self.parameters, name) for name in ("min_sequences", "shuffles", "seed")} | {"features": used}
 
     def retained(self, layer: int) -> np.ndarray:
         """Which features of the shown architecture pass the paper's filter, boolean [F]."""
@@ -363,8 +341,7 @@ class Study:
     def element_scores(self, scored_on: str = "heldout") -> pd.DataFrame:
         """The table `element_scores` of all layers: chosen on the selection split, scored on `scored_on`."""
         p = self.parameters
-        key = self._autoencoder_key | self._key("architecture", "per_split", "min_sequences", "shuffles")
-        key |= {"data": file_hash(self.data_file("structures")), "scored_on": scored_on}
+        key = self._features_key("structures") | {"scored_on": scored_on}
 
         def make(folder: Path):
             encoded, tables = self.structures(), []
@@ -374,7 +351,7 @@ class Study:
                 tables.append(table.assign(layer=layer))
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("element-scores", key, make) / "scores.parquet")
+        return pd.read_parquet(self.run.step("element-scores", "concepts", key, make) / "scores.parquet")
 
     def _split_features(self, encoded: Encoded, layer: int, split: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
         rows = encoded.rows(split)
@@ -385,7 +362,7 @@ class Study:
     def type_scores(self) -> pd.DataFrame:
         """The table `type_scores` of all layers."""
         p, tables = self.parameters, []
-        key = self._autoencoder_key | self._key("architecture", "per_split", "min_sequences", "shuffles")
+        key = self._features_key("types")
 
         def make(folder: Path):
             encoded = self.types()
@@ -396,7 +373,7 @@ class Study:
                 tables.append(table.assign(layer=layer))
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("type-scores", key, make) / "scores.parquet")
+        return pd.read_parquet(self.run.step("type-scores", "concepts", key, make) / "scores.parquet")
 
     def _pooled(self, encoded: Encoded, layer: int, split: str) -> tuple:
         rows, records = encoded.rows(split), encoded.records[encoded.records.split == split]

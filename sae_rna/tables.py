@@ -13,8 +13,9 @@ SPLITS = ("train", "selection", "heldout", "natural")
 def overview(study: Study) -> tuple[pd.DataFrame, dict]:
     """Boxes of fig-overview (step, title, detail) and the numbers of its caption."""
     p, model = study.parameters, study.model
-    types, structures, stack = study.type_records, study.structure_records, study.autoencoders()
-    facts = stack.config.training
+    types, structures = study.type_records, study.structure_records
+    config = study.autoencoder(study.layers[0]).config
+    facts = config.training
     evaluated = types[types.split != "train"]
     layers = study.layer_table()
     retained = layers[layers.architecture == p.architecture].retained
@@ -38,7 +39,7 @@ def overview(study: Study) -> tuple[pd.DataFrame, dict]:
         (
             "sparse codes",
             "sparse autoencoders",
-            f"{stack.config.latents:,} latents a layer; {', '.join(p.architectures)}; the figures show {p.architecture}",
+            f"{config.latents:,} latents a layer; {', '.join(p.architectures)}; the figures show {p.architecture}",
         ),
         ("features", "retained features", f"{retained.min():,} to {retained.max():,} a layer fire in {p.min_sequences} or more RNAs"),
         (
@@ -121,20 +122,21 @@ def models(study: Study) -> tuple[pd.DataFrame, dict]:
             "nucleotides trained on": "see the model card",
         }
     ]
-    for name in study.parameters.architectures:
-        config = study.autoencoders(name).config
+    for variant in study.parameters.main:
+        stacks = [study.autoencoders(variant, group) for group in study.groups]
+        config = stacks[0].config
         weight, kind = config.members[0].sparsity, config.kind
         error = f", squared error {'averaged' if kind.mean_error else 'summed'}"
         sparsity = f"k = {weight:g}" if kind.penalty == "auxk" else f"lambda = {weight:g} ({kind.penalty.upper()}){error}"
         rows.append(
             {
-                "model": name,
+                "model": variant.architecture,
                 "kind": "sparse autoencoders",
-                "layers": ", ".join(map(str, config.layers)),
+                "layers": ", ".join(map(str, study.layers)),
                 "width": config.width,
                 "latents": config.latents,
                 "sparsity": sparsity,
-                "parameters": sum(p.numel() for p in study.autoencoders(name).parameters()),
+                "parameters": sum(p.numel() for stack in stacks for p in stack.parameters()),
                 "nucleotides trained on": f"{config.training['tokens']:,} x {config.training['epochs']:g}",
             }
         )
@@ -170,7 +172,7 @@ def probes(study: Study) -> tuple[pd.DataFrame, dict]:
 
 def training_numbers(study: Study) -> dict:
     """Numbers of fig-training's caption."""
-    facts = study.autoencoders().config.training
+    facts = study.autoencoder(study.layers[0]).config.training
     return {"tokens": facts["tokens"], "rnas": facts["sequences"], "epochs": facts["epochs"]}
 
 

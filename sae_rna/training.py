@@ -448,6 +448,8 @@ def train(
     run = {"configs": [asdict(config) for config in configs], "stream": stream.key(), "steps": steps, "rate": learning_rate}
     checkpoint = Checkpoint(folder, run | {"precision": precision}, checkpoint_seconds) if folder else None
     done, rows = checkpoint.load(trainers) if checkpoint else (0, [])
+    if done:
+        log.warning("training goes on from step %d of %d", done, steps)
     every = max(1, steps // log_points)
     places = [list(stream.layers).index(trainer.member.layer) for trainer in trainers]
     with tqdm(stream.epochs(epochs, start=done), "training SAEs", initial=done, total=steps, mininterval=2) as bar:

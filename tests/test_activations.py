@@ -18,8 +18,8 @@ def sequences(count=60, seed=0):
     return ["".join(rng.choice(list("ACGU"), rng.integers(10, 50))) for _ in range(count)]
 
 
-def stream_of(model, batch=16, buffer_mib=2048, seed=0, texts=None):
-    return ActivationStream(model, texts or sequences(), [1, 3], batch=batch, buffer_mib=buffer_mib, seed=seed)
+def stream_of(model, batch=16, buffer_tokens=300_000, seed=0, texts=None):
+    return ActivationStream(model, texts or sequences(), [1, 3], batch=batch, buffer_tokens=buffer_tokens, seed=seed)
 
 
 def rows(batches):
@@ -51,27 +51,36 @@ def test_an_epoch_holds_every_token_once_and_keeps_the_layers_of_a_token_togethe
 
 def test_streaming_through_a_small_buffer_gives_the_same_tokens_as_holding_all_of_them(model):
     texts = sequences(3000)
-    streamed = ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0)
-    assert not streamed.fits and streamed.buffer.nbytes <= 8 * 2**20
+    streamed = ActivationStream(model, texts, [1, 3], batch=64, buffer_tokens=32_768, seed=0)
+    assert not streamed.fits and streamed.buffer.nbytes == 4 * 32_768 * 2 * 32
     given = sum(batch.shape[1] for batch in streamed.epochs(1))
     total = sum(map(len, texts))
     assert total - 64 * 40 < given <= total
-    sample = rows(list(ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=8, seed=0).epochs(1))[::60])
+    sample = rows(list(ActivationStream(model, texts, [1, 3], batch=64, buffer_tokens=32_768, seed=0).epochs(1))[::60])
     direct = torch.cat([streamed.standardise(states.values_TLD).flatten(1) for states in model.hidden_states(texts, [1, 3])])
     nearest, place = torch.cdist(sample, direct).min(1)
     assert nearest.max() < 0.01
     assert len(place.unique()) > 0.9 * len(sample)  # like contexts give like tokens in so small a model; little else comes twice
 
 
-@pytest.mark.parametrize("buffer_mib", [1, 2048])
+@pytest.mark.parametrize("buffer_tokens", [4096, 300_000])
 @pytest.mark.parametrize("start", [0, 1, 30, 77, 150])
-def test_a_stream_that_starts_later_gives_the_very_batches_of_one_that_came_so_far(model, buffer_mib, start):
+def test_a_stream_that_starts_later_gives_the_very_batches_of_one_that_came_so_far(model, buffer_tokens, start):
     texts = sequences(400)
-    whole, later = (ActivationStream(model, texts, [1, 3], batch=64, buffer_mib=buffer_mib, seed=3) for _ in range(2))
-    assert whole.fits == (buffer_mib == 2048)
+    whole, later = (ActivationStream(model, texts, [1, 3], batch=64, buffer_tokens=buffer_tokens, seed=3) for _ in range(2))
+    assert whole.fits == (buffer_tokens == 300_000)
     expected, given = list(whole.epochs(1.7))[start:], list(later.epochs(1.7, start=start))
     assert len(given) == len(expected) > 10
     assert all(torch.equal(one, two) for one, two in zip(expected, given))
+
+
+@pytest.mark.parametrize("buffer_tokens", [4096, 300_000])
+def test_a_layer_sees_the_same_batches_whatever_layers_are_read_with_it(model, buffer_tokens):
+    texts = sequences(400)
+    together = ActivationStream(model, texts, [1, 2, 3], batch=64, buffer_tokens=buffer_tokens, seed=3)
+    alone = ActivationStream(model, texts, [2], batch=64, buffer_tokens=buffer_tokens, seed=3)
+    for one, other in zip(together.epochs(1.3), alone.epochs(1.3), strict=True):
+        assert torch.equal(one[1], other[0])
 
 
 def test_letters_that_are_no_nucleotides_are_not_counted(model):
@@ -82,7 +91,7 @@ def test_letters_that_are_no_nucleotides_are_not_counted(model):
 
 def test_whatever_changes_the_batches_changes_the_key(model):
     texts = sequences()
-    changed = [("batch", 32), ("buffer_mib", 1024), ("seed", 1), ("texts", texts[:-1])]
+    changed = [("batch", 32), ("buffer_tokens", 200_000), ("seed", 1), ("texts", texts[:-1])]
     keys = [str(stream_of(model, **{"texts": texts} | {name: value}).key()) for name, value in changed]
     assert len({str(stream_of(model, texts=texts).key()), *keys}) == 5
 
@@ -101,7 +110,8 @@ def test_a_second_epoch_is_shuffled_anew(model):
 
 
 def test_too_small_a_buffer_and_too_little_data_say_what_to_do(model):
-    with pytest.raises(ValueError, match="raise buffer_mib"):
-        ActivationStream(model, sequences(), [1], batch=10_000, buffer_mib=1)
+    for batch, least in ((10_000, 20_000), (10, 49)):
+        with pytest.raises(ValueError, match=f"set buffer_tokens to {least} or more"):
+            ActivationStream(model, sequences(), [1], batch=batch, buffer_tokens=30)
     with pytest.raises(ValueError, match="too few"):
         ActivationStream(model, ["ACGU"], [1], batch=16)

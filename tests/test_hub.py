@@ -27,7 +27,7 @@ from sae_rna.study import Study
 
 MODEL, STRUCTURES, TYPES = "multimolecule/rinalmo-giga", "multimolecule/bprna-90", "multimolecule/rnacentral"
 WEIGHTS, SHARD = "model.safetensors", "train-00001-of-00002.parquet"
-SIZES = {"per_type": 12, "per_split": 24, "epochs": 1, "expansion": 4, "buffer_mib": 64, "batch": 256}
+SIZES = {"per_type": 12, "per_split": 24, "epochs": 1, "expansion": 4, "buffer_tokens": 4000, "batch": 256, "device": "cpu"}
 CHOICE = {"by": "type", "per_train": 5, "per_split": 8, "longest": 100, "seed": 0}
 
 
@@ -179,7 +179,7 @@ def whole_paper(run: str) -> dict:
         "types": study.type_scores(),
         "masked": study.masked_table(per_set=3),
         "probes": study.probe_table(per_split=5),
-        "revision": study.autoencoders().config.revision,
+        "revision": study.autoencoder(1).config.revision,
     } | paper_records(run)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from sae_rna.__main__ import main
 from sae_rna.notebook import parameters_cell, start
-from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
-from sae_rna.runs import RunFolder
+from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, layer_groups, model_shape, read_profile
+from sae_rna.runs import RunFolder, source_files
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -102,11 +102,11 @@ def test_a_finished_step_is_used_again_and_a_failed_one_leaves_nothing(tmp_path)
         calls.append(folder)
         (folder / "result.txt").write_text("done")
 
-    first, second = run.step("work", {"k": 1}, make), run.step("work", {"k": 1}, make)
+    first, second = run.step("work", "features", {"k": 1}, make), run.step("work", "features", {"k": 1}, make)
     assert first == second and len(calls) == 1 and (first / "result.txt").read_text() == "done"
-    assert run.step("work", {"k": 2}, make) != first
+    assert run.step("work", "features", {"k": 2}, make) != first
     with pytest.raises(ZeroDivisionError):
-        run.step("broken", {}, lambda folder: 1 / 0)
+        run.step("broken", "features", {}, lambda folder: 1 / 0)
     assert not [path for path in (tmp_path / "run").glob("*broken*") if path.is_dir()]
 
 
@@ -117,8 +117,36 @@ def test_a_run_records_parameters_versions_and_facts(tmp_path):
 
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
-    assert Parameters().sparsities == {"topk": 16, "relu-l1": 3e-3, "relu-l1-mean": 3e-3}
+    assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {"topk": 16, "relu-l1": 3e-3, "relu-l1-mean": 3e-3}
     assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-mean"]
     everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
     assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
-    assert everything.sparsities["jumprelu"] == 0.2 and everything.sparsities["matryoshka"] == 8
+    assert everything.sparsity("jumprelu") == 0.2 and everything.sparsity("matryoshka") == 8
+
+
+def test_a_step_depends_on_the_code_of_its_room_and_of_all_that_the_room_imports():
+    names = lambda room: {path.stem for path in source_files(room)}  # noqa: E731
+    assert names("features") == {"features"}
+    assert {"pipeline", "training", "kernels", "activations", "language_model", "autoencoder", "features"} <= names("pipeline")
+    assert not {"concepts", "study", "tables", "publishing", "figures"} & names("pipeline")
+    assert names("concepts") < names("study")
+
+
+def test_groups_of_layers_are_named_after_what_they_hold():
+    chosen = Parameters(layers=[1, 3, 4, 5, 6], layer_group=2)
+    assert layer_groups(chosen, 6) == {"layers-1,3": [1, 3], "layers-4-5": [4, 5], "layers-6": [6]}
+    assert list(layer_groups(Parameters(layer_group=12), 33)) == ["layers-1-12", "layers-13-24", "layers-25-33"]
+
+
+def test_the_shape_of_a_model_is_read_without_loading_it(tmp_path):
+    assert model_shape(Parameters()) == (6, 128)
+    with pytest.raises(ValueError, match="has no config.json that can be read .* check the parameter 'model'"):
+        model_shape(Parameters(model=str(tmp_path)))
+
+
+def test_every_variant_has_a_name_of_its_own_and_the_shown_one_is_trained_once():
+    p = Parameters(replicates=2)
+    assert [variant.name for variant in p.main] == ["topk-x8-seed0", "relu-l1-x8-seed0", "relu-l1-mean-x8-seed0"]
+    assert len(p.repeated) == 6 and p.repeated[0] == p.main[0]
+    assert p.random.name == "topk-x8-seed0-random-model"
+    assert len(p.variants) == 3 + 5 + 1 and all(variant.name == name for name, variant in p.variants.items())

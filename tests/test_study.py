@@ -1,5 +1,7 @@
 """A small study from end to end: what is kept in the run folder is what the parts give one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,11 @@ def study(records_file, tiny_model, tmp_path_factory):
     )
 
 
+def shown(study: Study):
+    """The stack of the architecture that the figures show, all layers being one group."""
+    return study.autoencoders(study.parameters.main[0], study.groups[0])
+
+
 def test_no_family_is_both_trained_on_and_scored(study):
     families = study.type_records.groupby("split").family.agg(set)
     assert not families["train"] & families["heldout"] and not families["selection"] & families["heldout"]
@@ -69,7 +76,7 @@ def test_tokens_stand_in_record_order_so_that_pooled_sequences_meet_their_own_ty
 
 @pytest.mark.parametrize("layer", [1, 3])
 def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer):
-    encoded, sae = study.structures(), study.autoencoders().only(layer)
+    encoded, sae = study.structures(), study.autoencoder(layer)
     for row in (0, len(encoded.records) - 1):
         mine = (encoded.tokens.record == row).to_numpy()
         sequence = encoded.records.sequence[row]
@@ -98,12 +105,10 @@ def test_finished_steps_are_found_again_and_give_the_same_tables(study):
     before = study.element_scores()
     again = Study(study.parameters)
     pd.testing.assert_frame_equal(again.element_scores(), before)
-    assert len(list(study.run.folder.glob("autoencoders-*"))) == 1
+    assert len(list(study.run.folder.glob("autoencoders-topk-*"))) == len(study.groups) == 1
 
 
 def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(study, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     from sae_rna import training
     from sae_rna.activations import ActivationStream
 
@@ -119,19 +124,47 @@ def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_aut
     monkeypatch.setattr(ActivationStream, "epochs", stopped)
     monkeypatch.setattr(training.train, "__kwdefaults__", training.train.__kwdefaults__ | {"checkpoint_seconds": 0})
     with pytest.raises(KeyboardInterrupt):
-        Study(again).autoencoders()
-    resumed = Study(again).autoencoders()
+        shown(Study(again))
+    resumed = shown(Study(again))
     assert starts == [0, 10]
-    for name, value in study.autoencoders().state_dict().items():
+    for name, value in shown(study).state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert not list(tmp_path.rglob("*checkpoint*"))
 
 
-def test_a_changed_parameter_makes_its_own_autoencoders(study):
-    from dataclasses import replace
+def test_layers_give_the_same_autoencoders_and_features_in_whatever_groups_they_are_trained(study, tmp_path):
+    apart = Study(replace(study.parameters, layer_group=2, run=str(tmp_path)))
+    assert [len(group) for group in apart.groups] == [2, 1] and len(study.groups) == 1
+    for layer in study.layers:
+        one, other = study.autoencoder(layer), apart.autoencoder(layer)
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), (layer, name)
+        assert (study.structures().features(layer) != apart.structures().features(layer)).nnz == 0
+    pd.testing.assert_frame_equal(study.feature_summary(), apart.feature_summary())
 
+
+def test_a_control_on_random_weights_and_a_second_seed_are_autoencoders_of_their_own(study):
+    shown_one, p = shown(study), study.parameters
+    random = study.autoencoders(p.random, study.groups[0])
+    assert random.config.fingerprint != shown_one.config.fingerprint == study.model.fingerprint
+    assert not torch.equal(random.standardise.std, shown_one.standardise.std)
+    other = study.autoencoders(p.repeated[1], study.groups[0])
+    assert other.config.members[0].seed == p.seed + 1 and torch.equal(other.standardise.std, shown_one.standardise.std)
+    assert not torch.equal(other.encoder_weight, shown_one.encoder_weight)
+
+
+@pytest.mark.parametrize(
+    ("variant", "layers", "missing"), [("topk-x3-seed9", "layers-1-3", "topk-x3-seed9"), ("topk-x3-seed0", "layers-2", "layers-2")]
+)
+def test_a_job_that_the_profile_does_not_have_is_named_with_those_it_has(study, variant, layers, missing):
+    with pytest.raises(ValueError, match=f"no '{missing}': choose (topk-x3-seed0 or|layers-1-3)"):
+        study.choose(variant, layers)
+    assert study.choose("topk-x3-seed0", "layers-1-3") == (study.parameters.main[0], [1, 2, 3])
+
+
+def test_a_changed_parameter_makes_its_own_autoencoders(study):
     other = Study(replace(study.parameters, k=2))
-    assert [one.autoencoders().config.members[0].sparsity for one in (other, study)] == [2, 4]
+    assert [shown(one).config.members[0].sparsity for one in (other, study)] == [2, 4]
 
 
 def test_tracks_hold_every_nucleotide_of_the_examples_with_activations_in_shares(study):
@@ -161,7 +194,7 @@ def test_every_table_of_the_book_is_made_of_this_run(study):
     data, numbers = tables.data(study)
     assert numbers["total"] == len(study.type_records) + len(study.structure_records) == data.RNAs.sum()
     overview, _ = tables.overview(study)
-    assert f"{study.autoencoders().config.latents:,} latents" in " ".join(overview.detail)
+    assert f"{shown(study).config.latents:,} latents" in " ".join(overview.detail)
     agreement, numbers = tables.element_agreement(study)
     assert numbers["agreement"] == 1.0  # nested structures: forgi and bpRNA's rules do not differ
     best, numbers = tables.best_per_element(study.element_scores())
@@ -173,7 +206,5 @@ def test_an_element_that_no_record_has_and_records_without_structure_are_named(s
         study.best_feature("K")
     plain = tmp_path / "plain.csv"
     pd.read_parquet(records_file)[["id", "sequence", "type"]].to_csv(plain, index=False)
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match="'structures' needs a file with a column secondary_structure"):
         _ = Study(replace(study.parameters, structures=str(plain))).structure_records

@@ -160,7 +160,7 @@ def embedded_stream(model_folder):
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
     sequences = ["".join(generator.choice(list("ACGU"), generator.integers(20, 50))) for _ in range(900)]
-    return ActivationStream(LanguageModel.load(str(model_folder)), sequences, [1, 3], batch=128, buffer_mib=2)
+    return ActivationStream(LanguageModel.load(str(model_folder)), sequences, [1, 3], batch=128, buffer_tokens=8192)
 
 
 def configs_for(stream):
