@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     records.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     records.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
     export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
-    export.add_argument("source", help="a folder of autoencoders, such as runs/default/autoencoders-.../topk, or a hub id")
+    export.add_argument("source", help="a folder of autoencoders, such as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id")
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             _step(given)
         else:
             _notebook(given)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         print(f"sae-rna: {error}", file=sys.stderr)
         return 1
     return 0

@@ -45,6 +45,8 @@ class Parameters:
     structures: str = "data/records.parquet"
     """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq, Stockholm ...) or a hub data set."""
     structures_revision: str | None = None
+    fold: bool = False
+    """Predict structures with ViennaRNA (an optional package) if `structures` has none; they are marked as predicted."""
     types: str = "data/records.parquet"
     """RNAs of known type, on which the autoencoders are trained too: likewise."""
     types_revision: str | None = None
@@ -155,7 +157,7 @@ class Parameters:
         plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
         if float in plain and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(self, item.name, float(value))
-        elif not isinstance(value, plain) or isinstance(value, bool):
+        elif not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
             names = " or ".join(kind.__name__ for kind in plain)
             raise ValueError(f"parameter '{item.name}' must be of type {names}, not {type(value).__name__} ({value!r})")
 

@@ -19,7 +19,7 @@ from sae_rna.autoencoder import SparseAutoencoders
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import Parameters, Variant, layer_groups, resolve
 from sae_rna.runs import RunFolder, file_hash
-from sae_rna.sequences import add_elements, assign_splits, balanced_sample, is_hub_name, read_records, sample_hub, select_length
+from sae_rna.sequences import add_elements, assign_splits, balanced_sample, fold, is_hub_name, read_records, sample_hub, select_length
 from sae_rna.structure import ELEMENTS, pair_table
 
 log = logging.getLogger(__name__)
@@ -86,15 +86,26 @@ class Study:
 
     @cached_property
     def structure_records(self) -> pd.DataFrame:
-        """RNAs of known structure in the evaluation splits, at most `per_split` of each."""
+        """RNAs with a secondary structure in the evaluation splits, at most `per_split` of each."""
         p = self.parameters
         records = self._read("structures")
-        if "secondary_structure" not in records:
-            raise ValueError(
-                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure"
-            )
         records = records[records.split.isin(EVALUATION_SPLITS)]
-        return add_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(drop=True)
+        return self._with_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(drop=True)
+
+    def _with_elements(self, records: pd.DataFrame) -> pd.DataFrame:
+        p = self.parameters
+        if "secondary_structure" not in records and not p.fold:
+            raise ValueError(
+                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a column secondary_structure, "
+                "or set fold to true to have them predicted"
+            )
+        return add_elements(fold(records))
+
+    @property
+    def structure_source(self) -> str:
+        """Where the structures come from, for captions: "known" or, for example, "predicted (ViennaRNA 2.7.0, MFE)"."""
+        records = self.structure_records
+        return ", ".join(sorted(records.structure_source.fillna("known").unique())) if "structure_source" in records else "known"
 
     @cached_property
     def type_records(self) -> pd.DataFrame:
@@ -132,7 +143,7 @@ class Study:
         if name == "types":
             choice = {"by": "type", "per_train": p.per_type}
         else:
-            choice = {"needs": ["secondary_structure"], "per_train": p.per_split}
+            choice = {"needs": [] if p.fold else ["secondary_structure"], "per_train": p.per_split}
         choice |= {"per_split": p.per_split, "longest": self._longest, "seed": p.seed, "revision": revision}
 
         def make(folder: Path):
@@ -181,14 +192,14 @@ class Study:
         """
         p = self.parameters
         records = self._read("structures")
-        sets = {
-            split: add_elements(part.sample(min(len(part), per_set), random_state=p.seed))
-            for split, part in records.groupby("split")
-            if split != "train"
-        }
-        key = self._key() | {"data": file_hash(self.data_file("structures")), "per_set": per_set}
+        key = self._key("fold") | {"data": file_hash(self.data_file("structures")), "per_set": per_set}
 
         def make(folder: Path):
+            sets = {
+                split: self._with_elements(part.sample(min(len(part), per_set), random_state=p.seed))
+                for split, part in records.groupby("split")
+                if split != "train"
+            }
             predictors = {}
             try:
                 predictors["language model"] = LanguageModel.load_masked(resolve(p.model), self.model.revision, p.device)
@@ -206,7 +217,7 @@ class Study:
     def probe_table(self, per_split: int = 250) -> pd.DataFrame:
         """Linear probes for stems, fitted on the selection split and scored on the held-out one; random weights and windows beside."""
         p = self.parameters
-        key = self._key("per_split") | {"data": file_hash(self.data_file("structures")), "probed": per_split}
+        key = self._key("per_split", "fold") | {"data": file_hash(self.data_file("structures")), "probed": per_split}
 
         def make(folder: Path):
             models = {
@@ -279,7 +290,7 @@ class Study:
         Of the architectures that the shown one is compared with, the summary alone is kept.
         """
         keep = variant.architecture == self.parameters.architecture
-        key = self._key("per_split") | {"data": file_hash(self.data_file(data)), "autoencoders": self.train(variant, layers).name}
+        key = self._key("per_split", "fold") | {"data": file_hash(self.data_file(data)), "autoencoders": self.train(variant, layers).name}
 
         def make(folder: Path):
             stack = self.autoencoders(variant, layers)

@@ -69,6 +69,7 @@ def data(study: Study) -> tuple[pd.DataFrame, dict]:
                     "types": part.type.nunique() if "type" in part else pd.NA,
                     "nucleotides": int(part.sequence.str.len().sum()),
                     "median length": int(part.sequence.str.len().median()),
+                    "structures": study.structure_source if element else "–",
                     "in stems": element.count("S") / len(element) if element else np.nan,
                 }
             )
@@ -104,7 +105,12 @@ def element_agreement(study: Study) -> tuple[pd.DataFrame, dict]:
     cross = pd.crosstab(ours, np.array(list(theirs)), normalize="index").reindex([letter for letter in ELEMENTS if letter in ours])
     cross.index = [f"{letter} ({ELEMENTS[letter]})" for letter in cross.index]
     agreed = float((ours == np.array(list(theirs))).mean())
-    return cross.rename_axis("element").reset_index(), {"rnas": len(records), "agreement": agreed, "nucleotides": len(ours)}
+    return cross.rename_axis("element").reset_index(), {
+        "rnas": len(records),
+        "agreement": agreed,
+        "nucleotides": len(ours),
+        "structures": study.structure_source,
+    }
 
 
 def models(study: Study) -> tuple[pd.DataFrame, dict]:
@@ -165,6 +171,7 @@ def probes(study: Study) -> tuple[pd.DataFrame, dict]:
         "random": best["same architecture, random weights"],
         "window": window,
         "single": single.auroc.max(),
+        "structures": study.structure_source,
     }
     table = pd.concat([linear, single], ignore_index=True)[["source", "layer", "auroc"]]
     return table.astype({"layer": "Int64"}), numbers
@@ -200,7 +207,10 @@ def layer_numbers(study: Study, layers: pd.DataFrame) -> dict:
 def element_numbers(study: Study, scores: pd.DataFrame) -> dict:
     """Numbers of fig-element-scores' caption."""
     heldout = study.structure_records[study.structure_records.split == "heldout"]
-    return {"tokens": int(heldout.sequence.str.len().sum()), "rnas": len(heldout), "shuffles": study.parameters.shuffles}
+    return {"tokens": int(heldout.sequence.str.len().sum()), "rnas": len(heldout)} | {
+        "shuffles": study.parameters.shuffles,
+        "structures": study.structure_source,
+    }
 
 
 def best_per_element(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
@@ -218,15 +228,14 @@ def natural(study: Study) -> tuple[pd.DataFrame, dict]:
     split = "natural" if (records.split == "natural").any() else "selection"
     table, numbers = best_per_element(study.element_scores(split))
     tokens = int(records[records.split == split].sequence.str.len().sum())
-    return table, numbers | {"split": split, "tokens": tokens}
+    return table, numbers | {"split": split, "tokens": tokens, "structures": study.structure_source}
 
 
-def feature_numbers(best: pd.Series, tracks: pd.DataFrame) -> dict:
+def feature_numbers(study: Study, best: pd.Series, tracks: pd.DataFrame) -> dict:
     """Numbers of the captions of fig-stem-feature and fig-hairpin-feature."""
     names = " and ".join(dict.fromkeys(tracks.record))
-    return {"feature": int(best.feature), "layer": int(best.layer), "names": names} | {
-        name: float(best[name]) for name in ("f1", "base_f1", "null_p95", "precision", "base_rate", "auroc")
-    }
+    facts = {"feature": int(best.feature), "layer": int(best.layer), "names": names, "structures": study.structure_source}
+    return facts | {name: float(best[name]) for name in ("f1", "base_f1", "null_p95", "precision", "base_rate", "auroc")}
 
 
 def first_middle_last(study: Study) -> list[int]:

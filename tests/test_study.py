@@ -208,3 +208,15 @@ def test_an_element_that_no_record_has_and_records_without_structure_are_named(s
     pd.read_parquet(records_file)[["id", "sequence", "type"]].to_csv(plain, index=False)
     with pytest.raises(ValueError, match="'structures' needs a file with a column secondary_structure"):
         _ = Study(replace(study.parameters, structures=str(plain))).structure_records
+
+
+def test_folded_structures_are_called_predicted_in_tables_and_captions(study, records_file, tmp_path):
+    pytest.importorskip("RNA", reason="needs ViennaRNA")
+    plain = tmp_path / "plain.csv"
+    pd.read_parquet(records_file)[["id", "sequence", "type", "family"]].to_csv(plain, index=False)
+    folded = Study(replace(study.parameters, structures=str(plain), fold=True, run=str(tmp_path / "run")))
+    data, _ = tables.data(folded)
+    assert data.structures[data.use == "structures"].str.fullmatch(r"predicted \(ViennaRNA [\d.]+, MFE\)").all()
+    assert tables.element_agreement(folded)[1]["structures"].startswith("predicted")
+    data, _ = tables.data(study)
+    assert set(data.structures) == {"known", "–"} and study.structure_source == "known"
