@@ -6,6 +6,7 @@ A step runs again when the content of an input, its command or its profile has c
 file scales out with one of Snakemake's executor plug-ins, see the page "Run it at scale".
 """
 
+import os
 from glob import glob
 from pathlib import Path
 
@@ -32,6 +33,10 @@ VEGA = "book/assets/vendor/vega-bundle.js"
 ON_HUB = [source for source in (P.model, P.structures, P.types) if not Path(resolve(source)).exists()]
 
 
+def code(room) -> list[str]:
+    return [os.path.relpath(path) for path in source_files(room)]
+
+
 def trained(variants) -> list[str]:
     return expand(f"{RUN}/done/{{variant}}.{{layers}}.trained.json", variant=[variant.name for variant in variants], layers=GROUPS)
 
@@ -42,6 +47,10 @@ def encoded(data: str, variants) -> list[str]:
     )
 
 
+def executed(*names) -> list[str]:
+    return expand("book/executed/{name}.ipynb", name=names)
+
+
 #: What a notebook finds done in the run folder. What it computes beyond that, it keeps there for those that come after it.
 TYPES, STRUCTURES = encoded("types", P.main), encoded("structures", P.main[:1])
 NEEDS = {
@@ -49,8 +58,12 @@ NEEDS = {
     "03-autoencoders": trained(P.main),
     "04-layers": TYPES,
     "05-structure-features": STRUCTURES + TYPES,
-    "06-type-features": TYPES,
-    OVERVIEW: expand("book/executed/{name}.ipynb", name=NOTEBOOKS[1:]),
+    "06-type-features": TYPES + encoded("types", [P.random]),
+    "07-controls": STRUCTURES + TYPES + encoded("structures", [P.random]),
+    "08-stability": executed("07-controls") + trained(P.repeated),
+    "09-fidelity": trained(P.main),
+    "10-claims": executed("04-layers", "06-type-features", "07-controls"),
+    OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 
 
@@ -59,7 +72,7 @@ wildcard_constraints:
     control="|-random-model",
     data="structures|types",
     expansion=r"\d+",
-    layers=r"layers-[\d,-]+",
+    layers=r"layers-[\d_-]+",
     seed=r"\d+",
 
 
@@ -72,7 +85,7 @@ rule records:
     # Model and data from the hub, where the profile asks for it: needs the network, which compute nodes often lack.
     input:
         f"profiles/{PROFILE}.yml",
-        [str(path) for path in source_files("sequences")],
+        code("sequences"),
     output:
         f"{RUN}/done/records.json",
     params:
@@ -85,7 +98,7 @@ rule records:
 rule autoencoders:
     input:
         DATA,
-        [str(path) for path in source_files("pipeline")],
+        code("pipeline"),
         rules.records.output if ON_HUB else [],
         profile=f"profiles/{PROFILE}.yml",
     output:
@@ -97,7 +110,6 @@ rule autoencoders:
         gpu=GPU,
         mem_mb=MEMORY_MB,
         runtime=MINUTES,
-    retries: 2
     shell:
         "python -m sae_rna train {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
         " --profile {params.profile} --receipt {output}"
@@ -115,7 +127,6 @@ rule features:
         gpu=GPU,
         mem_mb=MEMORY_MB,
         runtime=MINUTES,
-    retries: 2
     shell:
         "python -m sae_rna encode {wildcards.data}"
         " {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
@@ -146,7 +157,7 @@ rule notebook:
 rule figures:
     localrule: True
     input:
-        expand("book/executed/{name}.ipynb", name=NOTEBOOKS),
+        executed(*NOTEBOOKS),
     output:
         directory("book/public/figures"),
     params:

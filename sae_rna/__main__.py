@@ -31,8 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     records = commands.add_parser("records", help="fetch model and data from the hub, and draw the sample of RNAs")
     records.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     records.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
+    plan = commands.add_parser("plan", help="what a study will cost: tokens, memory, disk and hours of each step")
+    plan.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
-    export.add_argument("source", help="a folder of autoencoders, such as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id")
+    export.add_argument("source", help="a folder of autoencoders, as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id")
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
@@ -45,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             pretraining.main(given.rest)
         elif given.command == "export":
             _export(given)
+        elif given.command == "plan":
+            from sae_rna.plan import report
+
+            print(report(Parameters.from_profile(given.profile)))
         elif given.command in ("records", "train", "encode"):
             _step(given)
         else:

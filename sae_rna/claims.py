@@ -17,23 +17,24 @@ FEWEST_LAYERS = 4
 FEWEST_INSTANCES = 10
 """Of an element in the held-out records."""
 
+TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
-    "trend over layers": {
+    TREND: {
         HOLDS: f"rank correlation with the layer in the claimed direction, one-sided permutation p <= {LEVEL:g}, "
         "and the control has no such trend",
         WEAKLY: "the same trend, but the control has one, too",
         NOT: "no such trend",
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
     },
-    "a feature for an element": {
+    FEATURE: {
         HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th percentile) and its F1 above "
         "every control's, and its confounds do not explain it",
         WEAKLY: "the interval lies above chance, but a control does as well or its confounds explain it",
         NOT: "the interval reaches down to chance",
         UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records",
     },
-    "how many concepts": {
-        HOLDS: f"more than half of the concepts are found at a false discovery rate of {LEVEL:g}, and more than in the control",
+    COUNT: {
+        HOLDS: f"more than half of those tested are found at a false discovery rate of {LEVEL:g}, and more than in the control",
         WEAKLY: "some are found, and more than in the control",
         NOT: "none is found, or no more than in the control",
         UNKNOWN: "no concept could be tested",
@@ -71,7 +72,7 @@ def trend(claim: str, measured: str, by_layer: pd.Series, control: str, control_
         verdict, why = WEAKLY, f"p = {p:.2g}, but the control's is {control_p:.2g}"
     else:
         verdict, why = HOLDS, f"p = {p:.2g}, the control's " + ("cannot be told" if np.isnan(control_p) else f"is {control_p:.2g}")
-    return Finding(claim, measured, rho, control, control_rho, verdict, "trend over layers", why)
+    return Finding(claim, measured, rho, control, control_rho, verdict, TREND, why)
 
 
 def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float]:
@@ -111,7 +112,7 @@ def element_feature(claim: str, best: pd.Series, controls: pd.DataFrame) -> Find
         verdict, why = WEAKLY, f"above chance ({chance:.3f}) and all controls, but its confounds explain it"
     else:
         verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
-    return Finding(claim, "best held-out F1", best.f1, f"best control: {rival.source}", rival.f1, verdict, "a feature for an element", why)
+    return Finding(claim, "best held-out F1", best.f1, f"best control: {rival.source}", rival.f1, verdict, FEATURE, why)
 
 
 def concepts_found(claim: str, measured: str, found: int, tested: int, control: str, control_found: int) -> Finding:
@@ -122,7 +123,7 @@ def concepts_found(claim: str, measured: str, found: int, tested: int, control: 
         verdict = NOT
     else:
         verdict = HOLDS if found > tested / 2 else WEAKLY
-    return Finding(claim, measured, found, control, control_found, verdict, "how many concepts", f"{found} of {tested}")
+    return Finding(claim, measured, found, control, control_found, verdict, COUNT, f"{found} of {tested}")
 
 
 def table(findings: list[Finding]) -> pd.DataFrame:

@@ -29,22 +29,27 @@ def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def model_probabilities(model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
-    """P(A, C, G, U) at the masked positions of every sequence, each sequence masked at all of them at once. Shapes [masked, 4].
+def model_log_probabilities(model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
+    """ln P(A, C, G, U) at the masked positions of every sequence, each sequence masked at all of them at once. Shapes [masked, 4].
 
     `model` must have been loaded with `LanguageModel.load_masked`.
     """
     base_ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)), device=model.device)
     results: list[np.ndarray] = [np.empty((0, 4))] * len(sequences)
-    for rows in model.batches(sequences):
+    for rows in model.batches(sequences, batch_tokens=4096):  # little padding: most of a few sequences' batch would be that
         tokens = model.tokenize([sequences[row] for row in rows])
         first = int(model.tokenizer.cls_token_id is not None and (tokens["input_ids"][:, 0] == model.tokenizer.cls_token_id).all())
         for line, row in enumerate(rows):
             tokens["input_ids"][line, torch.as_tensor(masked[row] + first)] = model.tokenizer.mask_token_id
-        probabilities = model.model(**tokens).logits[..., base_ids].float().softmax(-1).cpu().numpy()
+        log_probabilities = model.model(**tokens).logits[..., base_ids].float().log_softmax(-1).cpu().numpy()
         for line, row in enumerate(rows):
-            results[row] = probabilities[line, masked[row] + first]
+            results[row] = log_probabilities[line, masked[row] + first]
     return results
+
+
+def model_probabilities(model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
+    """P(A, C, G, U) at the masked positions; otherwise as `model_log_probabilities`."""
+    return [np.exp(values) for values in model_log_probabilities(model, sequences, masked)]
 
 
 class MarkovBaseline:

@@ -222,12 +222,12 @@ def model_shape(p: Parameters) -> tuple[int, int]:
 def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
     """The studied layers in groups, each of which is trained and encoded by one job, by names such as layers-1-3.
 
-    Layers of a group that do not follow one another are joined by commas in its name.
+    Layers of a group that do not follow one another are named one by one, as layers-1_3.
     """
     layers = list(range(1, blocks + 1)) if p.layers == "all" else list(p.layers)
     groups = {}
     for start in range(0, len(layers), p.layer_group):
         group = layers[start : start + p.layer_group]
         in_a_row = len(group) > 1 and group == list(range(group[0], group[-1] + 1))
-        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + ",".join(map(str, group))] = group
+        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + "_".join(map(str, group))] = group
     return groups

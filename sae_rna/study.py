@@ -269,9 +269,9 @@ class Study:
         """The evaluation RNAs of known structure, encoded (default: by the autoencoders shown in the figures)."""
         return self._encoded("structures", variant or self.parameters.main[0])
 
-    def types(self) -> Encoded:
-        """The evaluation RNAs of known type, encoded by the autoencoders shown in the figures."""
-        return self._encoded("types", self.parameters.main[0])
+    def types(self, variant: Variant | None = None) -> Encoded:
+        """The evaluation RNAs of known type, encoded (default: by the autoencoders shown in the figures)."""
+        return self._encoded("types", variant or self.parameters.main[0])
 
     def evaluation_records(self, data: str) -> pd.DataFrame:
         """RNAs of the evaluation splits: `data` is structures or types."""
@@ -344,10 +344,11 @@ class Study:
         pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())
         return features.pool_types(pooled, encoded.records.type, features.column_max(pooled))
 
-    def type_activation(self, layer: int) -> pd.DataFrame:
-        """The table `type_activation` of one layer: the union of every type's `top_k` strongest retained features (Figure 5)."""
+    def type_activation(self, layer: int, chosen_F: np.ndarray | None = None) -> pd.DataFrame:
+        """The table `type_activation` of one layer: the union of every type's `top_k` strongest retained or chosen features (Figure 5)."""
         by_type = self._activation_by_type(self.types(), layer)
-        return features.type_activation(by_type, self.parameters.top_k, self.retained(layer)).assign(layer=layer)
+        chosen_F = self.retained(layer) if chosen_F is None else chosen_F
+        return features.type_activation(by_type, self.parameters.top_k, chosen_F).assign(layer=layer)
 
     def element_scores(self, scored_on: str = "heldout") -> pd.DataFrame:
         """The table `element_scores` of all layers: chosen on the selection split, scored on `scored_on`."""

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from multimolecule.utils.rna.secondary_structure import RnaSecondaryStructureTopology, annotate_structure
 
+from sae_rna import claims, evidence, selectivity, stability
 from sae_rna.structure import ELEMENTS
 from sae_rna.study import Study
 
@@ -231,6 +232,18 @@ def natural(study: Study) -> tuple[pd.DataFrame, dict]:
     return table, numbers | {"split": split, "tokens": tokens, "structures": study.structure_source}
 
 
+def best_feature(study: Study, element: str) -> pd.Series:
+    """`Study.best_feature` with `explained`."""
+    best, scores = study.best_feature(element), element_scores(study)
+    mine = scores[(scores.element == element) & (scores.layer == best.layer)]
+    return pd.concat([best, pd.Series({"explained": bool(mine.explained.iloc[0])}, dtype=object)])
+
+
+def tracks(study: Study, best: pd.Series, count: int) -> pd.DataFrame:
+    """`Study.tracks` of `count` example RNAs, with `explained`."""
+    return study.tracks(best, study.example_records(best, count)).assign(explained=best.explained)
+
+
 def feature_numbers(study: Study, best: pd.Series, tracks: pd.DataFrame) -> dict:
     """Numbers of the captions of fig-stem-feature and fig-hairpin-feature."""
     names = " and ".join(dict.fromkeys(tracks.record))
@@ -255,3 +268,158 @@ def best_per_type(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     best = scores.loc[scores.groupby("type").selection_auroc.idxmax()].sort_values("auroc", ascending=False)
     columns = ["type", "layer", "feature", "selection_auroc", "auroc", "null_p95", "f1", "base_rate", "sequences"]
     return best[columns], {"types": len(best), "beat": int((best.auroc > best.null_p95).sum())}
+
+
+# -- evidence ------------------------------------------------------------------------------------------------------------
+
+
+def element_scores(study: Study) -> pd.DataFrame:
+    """`Study.element_scores`, with `explained` for features that their confounds explain."""
+    return evidence.mark_explained(study, study.element_scores())
+
+
+def controls(study: Study) -> tuple[pd.DataFrame, dict]:
+    """The table of fig-controls: of each source and concept the best layer, the SAE first; and the numbers of its caption."""
+    best = evidence.best_of(evidence.concept_table(study))
+    held = study.structure_records[study.structure_records.split == "heldout"]
+    own, rivals = _own_and_best_control(best)
+    numbers = {
+        "concepts": len(own),
+        "controls": best.source.nunique() - 1,
+        "ahead": int((own.f1.to_numpy() > rivals.f1.to_numpy()).sum()),
+        "clearly": int((own.f1_low.to_numpy() > rivals.f1.to_numpy()).sum()),
+        "rnas": len(held),
+        "families": held.family.nunique() if "family" in held else len(held),
+        "bootstraps": evidence.BOOTSTRAPS,
+        "shuffles": study.parameters.shuffles,
+        "structures": study.structure_source,
+    }
+    return best, numbers
+
+
+def _own_and_best_control(best: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the source under test, the first one, and for each the control's of the highest held-out F1."""
+    own = best[best.source == best.source.iloc[0]].reset_index(drop=True)
+    rivals = best[best.source != best.source.iloc[0]]
+    strongest = rivals.loc[rivals.groupby(["group", "concept"]).f1.idxmax()].set_index(["group", "concept"])
+    return own, strongest.reindex(pd.MultiIndex.from_frame(own[["group", "concept"]])).reset_index()
+
+
+def control_scores(study: Study) -> tuple[pd.DataFrame, dict]:
+    """tab-controls: every concept's best feature beside its best control, and whether it is a discovery."""
+    own, rivals = _own_and_best_control(evidence.best_of(evidence.concept_table(study)))
+    table = own[["concept", "layer", "feature", "f1", "f1_low", "f1_high", "null_p95", "base_f1", "discovery"]]
+    table = table.assign(**{"best control": rivals.source, "its f1": rivals.f1})
+    return table, {"discoveries": int(own.discovery.sum()), "concepts": len(own)}
+
+
+def confounds(study: Study) -> tuple[pd.DataFrame, dict]:
+    """The table of fig-confounds: the best feature of each element and what its confounds predict."""
+    scores = element_scores(study)
+    best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
+    best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
+    table = best.assign(concept=best.element.map(ELEMENTS))
+    numbers = {"explained": int(best.explained.sum()), "elements": len(best), "all_explained": int(scores.explained.sum())}
+    return table, numbers | {"features": len(scores), "structures": study.structure_source}
+
+
+def type_effects(study: Study) -> tuple[pd.DataFrame, dict]:
+    """The table of fig-type-effects: per layer and type how many features survive; and the same of the random model in numbers."""
+    table = evidence.type_table(study)
+    rows = []
+    for (source, layer, kind), part in table.groupby(["source", "layer", "type"], sort=False):
+        surviving = selectivity.surviving(part)[0].feature.nunique()
+        rows.append({"source": source, "layer": layer, "type": kind, "surviving": surviving, "tested": part.feature.nunique()})
+    counts = pd.DataFrame(rows, columns=["source", "layer", "type", "surviving", "tested"])
+    random = counts.source == evidence.RANDOM_MODEL
+    own = table[table.source != evidence.RANDOM_MODEL]
+    numbers = {
+        "pairs": len(own),
+        "significant": int(own.significant.sum()),
+        "replicated": int(own.replicates.sum()),
+        "surviving": int(counts.surviving[~random].sum()),
+        "random_surviving": int(counts.surviving[random].sum()),
+        "types": own.type.nunique(),
+    }
+    return counts[~random].drop(columns="source"), numbers
+
+
+def surviving_types(study: Study, layers: list[int]) -> tuple[pd.DataFrame, dict]:
+    """Figure 5's table: features that survive all tests, marked where their confounds explain them; and how many do not survive."""
+    parts, rest = [], 0
+    for layer in layers:
+        shown, left_out = evidence.shown_types(study, layer)
+        explained = evidence.type_confounds(study, layer)
+        marked = set(explained.feature[explained.explained.astype(bool)]) if len(explained) else set()
+        parts.append(shown.assign(explained=shown.feature.isin(marked)))
+        rest += left_out
+    table = pd.concat(parts, ignore_index=True)
+    shown = table[["layer", "feature"]].drop_duplicates()
+    numbers = {"shown": len(shown), "left_out": rest, "explained": int(table[table.explained].groupby("layer").feature.nunique().sum())}
+    return table, numbers | type_numbers(study) | {"layers": ", ".join(f"L{layer}" for layer in layers)}
+
+
+def recurrence(study: Study) -> tuple[pd.DataFrame, dict]:
+    """The table of fig-recurrence, means over the other seeds."""
+    pairs, _ = evidence.recurrence_table(study)
+    columns = {"share": "recur", "median_cosine": "median_cosine", "null_cosine": "null_cosine", "by_decoder": "recur_by_decoder"}
+    means = (
+        pairs.groupby(["layer", "comparison"], sort=False)[list(columns.values())].mean().rename(columns={v: k for k, v in columns.items()})
+    )
+    means = means.reset_index()
+    chance = means[means.comparison == "a random dictionary"].set_index("layer").by_decoder
+    table = means[means.comparison != "a random dictionary"]
+    table = table.assign(share_null=table.layer.map(chance))
+    p = study.parameters
+    again = table[table.comparison == "another seed"]
+    numbers = {"seeds": p.replicates + 1, "large": p.expansion * study.model.width, "small": p.narrow * study.model.width}
+    return table, numbers | {"lowest": again.share.min(), "highest": again.share.max(), "criterion": stability.RECURS}
+
+
+def recurring_concepts(study: Study) -> tuple[pd.DataFrame, dict]:
+    """tab-recurring-concepts: do features that recur stand for concepts more often?"""
+    _, shares = evidence.recurrence_table(study)
+    return shares[["layer", *shares.columns.drop("layer")]], {"layers": shares.layer.nunique()}
+
+
+def fidelity(study: Study) -> tuple[pd.DataFrame, dict]:
+    """The table of fig-fidelity: autoencoders by architecture, mean ablation, and components of the shown architecture's L0."""
+    table, shown = evidence.fidelity_table(study), study.parameters.architecture
+    table = table[(table.variant == "autoencoder") | table.architecture.isin(["", shown])]
+    table = table.assign(variant=table.architecture.where(table.variant == "autoencoder", table.variant))
+    own = table[table.variant == shown]
+    numbers = {
+        "rnas": int(table.sequences.iloc[0]),
+        "positions": int(table.positions.iloc[0]),
+        "cross_entropy": table.ce_lm.iloc[0],
+        "missing": int(own.loss_recovered.isna().sum()),
+        "shown": shown,
+    }
+    return table.drop(columns=["architecture", "reason"]), numbers
+
+
+def findings(study: Study) -> tuple[pd.DataFrame, dict]:
+    """tab-claims: what was found and in the control, in words, the verdict and its rule."""
+    table = claims.table(evidence.findings(study))
+    numbers = {"claims": len(table), **{name: int((table.verdict == verdict).sum()) for name, verdict in _VERDICTS.items()}}
+    trends = table.rule == claims.TREND
+    words = {
+        "claim": table.claim,
+        "verdict": table.verdict,
+        "found": _in_words(table.found, trends) + table.measured,
+        "control": _in_words(table.control_found, trends) + table.control,
+        "why": table.why,
+        "rule": table.rule,
+    }
+    return pd.DataFrame(words), numbers
+
+
+def _in_words(values: pd.Series, trends: pd.Series) -> pd.Series:
+    words = []
+    for value, trend in zip(values, trends):
+        number = f"{value:.0f}" if value % 1 == 0 and not trend else f"{value:.2f}"
+        words.append("" if np.isnan(value) else f"rank correlation {number}: " if trend else f"{number}: ")
+    return pd.Series(words)
+
+
+_VERDICTS = {"hold": claims.HOLDS, "weakly": claims.WEAKLY, "fail": claims.NOT, "unknown": claims.UNKNOWN}

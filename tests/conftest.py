@@ -29,3 +29,37 @@ def tiny_model(tmp_path_factory) -> Path:
     RiNALMoForMaskedLM(config).save_pretrained(folder)
     RnaTokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def records_file(tmp_path_factory) -> Path:
+    """160 synthetic RNAs of two made-up types: short hairpins and longer structures with several elements."""
+    import numpy as np
+    import pandas as pd
+
+    from sae_rna.pretraining import STAGES
+    from sae_rna.structure import dot_bracket
+    from sae_rna.synthetic import BASES, draw_batch
+
+    rng, rows = np.random.default_rng(0), []
+    for kind, (grammar, _) in (("hairpin", STAGES[0]), ("branched", STAGES[2])):
+        for number, (bases, table) in enumerate(zip(*draw_batch(grammar, 80, rng))):
+            length = int((bases >= 0).sum())
+            if length <= 60:
+                sequence = "".join(BASES[base] for base in bases[:length])
+                facts = {"type": kind, "family": f"{kind}-{number // 4}"}
+                rows.append({"id": f"{kind}-{number}", "sequence": sequence, "secondary_structure": dot_bracket(table[:length])} | facts)
+    path = tmp_path_factory.mktemp("records") / "records.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def study(records_file, tiny_model, tmp_path_factory):
+    """A study of the tiny model and these RNAs. What a test computes stays in its run folder for the next."""
+    from sae_rna.parameters import Parameters
+    from sae_rna.study import Study
+
+    files = {"model": str(tiny_model), "structures": str(records_file), "types": str(records_file)}
+    sizes = {"expansion": 3, "narrow": 2, "replicates": 1, "k": 4, "batch": 64, "epochs": 2, "shuffles": 3, "min_sequences": 2}
+    return Study(Parameters(**files, **sizes, device="cpu", run=str(tmp_path_factory.mktemp("run"))))

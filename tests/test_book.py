@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("Snakefile", "_config.yml", "requirements.lock", "benchmarks", "book", "notebooks", "profiles", "sae_rna")
 CHARTS = (
     *("fig-overview", "fig-retained-features", "fig-layer-sparsity", "fig-stem-feature", "fig-hairpin-feature", "fig-element-scores"),
-    *("fig-type-features", "fig-training"),
+    *("fig-type-features", "fig-training", "fig-type-effects", "fig-controls", "fig-confounds", "fig-recurrence", "fig-fidelity"),
 )
-TABLES = ("tab-data", "tab-models", "tab-top-features")
+TABLES = ("tab-data", "tab-models", "tab-top-features", "tab-type-probe", "tab-controls", "tab-recurring-concepts", "tab-claims")
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(TABLES, ("csv", "html"))
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -7,10 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
-from sklearn.metrics import precision_score, recall_score, roc_auc_score
+from scipy.stats import false_discovery_control
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from sae_rna import concepts
-from sae_rna.concepts import annotate_elements, auroc, best_features, element_scores, score, top_features, type_scores
+from sae_rna.annotations import Annotations
+from sae_rna.concepts import (
+    annotate_elements,
+    auroc,
+    best_features,
+    concept_scores,
+    discoveries,
+    element_scores,
+    rank_scores,
+    score,
+    top_features,
+    type_scores,
+)
 from sae_rna.features import pool_sequences
 from sae_rna.structure import ELEMENTS, element_string
 
@@ -44,6 +57,12 @@ def instances_of(tokens):
     """Element instances as lists of row numbers with their letter, by a plain loop."""
     rows = list(enumerate(zip(tokens["record"], tokens["element"])))
     return [(key[1], [row for row, _ in run]) for key, run in groupby(rows, key=lambda item: item[1])]
+
+
+def letters_of(labels):
+    """Letters of annotations that give every row one element."""
+    assert np.diff(labels.instance_NC.indptr).tolist() == [1] * len(labels.record_N)
+    return "".join(LETTERS[c] for c in labels.instance_NC.indices)
 
 
 def harmonic(a, b):
@@ -89,8 +108,8 @@ def noise(rng, sequences, latents=30):
 
 def test_elements_are_runs_of_a_letter_within_a_record():
     labels = annotate_elements(token_table(["EESSHHHSSE", "ESS"]))
-    assert labels.element_N.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 6]
-    assert "".join(LETTERS[c] for c in labels.concept_E) == "ESHSEES"
+    assert labels.instance_NC.data.tolist() == [1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 7]
+    assert letters_of(labels) == "EESSHHHSSEESS"
     assert dict(zip(labels.concepts, labels.elements_C)) == {"S": 3, "H": 1, "I": 0, "B": 0, "M": 0, "X": 0, "E": 3, "K": 0}
     assert dict(zip(labels.concepts, labels.rows_C)) == {"S": 6, "H": 3, "I": 0, "B": 0, "M": 0, "X": 0, "E": 4, "K": 0}
 
@@ -105,27 +124,24 @@ def test_a_nucleotide_without_element_is_named():
 
 @quick
 @given(st.lists(st.text("SHEK", min_size=1, max_size=9), min_size=1, max_size=5), st.integers(0, 2**32))
-def test_a_shift_rotates_every_record_and_cuts_one_instance_at_most(strings, seed):
+def test_a_shift_rotates_every_record_and_keeps_its_instances(strings, seed):
     labels = annotate_elements(token_table(strings))
     shifted = labels.shifted(np.random.default_rng(seed))
     assert (shifted.record_N == labels.record_N).all()
     for number, letters in enumerate(strings):
         rows = labels.record_N == number
-        after = "".join(LETTERS[c] for c in shifted.concept_N[rows])
+        after = "".join(np.array(list(letters_of(shifted)))[rows])
         offsets = range(1, len(letters)) if len(letters) > 1 else [0]
         assert after in {letters[k:] + letters[:k] for k in offsets}
-        before_count, after_count = (len(np.unique(x.element_N[rows])) for x in (labels, shifted))
-        assert after_count - before_count in (0, 1)
-    numbers, first = np.unique(shifted.element_N, return_index=True)
-    assert numbers.tolist() == list(range(len(numbers))) and (np.diff(shifted.element_N) >= 0).all()
-    assert (shifted.concept_N == shifted.concept_E[shifted.element_N]).all()
-    assert (shifted.record_N == shifted.record_N[first][shifted.element_N]).all()
+        before, turned = (labels.instance_NC.data[rows], shifted.instance_NC.data[rows])
+        assert any((np.roll(before, -k) == turned).all() for k in offsets)
+    assert (shifted.elements_C == labels.elements_C).all()
 
 
 def test_shifts_reach_every_offset_but_the_identity():
     labels = annotate_elements(token_table(["SHEK"]))
     rng = np.random.default_rng(0)
-    seen = {"".join(LETTERS[c] for c in labels.shifted(rng).concept_N) for _ in range(200)}
+    seen = {letters_of(labels.shifted(rng)) for _ in range(200)}
     assert seen == {"HEKS", "EKSH", "KSHE"}
 
 
@@ -410,3 +426,253 @@ def test_top_features_of_elements_alone_or_of_fewer_features_than_asked():
     assert set(table["kind"]) == {"element"} and table.groupby("label").size().tolist() == [2, 2, 2]
     with pytest.raises(ValueError, match="neither elements nor types"):
         top_features()
+
+
+# --- many, overlapping concepts -----------------------------------------------------------------------------------------------------------
+
+
+def runs(masks_NC, record_N):
+    """Annotations of concepts given as columns."""
+    names = [f"concept {number}" for number in range(masks_NC.shape[1])]
+    return Annotations.of(names, ["made up"] * len(names), [np.flatnonzero(mask) for mask in masks_NC.T], record_N)
+
+
+def random_concepts(rng, records, length=50, count=20, share=(0.02, 0.4)):
+    """Overlapping concepts of assorted shares, in runs of assorted lengths, the features of `noise` knowing nothing of them."""
+    record_N = np.repeat(np.arange(records), length)
+    masks = []
+    for _ in range(count):
+        run = int(rng.integers(1, 9))
+        rate = rng.uniform(*share) / run
+        masks.append(np.convolve(rng.random(len(record_N)) < rate, np.ones(run), "same") > 0)
+    return runs(np.column_stack(masks), record_N)
+
+
+def random_features(rng, rows, latents=30, density=(0.01, 0.3)):
+    values = rng.exponential(size=(rows, latents)) * (rng.random((rows, latents)) < rng.uniform(*density, latents))
+    return values.astype(np.float32)
+
+
+@st.composite
+def overlapping(draw):
+    """Activations with ties and zeros, and overlapping concepts of records that may be a single row."""
+    rows, latents, count = draw(st.integers(1, 25)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    values = draw(arrays(np.float32, (rows, latents), elements=st.sampled_from([0.0, 0.0, 1.0, 2.0, 4.0])))
+    masks = draw(arrays(bool, (rows, count)))
+    borders = draw(arrays(bool, rows))
+    borders[0] = False
+    return values, masks, np.cumsum(borders)
+
+
+@quick
+@given(overlapping())
+def test_scores_of_overlapping_concepts_equal_plain_loops(case):
+    values, masks, record_N = case
+    thresholds = (0.0, 0.25, 0.5)
+    scores = score(sparse.csr_matrix(values), np.full(values.shape[1], 4.0), runs(masks, record_N), thresholds)
+    for c, mask in enumerate(masks.T):
+        cut = [row for row in range(1, len(mask)) if mask[row] != mask[row - 1] or record_N[row] != record_N[row - 1]]
+        instances = [piece for piece in np.split(np.arange(len(mask)), cut) if mask[piece[0]]]
+        for f in range(values.shape[1]):
+            for h, threshold in enumerate(thresholds):
+                fires = values[:, f] / 4 > threshold
+                hits = (fires & mask).sum()
+                assert scores.precision[f, c, h] == (hits / fires.sum() if fires.any() else 0)
+                assert scores.token_recall[f, c, h] == (hits / mask.sum() if mask.any() else 0)
+                found = sum(fires[piece].any() for piece in instances)
+                assert scores.element_recall[f, c, h] == (found / len(instances) if instances else 0)
+
+
+@quick
+@given(overlapping())
+def test_rank_scores_equal_scikit_learn(case):
+    values, masks, record_N = case
+    area, precision = rank_scores(sparse.csr_matrix(values), runs(masks, record_N))
+    for f in range(values.shape[1]):
+        for c, mask in enumerate(masks.T):
+            assert (
+                np.isnan(precision[f, c])
+                if not mask.any()
+                else precision[f, c] == pytest.approx(average_precision_score(mask, values[:, f]))
+            )
+            trivial = mask.all() or not mask.any()
+            assert np.isnan(area[f, c]) if trivial else area[f, c] == pytest.approx(roc_auc_score(mask, values[:, f]))
+
+
+def test_stored_zeros_are_no_firing():
+    values = sparse.csr_matrix((np.array([0.0, 2, 0, 1]), (np.arange(4), np.zeros(4, int))), shape=(6, 1))
+    labels = runs(np.array([[1, 1, 0, 0, 0, 1]], bool).T, np.zeros(6, int))
+    plain = sparse.csr_matrix(values.toarray())
+    for function in (lambda a: rank_scores(a, labels)[0], lambda a: rank_scores(a, labels)[1], lambda a: score(a, [2.0], labels).f1):
+        np.testing.assert_array_equal(function(values), function(plain))
+
+
+def planted_concepts(rng, records):
+    """Noise, save that feature 4 marks 95 % of the rows of concept 2 and of few others, and feature 9 half of those of concept 6."""
+    labels = random_concepts(rng, records)
+    values = random_features(rng, len(labels.record_N))
+    members = labels.members.toarray()
+    values[:, 4] = np.where(members[:, 2], rng.random(len(values)) < 0.95, rng.random(len(values)) < 0.003)
+    values[:, 9] = np.where(members[:, 6], rng.random(len(values)) < 0.5, rng.random(len(values)) < 0.02)
+    return sparse.csr_matrix(values), labels
+
+
+def test_planted_features_are_discovered_and_the_other_concepts_are_not():
+    rng = np.random.default_rng(0)
+    selection, heldout = planted_concepts(rng, 100), planted_concepts(rng, 100)
+    table = concept_scores(selection, heldout)
+    assert list(table.columns) == concepts.CONCEPT_COLUMNS
+    assert table["concept"].tolist() == list(heldout[1].concepts) and set(table["group"]) == {"made up"}
+    members, fires = heldout[1].members.toarray(), heldout[0].toarray() > 0
+    for concept, feature in ((2, 4), (6, 9)):
+        row = table.loc[concept]
+        assert row["feature"] == feature and row["p_value"] == pytest.approx(1 / 21) and row["f1"] > row["null_p95"]
+        assert row["precision"] == pytest.approx(precision_score(members[:, concept], fires[:, feature]))
+        assert row["token_recall"] == pytest.approx(recall_score(members[:, concept], fires[:, feature]))
+    assert table.loc[2, "f1"] > 0.9 and table.loc[2, "token_recall"] == pytest.approx(0.95, abs=0.02)
+    assert np.flatnonzero(discoveries(table)).tolist() == [2, 6]
+
+
+def test_nothing_is_discovered_in_noise():
+    """Of 30 data sets of 20 concepts one in twenty may have a discovery at a rate of 5 %: 7 or more are less likely than .1 %."""
+    any_found, pooled, exact = [], [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sets = [(sparse.csr_matrix(random_features(rng, 2000)), random_concepts(rng, 40)) for _ in range(2)]
+        table = concept_scores(*sets, seed=seed)
+        any_found.append(discoveries(table).any())
+        pooled += table["p_pooled"].tolist()
+        exact += table["p_value"].tolist()
+    assert not any_found[0] and np.sum(any_found) < 7
+    for p_values in (np.array(pooled), np.array(exact)):  # the same share lies below any bound, within the error of 600 values
+        for bound, error in ((0.05, 0.03), (0.2, 0.06), (0.5, 0.08)):
+            assert np.mean(p_values <= bound) == pytest.approx(bound, abs=error)
+
+
+def test_discoveries_are_those_of_benjamini_and_hochberg():
+    p_values = [0.001, 0.02, 0.045, 0.2, 0.9]  # 5 % * rank / 5: .01, .02, .03, .04, .05
+    scores = pd.DataFrame({"p_pooled": p_values})
+    assert discoveries(scores).tolist() == [True, True, False, False, False]
+    assert discoveries(scores, 0.08).tolist() == [True, True, True, False, False]
+    assert not discoveries(scores.iloc[:0]).size
+    with pytest.raises(ValueError, match="score with 3 shuffles or more"):
+        discoveries(scores.assign(p_pooled=np.nan))
+
+
+def test_twenty_shuffles_can_discover_a_single_concept_of_many_only_by_pooling():
+    rng = np.random.default_rng(5)
+    sets = [planted_concepts(rng, 60) for _ in range(2)]
+    one = [(a, runs(labels.members.toarray()[:, [2, *range(7, 20)]], labels.record_N)) for a, labels in sets]
+    table = concept_scores(*one, seed=3)
+    assert discoveries(table)[0] and not (false_discovery_control(table["p_value"]) <= 0.05).any()
+
+
+def test_null_and_p_value_repeat_choice_and_scoring_on_shuffled_annotations():
+    rng = np.random.default_rng(9)
+    (known, labels), (unseen, other) = selection, heldout = planted_concepts(rng, 20), planted_concepts(rng, 25)
+    scale, all_C, null = known.max(axis=0).toarray().ravel(), np.arange(20), []
+    families = [np.arange(20) // 3, np.arange(25) // 2]
+    rng = np.random.default_rng(1)
+    for _ in range(7):
+        feature, level = best_features(score(known, scale, labels.shifted(rng, families[0])))
+        null.append(score(unseen, scale, other.shifted(rng, families[1])).f1[feature, all_C, level])
+    table = concept_scores(selection, heldout, shuffles=7, seed=1, families=families, min_instances=1)
+    np.testing.assert_allclose(table["null_p95"], np.max(null, axis=0))
+    np.testing.assert_allclose(table["p_value"], (1 + (np.array(null) >= table["f1"].to_numpy()).sum(axis=0)) / 8)
+    plain = concept_scores(selection, heldout, shuffles=0, min_instances=1)
+    columns = ["null_p95", "p_value", "p_pooled", "f1_low", "f1_high", "auroc_low", "auroc_high"]
+    assert plain[columns].isna().all(axis=None)
+    pd.testing.assert_frame_equal(plain.drop(columns=columns), table.drop(columns=columns))
+
+
+def test_pooled_p_values_by_plain_loops():
+    rng = np.random.default_rng(2)
+    null, value = rng.normal(size=(6, 4)) * [1, 2, 3, 0], np.array([1.0, 9.0, -3.0, 0.0])
+    floor = np.median([np.std(column, ddof=1) for column in null.T])
+    pool = []
+    for column in null.T:
+        for r in range(6):
+            others = np.delete(column, r)
+            pool.append((column[r] - others.mean()) / (others.std(ddof=1) + floor))
+    for c, p_value in enumerate(concepts._pooled_p(value, null)):
+        z = (value[c] - null[:, c].mean()) / (null[:, c].std(ddof=1) + floor)
+        assert p_value == pytest.approx((1 + sum(x >= z for x in pool)) / 25)
+
+
+def family_noise(rng, families, per_family=8, length=40, latents=30):
+    """Features and concepts that each family's copies of one RNA share, and that know nothing of each other."""
+    label = random_concepts(rng, families, length, 12).members.toarray().reshape(families, length, -1)
+    values = random_features(rng, families * length, latents).reshape(families, length, -1)
+    copies = [np.repeat(x, per_family, axis=0).reshape(families * per_family * length, -1) for x in (values, label)]
+    record_N = np.repeat(np.arange(families * per_family), length)
+    return (sparse.csr_matrix(copies[0]), runs(copies[1], record_N)), np.repeat(np.arange(families), per_family)
+
+
+def test_what_copies_share_does_not_pass_for_agreement_where_families_are_known():
+    """1 in 21 reaches p = 1/21 by chance; tolerance 12 % with families, while shifting every copy by itself is fooled more often."""
+    lowest = {"families": [], "records": []}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        (selection, known), (heldout, unseen) = family_noise(rng, 7, 35), family_noise(rng, 7, 35)
+        for unit, families in (("families", (known, unseen)), ("records", None)):
+            table = concept_scores(selection, heldout, families=families, seed=seed)
+            lowest[unit] += (table["p_value"] < 0.05).tolist()
+    assert np.mean(lowest["families"]) < 0.12 < np.mean(lowest["records"])
+
+
+def test_intervals_are_percentiles_over_resampled_families():
+    """Every resample is laid out row by row, and scored like any other set."""
+    rng = np.random.default_rng(3)
+    selection, heldout = (
+        (activations, runs(labels.members.toarray()[:, :5], labels.record_N))
+        for activations, labels in (planted_concepts(rng, 24) for _ in range(2))
+    )
+    family_S = np.repeat(list("abcdef"), 4)
+    table = concept_scores(selection, heldout, shuffles=0, families=(None, family_S), bootstraps=40, seed=5, min_instances=1)
+    weights = np.random.default_rng((5, 1)).multinomial(6, np.full(6, 1 / 6), 40)
+    scale, family_N = selection[0].max(axis=0).toarray().ravel(), np.searchsorted(list("abcdef"), family_S)[heldout[1].record_N]
+    members, values, f1, area = heldout[1].members.toarray(), heldout[0].toarray(), [], []
+    for weight in weights:
+        rows = np.concatenate([np.flatnonzero(family_N == g) for g in range(6) for _ in range(weight[g])])
+        number_N = np.cumsum(np.r_[0, np.diff(heldout[1].record_N[rows]) != 0])
+        labels, level = runs(members[rows], number_N), np.searchsorted(concepts.THRESHOLDS, table["threshold"])
+        choice = np.asarray(table["feature"]), np.arange(5), level
+        f1.append(score(sparse.csr_matrix(values[rows]), scale, labels).f1[choice])
+        area.append([roc_auc_score(members[rows, c], values[rows, f]) for c, f in enumerate(choice[0])])
+    np.testing.assert_allclose(table[["f1_low", "f1_high"]].T, np.percentile(f1, (2.5, 97.5), axis=0))
+    np.testing.assert_allclose(table[["auroc_low", "auroc_high"]].T, np.percentile(area, (2.5, 97.5), axis=0), atol=2e-3)
+    assert (table["f1_low"] <= table["f1"]).all() and (table["f1"] <= table["f1_high"]).all()
+
+
+def test_intervals_over_families_of_copies_are_wider_and_one_family_has_none():
+    (selection, _), (heldout, family_S) = (family_noise(np.random.default_rng(seed), 10) for seed in (1, 2))
+    by_record, by_family, single = (
+        concept_scores(selection, heldout, shuffles=0, families=(None, names), bootstraps=200) for names in (None, family_S, ["one"] * 80)
+    )
+    for name in ("f1", "auroc"):
+        width = [(table[f"{name}_high"] - table[f"{name}_low"]).mean() for table in (by_record, by_family)]
+        assert width[1] > 1.5 * width[0]  # 8 copies a family: sqrt(8) = 2.8 times
+        assert single[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+
+
+def test_concepts_with_few_instances_have_no_row():
+    record_N = np.repeat(np.arange(20), 5)
+    masks = np.zeros((100, 3), bool)
+    masks[:50:5, 0] = masks[:45:5, 1] = True  # 10 and 9 instances
+    masks[:40, 2] = True  # 8
+    sets = (sparse.csr_matrix(np.random.default_rng(0).random((100, 2))), runs(masks, record_N))
+    assert concept_scores(sets, sets, shuffles=0)["concept"].tolist() == ["concept 0"]
+    assert concept_scores(sets, sets, shuffles=0, min_instances=9)["concept"].tolist() == ["concept 0", "concept 1"]
+    assert len(concept_scores(sets, sets, shuffles=5, min_instances=11, bootstraps=5)) == 0
+
+
+def test_concept_scores_refuse_what_does_not_fit():
+    labels = runs(np.ones((4, 1), bool), np.array([0, 0, 1, 1]))
+    good = sparse.csr_matrix(np.ones((4, 2))), labels
+    with pytest.raises(ValueError, match="different concepts: annotate both with one table"):
+        concept_scores(good, (good[0], runs(np.ones((4, 2), bool), labels.record_N)))
+    with pytest.raises(ValueError, match="3 families do not fit 2 sequences"):
+        concept_scores(good, good, families=(None, ["a", "b", "c"]))
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="held-out set's activations are negative or not a number"):
+            concept_scores(good, (sparse.csr_matrix(np.full((4, 2), wrong)), labels))

@@ -5,7 +5,8 @@ from scipy import sparse
 from sklearn.metrics import f1_score, roc_auc_score
 
 from sae_rna import concepts
-from sae_rna.concepts import annotate_types, type_scores
+from sae_rna.annotations import Annotations
+from sae_rna.concepts import annotate_types, concept_scores, discoveries, type_scores
 
 
 def typed(rng, sequences, marked, latents=20):
@@ -111,6 +112,36 @@ def test_types_that_cannot_be_scored_are_refused():
 
 def test_type_annotations_make_every_sequence_its_own_instance():
     labels = annotate_types(["b", "a", "a"], ["a", "b"])
-    assert labels.concept_N.tolist() == [1, 0, 0] and labels.elements_C.tolist() == labels.rows_C.tolist() == [2, 1]
+    assert labels.members.toarray().tolist() == [[False, True], [True, False], [True, False]] and labels.per_sequence
+    assert labels.elements_C.tolist() == labels.rows_C.tolist() == [2, 1]
     with pytest.raises(ValueError, match="sequence 2 is of type c"):
         annotate_types(["a", "c"], ["a", "b"])
+
+
+def test_concept_scores_of_types_permute_families():
+    rng = np.random.default_rng(4)
+    sets = [
+        (pooled, annotate_types(types, ["rRNA", "snoRNA", "tRNA"])) for pooled, types in (typed(rng, 60, {"tRNA": 5}) for _ in range(2))
+    ]
+    table = concept_scores(*sets, shuffles=40).set_index("concept")
+    assert table.loc["tRNA", ["feature", "f1", "p_value", "tokens", "elements"]].tolist() == pytest.approx([5, 1, 1 / 41, 20, 20])
+    assert table.index[discoveries(table)].tolist() == ["tRNA"] and set(table["group"]) == {"type"}
+    fooled = {"families": [], "sequences": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        ((known, known_types), family_S), ((unseen, unseen_types), family_U) = family_noise(rng, 18), family_noise(rng, 12)
+        names = sorted(set(known_types))
+        sets = (known, annotate_types(known_types, names)), (unseen, annotate_types(unseen_types, names))
+        for unit, families in (("families", (family_S, family_U)), ("sequences", None)):
+            fooled[unit] += (concept_scores(*sets, families=families, seed=seed)["p_value"] < 0.05).tolist()
+    assert np.mean(fooled["families"]) < 0.14 < np.mean(fooled["sequences"])
+
+
+def test_families_are_not_scored_by_renaming_them():
+    names = np.repeat(["a", "b"], 12)
+    labels = Annotations.of(("a", "b"), ("family",) * 2, [np.flatnonzero(names == name) for name in "ab"], np.arange(24))
+    sets = sparse.csr_matrix((names[:, None] == ["a", "b"]).astype(float)), labels
+    with pytest.raises(ValueError, match="only renames them: score families without `families`"):
+        concept_scores(sets, sets, families=(names, names))
+    table = concept_scores(sets, sets)
+    assert table["feature"].tolist() == [0, 1] and table["p_value"].tolist() == pytest.approx([1 / 21] * 2)

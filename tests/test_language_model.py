@@ -1,6 +1,7 @@
 """Extraction equals the model's own forward pass, nucleotides only; foreign checkpoints are refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,6 +32,57 @@ def test_the_last_hidden_state_is_after_the_final_layer_norm_and_the_others_are_
         hook.remove()
     torch.testing.assert_close(states.values_TLD[:, -1], norm(blocks[-1])[0, 1:-1], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(states.values_TLD[:, 0], blocks[0][0, 1:-1], atol=1e-5, rtol=1e-4)
+
+
+def test_layers_come_in_the_order_asked_for_and_no_block_behind_the_deepest_is_computed(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    (all_states,) = model.hidden_states(SEQUENCES, range(model.layers + 1))
+    computed = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: computed.append(number)) for number, block in enumerate(blocks_of(model))
+    ]
+    (states,) = model.hidden_states(SEQUENCES, [2, 0, 2])
+    for hook in hooks:
+        hook.remove()
+    assert computed == [0, 1]
+    assert torch.equal(states.values_TLD, all_states.values_TLD[:, [2, 0, 2]])
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in blocks_of(model))
+    tokens = model.tokenize(SEQUENCES)  # and a pass that was ended early leaves nothing behind
+    whole = model.model(**tokens).last_hidden_state[model.nucleotide_mask(tokens["input_ids"])]
+    torch.testing.assert_close(whole, all_states.values_TLD[np.lexsort((all_states.position_T, all_states.sequence_T)), -1])
+
+
+def blocks_of(model):
+    return model.model.base_model.encoder.layer
+
+
+def test_a_model_with_its_head_has_the_same_hidden_states(tiny_model):
+    bare, headed = LanguageModel.load(str(tiny_model)), LanguageModel.load_masked(str(tiny_model))
+    layers = range(bare.layers + 1)
+    for one, other in zip(bare.hidden_states(SEQUENCES, layers), headed.hidden_states(SEQUENCES, layers)):
+        assert torch.equal(one.values_TLD, other.values_TLD)
+
+
+def test_bfloat16_stays_close_on_the_shipped_model():
+    """The numbers in the docstring of `load`, with room for other machines."""
+    from sae_rna.parameters import ROOT
+
+    sequences = pd.read_parquet(ROOT / "data" / "records.parquet", columns=["sequence"]).sequence.sample(40, random_state=0).tolist()
+    folder = str(ROOT / "data" / "rinalmo-nano")
+    exact, rough = (LanguageModel.load(folder, device="cpu", precision=name) for name in ("float32", "bfloat16"))
+    assert exact.fingerprint == rough.fingerprint
+    exact_TLD, rough_TLD = (
+        torch.cat([states.values_TLD for states in model.hidden_states(sequences, range(1, 7))]) for model in (exact, rough)
+    )
+    error_TLD = rough_TLD - exact_TLD
+    assert (error_TLD.norm(dim=-1) / exact_TLD.norm(dim=-1)).mean(0).max() < 0.02
+    assert torch.cosine_similarity(exact_TLD, rough_TLD, dim=-1).min() > 0.99
+    assert (error_TLD / exact_TLD.std(0)).square().mean((0, 2)).max() < 1e-3
+
+
+def test_another_precision_is_named(tiny_model):
+    with pytest.raises(ValueError, match="'float16' is no precision.*float32 or bfloat16"):
+        LanguageModel.load(str(tiny_model), precision="float16")
 
 
 def test_token_dropout_rescales_unmasked_sequences_as_in_the_model(tiny_model):

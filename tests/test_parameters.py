@@ -134,7 +134,7 @@ def test_a_step_depends_on_the_code_of_its_room_and_of_all_that_the_room_imports
 
 def test_groups_of_layers_are_named_after_what_they_hold():
     chosen = Parameters(layers=[1, 3, 4, 5, 6], layer_group=2)
-    assert layer_groups(chosen, 6) == {"layers-1,3": [1, 3], "layers-4-5": [4, 5], "layers-6": [6]}
+    assert layer_groups(chosen, 6) == {"layers-1_3": [1, 3], "layers-4-5": [4, 5], "layers-6": [6]}
     assert list(layer_groups(Parameters(layer_group=12), 33)) == ["layers-1-12", "layers-13-24", "layers-25-33"]
 
 

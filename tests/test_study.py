@@ -8,54 +8,7 @@ import pytest
 import torch
 
 from sae_rna import tables
-from sae_rna.parameters import Parameters
-from sae_rna.pretraining import STAGES
-from sae_rna.structure import dot_bracket
 from sae_rna.study import Study
-from sae_rna.synthetic import BASES, draw_batch
-
-
-@pytest.fixture(scope="module")
-def records_file(tmp_path_factory):
-    """160 synthetic RNAs of two made-up types: short hairpins and longer structures with several elements."""
-    rng, rows = np.random.default_rng(0), []
-    for kind, (grammar, _) in (("hairpin", STAGES[0]), ("branched", STAGES[2])):
-        for number, (bases, table) in enumerate(zip(*draw_batch(grammar, 80, rng))):
-            length = int((bases >= 0).sum())
-            sequence = "".join(BASES[base] for base in bases[:length])[:60]
-            structure = dot_bracket(table[:length]) if length <= 60 else None
-            if structure:
-                rows.append(
-                    {
-                        "id": f"{kind}-{number}",
-                        "sequence": sequence,
-                        "secondary_structure": structure,
-                        "type": kind,
-                        "family": f"{kind}-{number // 4}",
-                    }
-                )
-    path = tmp_path_factory.mktemp("records") / "records.parquet"
-    pd.DataFrame(rows).to_parquet(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def study(records_file, tiny_model, tmp_path_factory):
-    return Study(
-        Parameters(
-            model=str(tiny_model),
-            structures=str(records_file),
-            types=str(records_file),
-            expansion=3,
-            k=4,
-            batch=64,
-            epochs=2,
-            shuffles=3,
-            min_sequences=2,
-            device="cpu",
-            run=str(tmp_path_factory.mktemp("run")),
-        )
-    )
 
 
 def shown(study: Study):
@@ -105,7 +58,7 @@ def test_finished_steps_are_found_again_and_give_the_same_tables(study):
     before = study.element_scores()
     again = Study(study.parameters)
     pd.testing.assert_frame_equal(again.element_scores(), before)
-    assert len(list(study.run.folder.glob("autoencoders-topk-*"))) == len(study.groups) == 1
+    assert len(list(study.run.folder.glob("autoencoders-topk-x3-seed0-layers-*"))) == len(study.groups) == 1
 
 
 def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(study, tmp_path, monkeypatch):

@@ -9,19 +9,28 @@ from sae_rna.figures import theme
 from sae_rna.figures.theme import ACTIVATION, ELEMENT_COLOURS, GREY, WIDTH
 from sae_rna.structure import ELEMENTS
 
+#: What is said of features that their confounds explain: of those for elements, and for types.
+EXPLAINED, EXPLAINED_TYPE = "explained by base, neighbours, position, length", "explained by length and composition"
 _SERIES = {"f1": "best feature", "base_f1": "always-on feature", "null_p95": "shuffled null, 95th percentile"}
 
 
 def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
     """Best held-out F1 per structural element and layer, beside what an always-on feature and a shuffled null reach.
 
-    A point is filled where the feature beats both controls. Parameters: `table`, one row per layer x element, with layer,
-    element (letter), feature, f1, base_f1, null_p95 (all 0..1), auroc, elements (count of held-out elements).
+    A point is filled where the feature beats both controls and a hollow diamond where its confounds explain it. Parameters: `table`,
+    one row per layer x element, with layer, element (letter), feature, f1, base_f1, null_p95 (all 0..1), auroc, elements (count of
+    held-out elements), and explained (bool) where it is known.
     """
     columns = ["layer", "element", "feature", "f1", "base_f1", "null_p95", "auroc", "elements"]
-    table = theme.checked(table, "element_scores", columns)
-    table["above"] = table.f1 > table[["base_f1", "null_p95"]].max(axis=1)
+    judged = "explained" in table
+    table = theme.checked(table, "element_scores", columns + ["explained"] * judged)
+    explained = table.explained.eq(True) if judged else pd.Series(False, table.index)
+    table["filled"] = (table.f1 > table[["base_f1", "null_p95"]].max(axis=1)) & ~explained
+    table["verdict"] = np.where(explained, EXPLAINED, "not explained")
     dash = alt.Scale(domain=list(_SERIES.values()), range=[[1, 0], [2, 2], [7, 3]])
+    scale = alt.Scale(domain=[EXPLAINED, "not explained"], range=["diamond", "circle"])
+    legend = alt.Legend(orient="top", values=[EXPLAINED], symbolSize=60, padding=5, labelLimit=300)
+    shape = {"shape": alt.Shape("verdict:N", title=None, scale=scale, legend=legend)} if judged else {}
     width = WIDTH // 4 - 28
     x = theme.layer_axis(table.layer, title=None)
     panels = []
@@ -39,6 +48,7 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
             alt.Tooltip("null_p95:Q", format=".3f", title="null, 95th percentile"),
             alt.Tooltip("auroc:Q", format=".3f", title="AUROC"),
             alt.Tooltip("elements:Q", format=",", title="held-out elements"),
+            *([alt.Tooltip("verdict:N")] if judged else []),
         ]
         colour = ELEMENT_COLOURS[letter]
         layers = [
@@ -48,9 +58,11 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
                 "series:N", title=None, scale=dash, legend=alt.Legend(orient="top", symbolSize=400, labelLimit=300)))
             for column, name in reversed(_SERIES.items())
         ]  # fmt: skip
-        points = base.mark_point(stroke=colour, strokeWidth=1.5, size=40 if rows.layer.nunique() <= 12 else 18).encode(
-            y=alt.Y("f1:Q", **y), fill=alt.condition("datum.above", alt.value(colour), alt.value("white")), tooltip=tooltip
-        )
+        points = base.mark_point(strokeWidth=1.5, size=40 if rows.layer.nunique() <= 12 else 18).encode(
+            y=alt.Y("f1:Q", **y), fill=alt.condition("datum.filled", alt.value(colour), alt.value("white")), tooltip=tooltip,
+            # The colour is the panel's; a legend takes the value for where a condition does not hold.
+            stroke=alt.condition("true", alt.value(colour), alt.value(GREY)), **shape,
+        )  # fmt: skip
         title = alt.Title(f"{ELEMENTS[letter]}", subtitle=f"n = {int(rows.elements.max()):,} elements")
         panels.append(alt.layer(*layers, points).properties(width=width, height=130, title=title))
     rows = [alt.hconcat(*panels[start : start + 4], spacing=10) for start in range(0, len(panels), 4)]
@@ -58,6 +70,7 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*rows, spacing=14).properties(
         description=f"Best held-out F1 per structural element for layers {table.layer.min()} to {table.layer.max()}, highest "
         f"{best.f1:.2f} for {ELEMENTS[best.element]} in {theme.layer_name(best.layer)}, with always-on feature and null beside it."
+        + (f" {explained.sum()} of {len(table)} are {EXPLAINED}." if judged else "")
     )
 
 
@@ -66,15 +79,21 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
 
     Rows (features) are clustered in each panel, columns (RNA types) once over all panels, so that panels can be compared:
     average linkage of Euclidean distances, leaves in optimal order. Parameters: `table`, one row per layer x feature x type,
-    with layer, feature, type, activation (0..1), rank (1 = the type's strongest feature in that layer). Of more than three
-    layers the first, the middle and the last are drawn.
+    with layer, feature, type, activation (0..1), rank (1 = the type's strongest feature in that layer), and explained (bool)
+    where it is known: a feature that its confounds explain for any type has a †. Of more than three layers the first, the
+    middle and the last are drawn.
     """
-    table = theme.select(table, "type_features", ["layer", "feature", "type", "activation", "rank"])
+    judged = ["explained"] if "explained" in table else []
+    if table.empty:
+        return theme.nothing("No feature prefers a type of RNA here.")
+    table = theme.select(table, "type_features", ["layer", "feature", "type", "activation", "rank", *judged])
     layers = sorted(table.layer.unique())
     layers = layers if len(layers) <= 3 else [layers[0], layers[len(layers) // 2], layers[-1]]
     table = table[table.layer.isin(layers)]
     chosen = table.loc[table["rank"] <= top, ["layer", "feature"]].drop_duplicates()
     table = table.merge(chosen, on=["layer", "feature"])
+    if judged:
+        table["explained"] = table.explained.eq(True).groupby([table.layer, table.feature]).transform("any")
     matrices = {
         layer: rows.pivot_table(index="feature", columns="type", values="activation")
         .reindex(columns=sorted(table.type.unique()))
@@ -85,12 +104,18 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
     legend = alt.Legend(orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, tickCount=3)
     colour = alt.Color("activation:Q", title="normalised activation", scale=alt.Scale(domain=[0, 1], range=ACTIVATION), legend=legend)
     tooltip = ["type:N", "feature:O", alt.Tooltip("activation:Q", format=".3f"), alt.Tooltip("rank:Q", title="rank within type")]
+    tooltip += [alt.Tooltip("explained:N", title="explained by its confounds") for _ in judged]
     panels = []
     for layer, matrix in matrices.items():
         features = matrix.index[clustered(matrix.to_numpy())].tolist()
         step = max(4.0, min(14.0, 320 / len(features)))
         x_axis = alt.Axis(labels=bool(layer == layers[-1]), labelAngle=-45, labelLimit=140, ticks=False, domain=False)
+        explained = table[(table.layer == layer) & table.explained].feature.unique().tolist() if judged else []
         y_axis = alt.Axis(labels=bool(step >= 8), labelFontSize=min(10, step), minExtent=30, ticks=False, domain=False)
+        if explained:  # rows too low for names still show their daggers
+            name = "datum.label" if step >= 8 else "''"
+            y_axis.labels, y_axis.labelFontSize, y_axis.labelOverlap = True, max(8, min(10, step)), False
+            y_axis.labelExpr = f"{name} + (indexof({explained}, datum.value) < 0 ? '' : '†')"
         panel = (
             alt.Chart(theme.fits(table[table.layer == layer], "type_features"))
             .mark_rect()
@@ -102,10 +127,13 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
             )
         )
         title = alt.Title(f"layer {theme.layer_name(layer)}", frame="group")
+        if layer == layers[0] and judged and table.explained.any():
+            title.subtitle = f"† {EXPLAINED_TYPE}"
         panels.append(panel.properties(width=WIDTH - 90, height=alt.Step(step), title=title))
     return alt.vconcat(*panels, spacing=10).properties(
         description=f"Heat map of normalised activation, {len(types)} RNA types by the union of each type's {top} strongest features, "
         + ", ".join(f"{theme.layer_name(layer)} with {len(matrix)} features" for layer, matrix in matrices.items())
+        + (f"; a † marks a feature {EXPLAINED_TYPE}" if judged and table.explained.any() else "")
     )
 
 

@@ -77,6 +77,12 @@ def select(table: pd.DataFrame, figure: str, columns: Sequence[str]) -> pd.DataF
     return table[list(columns)].reset_index(drop=True)
 
 
+def nothing(text: str) -> alt.Chart:
+    """A chart that says why there is nothing to draw: a result is a result, also where it is none."""
+    words = alt.Chart(pd.DataFrame({"text": [text]})).mark_text(color=GREY, fontSize=13).encode(text="text:N")
+    return words.properties(width=WIDTH, height=40, description=text)
+
+
 def fits(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     """`table`, once it is known to fit into a page. ValueError above `MAXIMUM_ROWS` rows."""
     if len(table) > MAXIMUM_ROWS:

@@ -52,10 +52,11 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
 
     Parameters: `tracks`, one row per nucleotide, with record (id), position (1-based), base, bracket, element (letter),
     activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer, and x, y where the
-    drawing is not to be `layout`'s. RNAs are drawn in the order of the table, `ROW` nucleotides in a row.
+    drawing is not to be `layout`'s, and explained (bool) where it is known that its confounds explain the feature, or not. RNAs
+    are drawn in the order of the table, `ROW` nucleotides in a row.
     """
     columns = ["record", "position", "base", "bracket", "element", "activation", "partner", "feature", "layer"]
-    table = theme.checked(tracks, "feature_tracks", columns + [column for column in ("x", "y") if column in tracks])
+    table = theme.checked(tracks, "feature_tracks", columns + [column for column in ("x", "y", "explained") if column in tracks])
     outside = table[~table.activation.between(0, 1)]
     if len(outside):
         row = outside.iloc[0]
@@ -64,9 +65,12 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     panels, shown = [], []
     for (record, feature, layer), rna in table.groupby(["record", "feature", "layer"], sort=False):
         rna = _with_places(rna)
-        title = alt.Title(str(record), subtitle=f"feature {feature} of {theme.layer_name(layer)}, {len(rna)} nt")
+        name = f"feature {feature} of {theme.layer_name(layer)}"
+        if "explained" in rna and rna.explained.eq(True).any():
+            name += " (explained by its confounds)"
+        title = alt.Title(str(record), subtitle=f"{name}, {len(rna)} nt")
         panels += [_track(rna, present).properties(title=title), _drawing(rna, present)]
-        shown.append(f"feature {feature} of {theme.layer_name(layer)} on {record}")
+        shown.append(f"{name} on {record}")
     chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(fill="shared", color="shared", stroke="independent")
     return chart.properties(
         description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its structural element, and as colour "
