@@ -136,8 +136,8 @@ def write(table: pd.DataFrame, output: Path):
         text[name] = table[name].map("{:.2f}".format)
     parts = [
         f"{where}; Python {platform.python_version()}, torch {torch.__version__}; {date.today()}. `benchmarks/extraction.py` says what is "
-        "measured. Speeds, and their share of the bare pass's, are those of each batch's fastest round; lowest and highest are the shares in "
-        "single rounds. Memory is the peak above the value before, for the largest batch.\n"
+        "measured. Speeds, and their share of the bare pass's, are those of each batch's fastest round; lowest and highest are the shares "
+        "in single rounds. Memory is the peak above the value before, for the largest batch.\n"
     ]
     lines = [list(TABLE.values()), ["---"] * len(TABLE), *text[list(TABLE)].values.tolist()]
     parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
@@ -177,11 +177,11 @@ def main():
     common = {"device": options.device, "threads": options.threads}
     cases = [
         common | {"model": model, "precision": precision, "tokens": 16_384 if on_gpu else tokens, "batches": batches, "rounds": rounds}
-        for model, tokens, batches, rounds in (("rinalmo-nano", 8192, 3, 15), ("rinalmo-micro", 4096, 2, 3))
+        for model, tokens, batches, rounds in (("rinalmo-nano", 8192, 3, 15), ("rinalmo-micro", 4096, 2, 5))
         for precision in ("float32", "bfloat16")
     ]
     if options.giga or options.only == "rinalmo-giga":
-        sizes = {"tokens": 16_384, "batches": 8, "rounds": 5} if on_gpu else {"tokens": 1024, "batches": 2, "rounds": 1}
+        sizes = {"tokens": 16_384, "batches": 8, "rounds": 5} if on_gpu else {"tokens": 1024, "batches": 2, "rounds": 3}
         cases.append(common | {"model": "rinalmo-giga", "precision": "bfloat16"} | sizes)
     tables = []
     if options.only:

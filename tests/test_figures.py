@@ -463,6 +463,13 @@ def test_controls_name_the_best_control_and_write_the_lead():
     assert "ahead of every control on 2 of the 3" in figures.controls(controls_table()).to_dict()["description"]
 
 
+@pytest.mark.parametrize("f1, text, colour", [(0.4, "0.000", theme.GREY), (0.4004, "0.000", theme.GREY), (0.402, "+0.002", "#0072b2")])
+def test_a_tie_is_no_lead(f1, text, colour):
+    table = controls_table().query("concept == 'GC pair'")
+    svg = svg_of(figures.controls(table.assign(f1=table.f1.replace(0.45, f1))))
+    assert [element.get("fill") for element in svg.iter() if element.tag.endswith("}text") and element.text == text] == [colour]
+
+
 def test_every_known_score_is_one_mark_at_its_place():
     table, svg = controls_table(), svg_named("controls")
     kinds = {kind: of_kind(svg, kind) for kind in ("SAE", "best control", "other controls", "shuffled null")}
@@ -480,10 +487,13 @@ def test_the_first_source_of_the_table_is_under_test():
     assert len(of_kind(svg, "PCA")) == 3 and "−0.200" in texts(svg)  # of stems, SAE being its best control
 
 
-def test_controls_by_auroc_have_neither_intervals_nor_null():
+def test_controls_by_auroc_have_no_null_and_intervals_only_where_they_are_known():
     svg = svg_named("controls by AUROC")
     assert not marks(svg, "rule mark") and not of_kind(svg, "shuffled null")
     assert "−0.300" in texts(svg)  # stems: AUROC .4 against ICA's .7
+    table = controls_table()
+    svg = svg_of(figures.controls(table.assign(auroc_low=table.auroc - 0.1, auroc_high=table.auroc + 0.1), "auroc"))
+    assert len(marks(svg, "rule mark")) == 4 + 3
     with pytest.raises(ValueError, match="'accuracy' is no score to draw; there are f1 and auroc"):
         figures.controls(controls_table(), "accuracy")
     with pytest.raises(ValueError, match="no row has a number in auroc"):

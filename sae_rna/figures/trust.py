@@ -37,7 +37,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def _rows(concepts: Sequence[str]) -> alt.Y:
-    axis = alt.Axis(minExtent=_NAMES, labelLimit=_NAMES - 8, ticks=False, domain=False, grid=False)
+    axis = alt.Axis(minExtent=_NAMES, labelPadding=9, labelLimit=_NAMES - 12, ticks=False, domain=False, grid=False)
     return alt.Y("concept:N", title=None, sort=list(concepts), axis=axis)
 
 
@@ -56,26 +56,28 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
 
     The dictionary under test and the best control have their intervals. Parameters: `table`, one row per concept x source, with
     concept, group (of concepts, a panel each), source (the first one of the table is under test), layer, f1, f1_low, f1_high, auroc,
-    null_p95 (of the source under test); `score`, "f1", or "auroc", which has neither intervals nor null. What is missing is not drawn.
+    null_p95 (F1, of the source under test), and auroc_low and auroc_high where they are known; `score`, "f1" or "auroc". What is
+    missing is not drawn.
     """
     if score not in _SCORES:
         raise ValueError(f"controls: {score!r} is no score to draw; there are {' and '.join(_SCORES)}")
-    table = theme.checked(table, "controls", ["concept", "group", "source", "layer", "f1", "f1_low", "f1_high", "auroc", "null_p95"])
+    columns = ["concept", "group", "source", "layer", "f1", "f1_low", "f1_high", "auroc", "null_p95"]
+    known = [column for column in ("auroc_low", "auroc_high") if column in table]
+    table = theme.checked(table, "controls", columns + known).reindex(columns=[*columns, "auroc_low", "auroc_high"])
     _refuse_repeats(table, "controls", ["group", "concept", "source"])
-    table["value"] = table[score]
-    if score != "f1":
-        table[["f1_low", "f1_high", "null_p95"]] = np.nan
+    table[["value", "low", "high"]] = table[[score, f"{score}_low", f"{score}_high"]]
+    null_N = table.null_p95 if score == "f1" else np.nan
     tested = str(table.source[0])
     own = table.source == tested
     rivals = table[~own].dropna(subset="value").groupby(["group", "concept"]).value.idxmax()
     table["kind"] = np.where(own, tested, np.where(table.index.isin(rivals), _RIVAL, _OTHERS))
     leads = _leads(table[["group", "concept"]].drop_duplicates(), table[own], table.loc[rivals])
-    null = table[own].assign(kind=_NULL, source=_NULL, value=table.null_p95, f1_low=np.nan)
+    null = table[own].assign(kind=_NULL, source=_NULL, value=null_N, low=np.nan)
     table = pd.concat([table, null], ignore_index=True).dropna(subset="value")
     if table.empty:
         raise ValueError(f"controls: no row has a number in {score}, so there is nothing to draw")
     table["layer"] = [theme.layer_name(layer) if pd.notna(layer) else "–" for layer in table.layer]
-    table["written"] = list(map(_with_interval, table.value, table.f1_low, table.f1_high))
+    table["written"] = list(map(_with_interval, table.value, table.low, table.high))
 
     plot, number, name = 382, 48, 60  # width of the plot; right end of the numbers and left end of the names beside it
     marks = {tested: (BLUE, "circle"), _RIVAL: (DARK, "square"), _OTHERS: (MIDDLE, _STROKE), _NULL: (MIDDLE, _DASHES)}
@@ -85,7 +87,7 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     colour = alt.Color("kind:N", title=None, scale=colours, legend=legend)
     shape = alt.Shape("kind:N", title=None, scale=shapes, legend=legend)
     tooltip = ["concept:N", "source:N", "layer:N", alt.Tooltip("written:N", title=_SCORES[score])]
-    ends = table[["value", "f1_low", "f1_high"]]
+    ends = table[["value", "low", "high"]]
     scale = alt.Scale(domain=[min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)], nice=True, zero=False)
     groups = list(dict.fromkeys(leads.group))
     panels = []
@@ -101,8 +103,8 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
             lane.bandPosition = place
             base = alt.Chart(rows[rows.kind == kind]).encode(y=lane, color=colour)
             if kind in (_RIVAL, tested):
-                interval = base.transform_filter("isValid(datum.f1_low)").mark_rule(strokeWidth=1.6)
-                layers.append(interval.encode(x=alt.X("f1_low:Q", scale=scale), x2="f1_high:Q"))
+                interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.6)
+                layers.append(interval.encode(x=alt.X("low:Q", title=_SCORES[score], scale=scale), x2="high:Q"))
             layers.append(base.mark_point(size=75).encode(x=x, shape=shape, tooltip=tooltip))
         text = alt.Chart(beside).encode(y=names)
         lead_colour = alt.condition("datum.ahead", alt.value(BLUE), alt.value(GREY))
@@ -125,8 +127,9 @@ def _leads(concepts: pd.DataFrame, own: pd.DataFrame, rivals: pd.DataFrame) -> p
     keys = ["group", "concept"]
     both = concepts.merge(own[[*keys, "value"]], on=keys, how="left")
     both = both.merge(rivals[[*keys, "value", "source"]], on=keys, how="left", suffixes=("", "_rival"))
-    lead = both.value - both.value_rival
-    texts = [f"{number:+.3f}".replace("-", "−") if np.isfinite(number) else "" for number in lead]
+    lead = (both.value - both.value_rival).round(3)
+    texts = [f"{number:+.3f}".replace("-", "−") if number else "0.000" for number in lead.fillna(0)]
+    texts = np.where(lead.isna(), "", texts)
     return both[keys].assign(lead=texts, ahead=lead > 0, rival=both.source.fillna(""))
 
 
@@ -204,6 +207,11 @@ def _lines(table: pd.DataFrame, x: alt.X, y: alt.Y, series: tuple[alt.Color, alt
     return base.mark_line().encode(strokeDash=series[1]) + base.mark_point(size=size).encode(tooltip=tooltip)
 
 
+def _side_by_side(table: pd.DataFrame, place_N: pd.Series | int, places: int) -> pd.DataFrame:
+    """`table` with its layers moved by less than a half, so that series which agree can be told apart; `block` keeps them."""
+    return table.assign(block=table.layer, layer=table.layer + (place_N + 0.5 - places / 2) * 0.6 / places)
+
+
 def _range(layers: pd.Series) -> str:
     low, high = theme.layer_name(layers.min()), theme.layer_name(layers.max())
     return low if low == high else f"{low} to {high}"
@@ -244,9 +252,7 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     ]
     few = table.layer.nunique() <= _FEW
     x, size = theme.layer_axis(table.layer), 40 if few else 16
-    table["block"] = table.layer
-    if few:  # side by side, so that their intervals can be told apart
-        table["layer"] = table.layer + (table.architecture.map(names.index) + 0.5 - len(names) / 2) * 0.6 / len(names)
+    table = _side_by_side(table, table.architecture.map(names.index) if few else 0, len(names) if few else 1)
     recovered = table[table.architecture != _ABLATION]  # whose 0 is the lower reference
     base = alt.Chart(recovered).transform_filter("isValid(datum.low) && isValid(datum.high)")
     interval = base.mark_rule(strokeWidth=1.2) if few else base.mark_area(opacity=0.12)
@@ -280,17 +286,19 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     _refuse_repeats(table, "recurrence", ["layer", "comparison"])
     names = list(dict.fromkeys(table.comparison))
     lines = [*((_COLOURS[number % len(_COLOURS)], [1, 0]) for number in range(len(names))), (MIDDLE, [4, 3])]
-    series, size = _series("series", [*names, _RANDOM], *zip(*lines)), 45 if table.layer.nunique() <= _FEW else 16
+    series, few = _series("series", [*names, _RANDOM], *zip(*lines)), table.layer.nunique() <= _FEW
+    x, size, places = theme.layer_axis(table.layer), 40 if few else 16, len(lines) if few else 1
     tooltip = [
         alt.Tooltip("comparison:N"),
-        alt.Tooltip("layer:Q"),
+        alt.Tooltip("block:Q", title="layer"),
         alt.Tooltip("share:Q", format=".1%", title="features that recur"),
         alt.Tooltip("share_null:Q", format=".2~%", title="of a random dictionary"),
         alt.Tooltip("median_cosine:Q", format=".3f", title="median cosine"),
     ]
-    table["series"] = table.comparison
-    nulls = [rows.assign(series=_RANDOM) for _, rows in table.groupby("comparison", sort=False)]
-    x = theme.layer_axis(table.layer)
+    nulls = [
+        _side_by_side(rows.assign(series=_RANDOM), len(names) if few else 0, places) for _, rows in table.groupby("comparison", sort=False)
+    ]
+    table = _side_by_side(table.assign(series=table.comparison), table.comparison.map(names.index) if few else 0, places)
     share = {"title": "share of features", "axis": alt.Axis(format="%", tickCount=5), "scale": alt.Scale(domain=[0, 1])}
     cosine = alt.Y(
         "median_cosine:Q", title="cosine", axis=alt.Axis(tickCount=5), scale=alt.Scale(domain=[min(0, table.median_cosine.min()), 1])
@@ -302,7 +310,7 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     right = _lines(table, x, cosine, series, size, tooltip)
     panels = [(left, "Features that recur"), (right, "Median similarity to the closest feature")]
     return alt.hconcat(*(chart.properties(width=288, height=190, title=title) for chart, title in panels), spacing=18).properties(
-        description=f"Share of the features of layer {_range(table.layer)} that recur in {' and '.join(map(str, names))}: "
+        description=f"Share of the features of layer {_range(table.block)} that recur in {' and '.join(map(str, names))}: "
         f"{table.share.min():.0%} to {table.share.max():.0%}, of a random dictionary's {table.share_null.max():.2%} at most."
     )
 
@@ -326,7 +334,7 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     ticks = alt.Axis(values=theme.layer_ticks(table.layer), labelExpr="'L' + datum.value", labelAngle=0, ticks=False, domain=False)
     names = alt.Axis(labelLimit=_NAMES, ticks=False, domain=False)
     values = sorted({0, max(most, 1) // 2, max(most, 1)})
-    legend = alt.Legend(orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, values=values)
+    legend = alt.Legend(orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, values=values, format=",d")
     colour = alt.Color("surviving:Q", title="type-selective features", scale=scale, legend=legend)
     tooltip = [
         alt.Tooltip("layer:O"),
