@@ -189,6 +189,7 @@ rule html:
         "_config.yml",
         "data/README.md",
         "data/rinalmo-nano/README.md",
+        "benchmarks/results/extraction.md",
         "benchmarks/results/sae_training.md",
     output:
         "_build/html/index.html",

@@ -8,17 +8,16 @@ lower bound. Shapes: T tokens, S sequences, F features, P covariates, N rows of 
 """
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import r2_score
 
 from sae_rna import concepts
 from sae_rna.annotations import Annotations, annotate, annotate_elements, annotate_types
+from sae_rna.controls import gc_content, kmer_frequencies, kmer_names
 from sae_rna.evaluation import encode_bases
 from sae_rna.features import column_max
 from sae_rna.language_model import NUCLEOTIDES
@@ -66,7 +65,7 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> t
         one_hot[:, reach],
         np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES)),
         np.stack([position_T, length_T - 1 - position_T, position_T / np.maximum(length_T - 1, 1)], axis=1),
-        np.stack([_strong(_shares(records["sequence"], 1))[record_T], length_T], axis=1),
+        np.stack([gc_content(records["sequence"])[record_T], length_T], axis=1),
     ]
     offsets = [offset for offset in range(-reach, reach + 1) if offset]
     names = [f"base {base}" for base in NUCLEOTIDES]
@@ -83,23 +82,11 @@ def sequence_covariates(records: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     The first word of a name is its group: ``length``, ``composition`` (GC share and share of each base) and ``dinucleotides`` (share of
     each of the 16).
     """
-    bases, pairs = _shares(records["sequence"], 1), _shares(records["sequence"], 2)
-    parts = [records["sequence"].str.len().to_numpy()[:, None], _strong(bases)[:, None], bases, pairs]
+    bases, pairs = (kmer_frequencies(records["sequence"], k).toarray() for k in (1, 2))
+    parts = [records["sequence"].str.len().to_numpy()[:, None], gc_content(records["sequence"])[:, None], bases, pairs]
     names = ["length", "composition GC", *(f"composition {base}" for base in NUCLEOTIDES)]
-    names += [f"dinucleotides {''.join(pair)}" for pair in product(NUCLEOTIDES, repeat=2)]
+    names += [f"dinucleotides {pair}" for pair in kmer_names(2)]
     return np.concatenate(parts, axis=1, dtype=np.float32), names
-
-
-def _shares(sequences: Sequence[str], k: int) -> np.ndarray:
-    """Share of each of the 4^k words of A, C, G and U among those of every sequence, [S, 4^k]; 0 in a sequence without any."""
-    words = ["".join(letters) for letters in product(NUCLEOTIDES, repeat=k)]
-    counter = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, vocabulary=words)
-    counts = counter.transform(sequences).toarray()
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def _strong(shares_S4: np.ndarray) -> np.ndarray:
-    return shares_S4[:, [NUCLEOTIDES.index(base) for base in "GC"]].sum(axis=1)
 
 
 def explain(

@@ -16,6 +16,8 @@ import torch
 from scipy import sparse
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import normalize
 
 from sae_rna.activations import Standardiser
 from sae_rna.autoencoder import SparseAutoencoders
@@ -188,3 +190,17 @@ def kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
 def kmer_names(k: int) -> list[str]:
     """Names of the columns of `kmers`, from AA...A to UU...U."""
     return ["".join(NUCLEOTIDES[number // 4**place % 4] for place in range(k)[::-1]) for number in range(4**k)]
+
+
+def kmer_frequencies(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
+    """Share of each k-mer among the k-mers of every sequence, [S, 4^k], columns as `kmer_names`; 0 where there are none.
+
+    k-mers with other letters than A, C, G and U do not count.
+    """
+    counter = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, vocabulary=kmer_names(k))
+    return normalize(counter.transform(sequences).astype(float), norm="l1")
+
+
+def gc_content(sequences: Sequence[str]) -> np.ndarray:
+    """Share of G and C among the A, C, G and U of every sequence, [S]; 0 where there are none."""
+    return kmer_frequencies(sequences, 1)[:, [NUCLEOTIDES.index(base) for base in "GC"]].sum(axis=1).A1

@@ -125,7 +125,7 @@ def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
         known = np.nonzero(codes >= 0)[0]
         one_hot[known + reach, codes[known]] = 1
         windows = np.lib.stride_tricks.sliding_window_view(one_hot, 2 * reach + 1, axis=0)
-        rows.append(windows[known].reshape(len(known), -1))
+        rows.append(windows[known].reshape(len(known), 4 * (2 * reach + 1)))
     return np.concatenate(rows)
 
 
@@ -157,7 +157,7 @@ def probe_table(models: dict[str, LanguageModel], fit: pd.DataFrame, test: pd.Da
     windows = tuple(one_hot_windows(records.sequence) for records in (fit, test))
     rows = [{"source": f"one-hot window of {windows[0].shape[1] // 4} nt", "layer": np.nan, "auroc": stem_probe(windows, labels)}]
     for name, model in models.items():
-        states = [_states(model, records.sequence.tolist(), layers) for records in (fit, test)]
+        states = [hidden_states(model, records.sequence.tolist(), layers) for records in (fit, test)]
         rows += [{"source": name, "layer": layer, "auroc": stem_probe(tuple(values[:, number] for values in states), labels)}
                  for number, layer in enumerate(layers)]  # fmt: skip
     return pd.DataFrame(rows).assign(tokens=len(labels[1]))
@@ -168,7 +168,7 @@ def _stem_labels(records: pd.DataFrame) -> np.ndarray:
     return (np.array(list("".join(records.element))) == "S")[known]
 
 
-def _states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
+def hidden_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
     """Hidden states [T, L, D] of all nucleotides, in the order of the sequences."""
     parts = list(model.hidden_states(sequences, layers))
     order = np.lexsort((np.concatenate([part.position_T for part in parts]), np.concatenate([part.sequence_T for part in parts])))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sae_rna import claims, concepts, confounds, controls, features, fidelity, selectivity, stability
 from sae_rna.annotations import TOKEN_GROUPS, Annotations, annotate
+from sae_rna.evaluation import hidden_states
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import resolve
 from sae_rna.study import Encoded, Study
@@ -141,13 +142,6 @@ def _dictionaries(study: Study, layer: int, training_TD: np.ndarray) -> dict[str
     }
 
 
-def hidden_states(model: LanguageModel, sequences: list[str], layers: list[int]) -> np.ndarray:
-    """Hidden states [T, L, D] of all nucleotides, in the order of the sequences."""
-    parts = list(model.hidden_states(sequences, layers))
-    order = np.lexsort((np.concatenate([part.position_T for part in parts]), np.concatenate([part.sequence_T for part in parts])))
-    return torch.cat([part.values_TLD.cpu() for part in parts]).numpy()[order]
-
-
 def best_of(table: pd.DataFrame) -> pd.DataFrame:
     """Of each source and concept the layer whose feature was best on the selection families."""
     return table.loc[table.groupby(["source", "group", "concept"], sort=False).selection_f1.idxmax()].reset_index(drop=True)
@@ -257,7 +251,7 @@ def type_probe(study: Study, layers: list[int]) -> pd.DataFrame:
         texts = [records.sequence.tolist() for records in splits]
         representations = {
             "length and GC content": tuple(selectivity.length_and_gc(part) for part in texts),
-            "3-mer frequencies": tuple(selectivity.kmer_frequencies(part, 3) for part in texts),
+            "3-mer frequencies": tuple(controls.kmer_frequencies(part, 3) for part in texts),
         }
         states = [_mean_states(study, part, layers) for part in texts]
         for place, layer in enumerate(layers):

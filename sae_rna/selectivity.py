@@ -18,11 +18,10 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import StandardScaler
 
 from sae_rna import features
-from sae_rna.controls import kmers
-from sae_rna.evaluation import encode_bases
+from sae_rna.controls import gc_content
 
 FALSE_DISCOVERIES = 0.05
 """Share of wrong ones among the discoveries that is accepted."""
@@ -95,10 +94,8 @@ class Families(NamedTuple):
 
 
 def length_and_gc(sequences: Sequence[str]) -> np.ndarray:
-    """Log length and share of G and C among A, C, G and U of every sequence, [S, 2]: what types may differ in without any feature."""
-    codes = encode_bases(sequences)
-    gc = [np.isin(code, (1, 2)).sum() / max((code >= 0).sum(), 1) for code in codes]
-    return np.column_stack([np.log([max(len(code), 1) for code in codes]), gc])
+    """Log length and GC content of every sequence, [S, 2]: what types may differ in without any feature."""
+    return np.column_stack([np.log([max(len(sequence), 1) for sequence in sequences]), gc_content(sequences)])
 
 
 def _family_names(family_S: Sequence[str]) -> np.ndarray:
@@ -298,14 +295,6 @@ def surviving(selectivity: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     shown = selectivity[selectivity.replicates & (selectivity.effect > 0)]
     shown = shown.sort_values(["adjusted_effect", "feature", "type"], ascending=[False, True, True], ignore_index=True)
     return shown, selectivity.feature.nunique() - shown.feature.nunique()
-
-
-def kmer_frequencies(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
-    """Share of each k-mer among the k-mers of every sequence, [S, 4^k], columns as `controls.kmer_names`; 0 where there are none."""
-    nucleotides_S = [(codes >= 0).sum() for codes in encode_bases(sequences)]
-    indptr = np.concatenate([[0], np.cumsum(nucleotides_S)]).astype(np.int64)
-    sequence_ST = sparse.csr_matrix((np.ones(indptr[-1]), np.arange(indptr[-1]), indptr), shape=(len(nucleotides_S), indptr[-1]))
-    return normalize(sequence_ST @ kmers(sequences, k), norm="l1")
 
 
 def type_probe(

@@ -87,3 +87,7 @@ def test_a_model_with_random_weights_does_no_better_than_chance(tiny_model):
     masked = choose_masked(sequences, 0)
     scores = masked_scores(pd.DataFrame({"sequence": sequences}), masked, model_probabilities(model, sequences, masked))
     assert scores["accuracy"] == pytest.approx(0.25, abs=0.08)
+
+
+def test_a_sequence_without_nucleotides_has_no_windows():
+    assert one_hot_windows(["NN", "ACG"], reach=1).shape == (3, 12)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sae_rna import claims, concepts, controls, evidence, figures, tables
+from sae_rna import claims, concepts, controls, evaluation, evidence, figures, tables
 from sae_rna.annotations import TOKEN_GROUPS, annotate
 from sae_rna.pipeline import token_table
 from sae_rna.sequences import add_elements
@@ -40,8 +40,8 @@ def test_every_control_is_scored_by_the_same_code_on_the_same_nucleotides(study,
     check(table, "SAE, random model", 3, concepts.concept_scores(*sets(study, random), shuffles=0))
     sequences = study.structures().records.sequence.tolist()
     check(table, "5-mers", None, concepts.concept_scores(*sets(study, controls.kmers(sequences, 5)), shuffles=0))
-    states = evidence.hidden_states(study.model, sequences, [0, 3])
-    training = evidence.hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
+    states = evaluation.hidden_states(study.model, sequences, [0, 3])
+    training = evaluation.hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
     for place, (source, layer) in enumerate((("embedding layer", 0), ("neurons", 3))):
         neurons = sparse.csr_matrix(controls.Neurons.fit(training[:, place]).encode(states[:, place]))
         check(table, source, layer, concepts.concept_scores(*sets(study, neurons), shuffles=0))

@@ -12,12 +12,12 @@ from scipy import sparse
 from scipy.stats import kstest
 
 from sae_rna import selectivity
+from sae_rna.controls import gc_content, kmer_frequencies
 from sae_rna.selectivity import (
     SELECTIVITY_COLUMNS,
     Families,
     effect_size,
     gini,
-    kmer_frequencies,
     length_and_gc,
     permutable_types,
     permutation_p_values,
@@ -313,6 +313,8 @@ def test_kmer_frequencies_are_counts_of_substrings(sequences, k):
         found = Counter(sequence[start : start + k] for start in range(len(sequence) - k + 1))
         counts = np.array([found[name] for name in names])
         np.testing.assert_allclose(row, counts / max(counts.sum(), 1))
+    strong = [sum(map(sequence.count, "GC")) / max(sum(map(sequence.count, "ACGU")), 1) for sequence in sequences]
+    np.testing.assert_allclose(gc_content(sequences), strong)
 
 
 def probe_sets(rng):

@@ -220,4 +220,4 @@ def test_folding_without_viennarna_names_the_remedy(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", lambda name, *rest: real("no_such_module" if name == "RNA" else name, *rest))
     with pytest.raises(ImportError) as caught:
         fold(pd.DataFrame({"id": ["a"], "sequence": ["ACGU"]}))
-    assert str(caught.value) == "ViennaRNA, which predicts unknown structures, is not installed: run 'pip install ViennaRNA', or leave fold false"
+    assert str(caught.value) == "ViennaRNA, which predicts structures, is missing: run 'pip install ViennaRNA', or leave fold false"
