@@ -545,9 +545,7 @@ def fold(records: pd.DataFrame) -> pd.DataFrame:
     try:
         import RNA
     except ImportError as error:
-        raise ImportError(
-            "ViennaRNA, which predicts unknown structures, is not installed: run 'pip install ViennaRNA', or leave fold false"
-        ) from error
+        raise ImportError("ViennaRNA, which predicts structures, is missing: run 'pip install ViennaRNA', or leave fold false") from error
     predicted = {sequence: RNA.fold(sequence)[0] for sequence in tqdm(records.sequence.unique(), "folding", delay=1)}
     return records.assign(
         secondary_structure=records.sequence.map(predicted), structure_source=f"predicted (ViennaRNA {RNA.__version__}, MFE)"
