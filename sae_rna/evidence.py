@@ -109,7 +109,7 @@ def concept_table(study: Study) -> pd.DataFrame:
             ):
                 add(source, layer, sets.score_encoded(encoded, layer, retained_F=retained_F, shuffles=p.shuffles, seed=p.seed))
         fitted = _training_sample(study, TRAINING_RNAS)
-        for layers in [[0], *study.groups]:
+        for layers in [[0, *study.groups[0]], *study.groups[1:]]:
             states = {split: hidden_states(study.model, texts, layers) for split, texts in sequences.items()}
             training_TLD = hidden_states(study.model, fitted, layers)
             for place, layer in enumerate(layers):
@@ -180,8 +180,8 @@ def mark_explained(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def type_confounds(study: Study, layer: int) -> pd.DataFrame:
-    """`confounds.explain_types` of every feature that Figure 5 may show at `layer`."""
-    chosen = shown_types(study, layer)[0]
+    """`confounds.explain_types` of the features that survive at `layer`, for the types they prefer."""
+    chosen = selectivity.surviving(_tested_types(study, layer))[0][["type", "feature"]]
 
     def make():
         encoded = study.types()
@@ -229,11 +229,14 @@ def type_table(study: Study) -> pd.DataFrame:
     return _keep(study, "type-selectivity", _key(study, "types"), make)
 
 
+def _tested_types(study: Study, layer: int) -> pd.DataFrame:
+    table = type_table(study)
+    return table[(table.layer == layer) & (table.source != RANDOM_MODEL)]
+
+
 def shown_types(study: Study, layer: int) -> tuple[pd.DataFrame, int]:
     """Figure 5's table of one layer for features that survive `selectivity.surviving` alone, and the number of tested ones that do not."""
-    table = type_table(study)
-    table = table[(table.layer == layer) & (table.source != RANDOM_MODEL)]
-    surviving, rest = selectivity.surviving(table)
+    surviving, rest = selectivity.surviving(_tested_types(study, layer))
     mask_F = np.zeros(len(study.retained(layer)), bool)
     mask_F[surviving.feature.unique().astype(int)] = True
     if not mask_F.any():
@@ -279,7 +282,7 @@ def _mean_states(study: Study, sequences: list[str], layers: list[int]) -> np.nd
 def recurrence_table(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Whether features come again from other seeds and at the other size: `stability.summary` and `stability.concepts_of_recurring`.
 
-    The first has a row per layer and other dictionary, with `comparison` (another seed, in either size; the other size; a random
+    The first has a row per layer and other dictionary, with `comparison` (another seed, the other size, a random
     dictionary); the second two rows per layer. Activations are those of the selection RNAs, concepts those of `concept_table`.
     """
     p = study.parameters
@@ -291,25 +294,24 @@ def recurrence_table(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     def make(folder: Path):
         sets, pairs, shares = _Sets(study), [], []
         encoded, scores = study.structures(), concept_table(study)
-        shown = scores[scores.source == scores.source.iloc[0]]
+        own = scores[scores.source == scores.source.iloc[0]]
         sequences = sets.records["selection"].sequence.tolist()
         for group in study.groups:
             states_TLD = hidden_states(study.model, sequences, group)
             for place, layer in enumerate(tqdm(group, "recurrence", mininterval=1)):
                 dictionaries = [_dictionary(study.autoencoder(layer, variant), states_TLD[:, place]) for variant in p.repeated]
-                (wide, *wide_again), (narrow, *narrow_again) = dictionaries[: p.replicates + 1], dictionaries[p.replicates + 1 :]
-                small, large = sorted((narrow, wide), key=lambda one: len(one.decoder))  # only so many can have a counterpart
-                chance = stability.Dictionary(-1, stability.random_dictionary(wide.decoder, np.random.default_rng(p.seed)))
-                found = stability.recurrence(wide, wide_again, p.seed)
+                shown, *others, narrow = dictionaries
+                small, large = sorted((narrow, shown), key=lambda one: len(one.decoder))  # only so many can have a counterpart
+                chance = stability.Dictionary(-1, stability.random_dictionary(shown.decoder, np.random.default_rng(p.seed)))
+                found = stability.recurrence(shown, others, p.seed)
                 compared = {
                     "another seed": found,
-                    "another seed, second size": stability.recurrence(narrow, narrow_again, p.seed),
                     "the other size": stability.recurrence(small, [large], p.seed),
-                    "a random dictionary": stability.recurrence(wide._replace(activations=None), [chance], p.seed),
+                    "a random dictionary": stability.recurrence(shown._replace(activations=None), [chance], p.seed),
                 }
                 for comparison, table in compared.items():
                     pairs.append(stability.summary(table).assign(layer=layer, comparison=comparison))
-                f1_F, above_F = _best_f1(sets, encoded, layer, shown[shown.layer == layer])
+                f1_F, above_F = _best_f1(sets, encoded, layer, own[own.layer == layer])
                 shares.append(stability.concepts_of_recurring(stability.recurring(found), f1_F, above_F).assign(layer=layer))
         pd.concat(pairs, ignore_index=True).to_parquet(folder / "pairs.parquet", index=False)
         pd.concat(shares, ignore_index=True).to_parquet(folder / "concepts.parquet", index=False)

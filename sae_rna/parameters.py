@@ -61,7 +61,7 @@ class Parameters:
     narrow: int = 4
     """Size of a second dictionary, likewise, for the question whether features are the same at another size."""
     replicates: int = 2
-    """Further seeds with which the shown autoencoder is trained at both sizes, for the question whether features come again."""
+    """Further seeds from which the shown autoencoder is trained, for the question whether features come again."""
     k: int = 16
     """Active latents a token (topk, batchtopk, matryoshka)."""
     l1: float = 3e-3
@@ -137,9 +137,9 @@ class Parameters:
 
     @property
     def repeated(self) -> list[Variant]:
-        """The shown architecture in both sizes with every seed, the shown autoencoder first."""
+        """The shown autoencoder, the same from every other seed, and last the one of the second size."""
         seeds = range(self.seed, self.seed + self.replicates + 1)
-        return [Variant(self.architecture, size, seed) for size in (self.expansion, self.narrow) for seed in seeds]
+        return [*(Variant(self.architecture, self.expansion, seed) for seed in seeds), Variant(self.architecture, self.narrow, self.seed)]
 
     @property
     def random(self) -> Variant:

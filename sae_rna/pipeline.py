@@ -56,48 +56,55 @@ def features_file(layer: int) -> str:
     return f"layer-{layer:02d}.safetensors"
 
 
+class _Summary:
+    """What is known of one layer's autoencoder and features without keeping their activations."""
+
+    def __init__(self, latents: int, type_S):
+        self.codes_S, self.types = features.type_codes(type_S)
+        self.by_type = np.zeros((len(self.types), latents))
+        self.features, self.variance = features.FeatureSummary(latents), ExplainedVariance()
+
+    def update(self, x_1TD: torch.Tensor, reconstruction_1TD: torch.Tensor, activations_TF, sequence_T: np.ndarray):
+        self.variance.update(x_1TD, reconstruction_1TD)
+        pooled_SF = self.features.update(activations_TF, sequence_T)
+        np.add.at(self.by_type, self.codes_S[pd.unique(sequence_T)], pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF)
+
+    def table(self) -> pd.DataFrame:
+        mean = self.by_type / np.bincount(self.codes_S, minlength=len(self.types))[:, None]
+        tau = features.tau(mean) if len(self.types) > 1 else np.nan
+        return self.features.table().assign(explained_variance=float(self.variance.value()[0]), tau=tau)
+
+
 @torch.inference_mode()
-def encode_group(folder: Path, model: LanguageModel, records: pd.DataFrame, stack: SparseAutoencoders, keep: bool):
+def encode_group(
+    folder: Path, model: LanguageModel, records: pd.DataFrame, stack: SparseAutoencoders, keep: bool = True, summarise: bool = True
+):
     """Encode `records` with every layer of `stack`.
 
-    Writes ``summary.parquet``, a row per feature and layer, and with `keep` the sparse features [T, F] of each layer, their rows as in
-    `token_table`.
+    With `keep` the sparse features [T, F] of each layer are written, their rows as in `token_table`; with `summarise`, for RNAs of known
+    type, ``summary.parquet``: a row per feature and layer.
     """
     members = {layer: stack.only(layer) for layer in stack.config.layers}
-    layers, latents = list(members), stack.config.latents
-    summaries = {layer: features.FeatureSummary(latents) for layer in layers}
-    variances = {layer: ExplainedVariance() for layer in layers}
-    codes_S, type_names = features.type_codes(records.type) if "type" in records else (np.zeros(len(records), int), ["all"])
-    by_type = {layer: np.zeros((len(type_names), latents)) for layer in layers}
+    summaries = {layer: _Summary(stack.config.latents, records.type) for layer in members} if summarise else {}
     sequence, position = [], []
-    pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in layers}
+    pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in members}
     sequences = records.sequence.tolist()
     batches = model.batches(sequences, batch_tokens=ENCODING_TOKENS)
-    for states in model.hidden_states(sequences, layers, tqdm(batches, "encoding", mininterval=1)):
+    for states in model.hidden_states(sequences, list(members), tqdm(batches, "encoding", mininterval=1)):
         sequence.append(states.sequence_T)
         position.append(states.position_T)
-        type_S = codes_S[pd.unique(states.sequence_T)]
         for place, (layer, member) in enumerate(members.items()):
             x_1TD = member.standardise(states.values_TLD[:, [place]]).transpose(0, 1)
-            activations = member.encode(x_1TD)
-            variances[layer].update(x_1TD, member.decode(activations))
-            chunk = activations[0].cpu().numpy()
-            chunk = sparse.csr_matrix(chunk) if member.config.kind.penalty == "auxk" else chunk
-            pooled_SF = summaries[layer].update(chunk, states.sequence_T)
-            np.add.at(by_type[layer], type_S, pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF)
+            activations_1TF = member.encode(x_1TD)
+            chunk = activations_1TF[0].cpu().numpy()
+            chunk = sparse.csr_matrix(chunk) if keep or member.config.kind.penalty == "auxk" else chunk
+            if summarise:
+                summaries[layer].update(x_1TD, member.decode(activations_1TF), chunk, states.sequence_T)
             if keep:
-                pieces[layer].append(sparse.csr_matrix(chunk))
+                pieces[layer].append(chunk)
     order = np.lexsort((np.concatenate(position), np.concatenate(sequence)))
-    tables = []
-    for layer, summary in summaries.items():
-        if keep:
-            features.save_csr(sparse.vstack(pieces.pop(layer), format="csr")[order], folder / features_file(layer))
-        mean = by_type[layer] / np.bincount(codes_S, minlength=len(type_names))[:, None]
-        facts = {
-            "layer": layer,
-            "architecture": stack.config.architecture,
-            "explained_variance": float(variances[layer].value()[0]),
-            "tau": features.tau(mean) if len(type_names) > 1 else np.nan,
-        }
-        tables.append(summary.table().assign(**facts))
-    pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
+    for layer in members if keep else ():
+        features.save_csr(sparse.vstack(pieces.pop(layer), format="csr")[order], folder / features_file(layer))
+    if summarise:
+        tables = [summary.table().assign(layer=layer, architecture=stack.config.architecture) for layer, summary in summaries.items()]
+        pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)

@@ -294,7 +294,7 @@ class Study:
 
         def make(folder: Path):
             stack = self.autoencoders(variant, layers)
-            pipeline.encode_group(folder, self._model_of(variant), self.evaluation_records(data), stack, keep)
+            pipeline.encode_group(folder, self._model_of(variant), self.evaluation_records(data), stack, keep, summarise=data == "types")
 
         return self.run.step(f"features-{data}-{variant.name}-{self._group_name(layers)}", "pipeline", key, make)
 
