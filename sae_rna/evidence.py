@@ -179,18 +179,41 @@ def mark_explained(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
     return scores.merge(found, on=["layer", "element", "feature"], how="left", validate="one_to_one")
 
 
-def type_confounds(study: Study, layer: int) -> pd.DataFrame:
-    """`confounds.explain_types` of the features that survive at `layer`, for the types they prefer."""
-    chosen = selectivity.surviving(_tested_types(study, layer))[0][["type", "feature"]]
+def mark_elements(study: Study, chosen: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`chosen` (label: a letter; layer, feature, threshold) with `explained`; `name` is the step's."""
 
     def make():
-        encoded = study.types()
-        pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())
-        return confounds.explain_types(pooled, encoded.records, chosen)
+        encoded, tables = study.structures(), []
+        for layer, rows in chosen.groupby("layer"):
+            wanted = rows.rename(columns={"label": "element"})[["element", "feature", "threshold"]]
+            found = confounds.explain(encoded.features(layer), encoded.tokens, encoded.records, wanted, study.parameters.seed)
+            tables.append(pd.DataFrame({"row": rows.index, "explained": found.explained.to_numpy()}))
+        return pd.concat(tables, ignore_index=True)
 
-    if chosen.empty:
-        return pd.DataFrame(columns=["type", "feature", "r2", "explained"])
-    return _keep(study, "type-confounds", _key(study, "types") | {"layer": layer}, make)
+    key = _key(study, "structures") | {"chosen": chosen[["layer", "label", "feature"]].to_dict("records")}
+    return chosen.assign(explained=_keep(study, f"confounds-{name}", key, make).set_index("row").explained)
+
+
+def mark_types(study: Study, chosen: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`chosen` (type, layer, feature) with `explained`; `name` is the step's."""
+
+    def make():
+        encoded, tables = study.types(), []
+        for layer, rows in chosen.groupby("layer"):
+            pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())
+            found = confounds.explain_types(pooled, encoded.records, rows[["type", "feature"]])
+            tables.append(pd.DataFrame({"row": rows.index, "explained": found.explained.to_numpy()}))
+        return pd.concat(tables, ignore_index=True)
+
+    key = _key(study, "types") | {"chosen": chosen[["layer", "type", "feature"]].to_dict("records")}
+    return chosen.assign(explained=_keep(study, f"confounds-{name}", key, make).set_index("row").explained)
+
+
+def shown_types_explained(study: Study, layer: int) -> set[int]:
+    """Features of Figure 5 at `layer` that length and composition explain for a type they prefer."""
+    chosen = selectivity.surviving(_tested_types(study, layer))[0][["type", "feature"]].assign(layer=layer)
+    marked = mark_types(study, chosen, "surviving-types") if len(chosen) else chosen.assign(explained=False)
+    return set(marked.feature[marked.explained.astype(bool)])
 
 
 # -- RNA types -----------------------------------------------------------------------------------------------------------

@@ -219,15 +219,18 @@ def best_per_element(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
     best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
     beat = int((best.f1 > best[["base_f1", "null_p95"]].max(axis=1)).sum())
-    columns = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc"]
-    return best[columns].assign(element=best.element.map(ELEMENTS)), {"elements": len(best), "beat": beat}
+    columns = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc", "explained"]
+    return best[[column for column in columns if column in best]].assign(element=best.element.map(ELEMENTS)), {
+        "elements": len(best),
+        "beat": beat,
+    }
 
 
 def natural(study: Study) -> tuple[pd.DataFrame, dict]:
     """The best features per element, scored on the natural RNAs, or on the selection split where the data have no natural one."""
     records = study.structure_records
     split = "natural" if (records.split == "natural").any() else "selection"
-    table, numbers = best_per_element(study.element_scores(split))
+    table, numbers = best_per_element(evidence.mark_explained(study, study.element_scores(split)))
     tokens = int(records[records.split == split].sequence.str.len().sum())
     return table, numbers | {"split": split, "tokens": tokens, "structures": study.structure_source}
 
@@ -263,11 +266,24 @@ def type_numbers(study: Study) -> dict:
     return {"top_k": study.parameters.top_k, "types": records.type.nunique(), "rnas": len(records)}
 
 
-def best_per_type(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
-    """For each RNA type the layer and feature with the best selection AUROC, and how many beat the null."""
+def best_per_type(study: Study) -> tuple[pd.DataFrame, dict]:
+    """For each RNA type the layer and feature with the best selection AUROC, how many beat the null, and which ones are explained."""
+    scores = study.type_scores()
     best = scores.loc[scores.groupby("type").selection_auroc.idxmax()].sort_values("auroc", ascending=False)
-    columns = ["type", "layer", "feature", "selection_auroc", "auroc", "null_p95", "f1", "base_rate", "sequences"]
+    best = evidence.mark_types(study, best, "type-scores")
+    columns = ["type", "layer", "feature", "selection_auroc", "auroc", "null_p95", "f1", "base_rate", "sequences", "explained"]
     return best[columns], {"types": len(best), "beat": int((best.auroc > best.null_p95).sum())}
+
+
+def top_features(study: Study, layer: int) -> pd.DataFrame:
+    """tab-top-features, with what explains them."""
+    table = study.top_features(layer)
+    elements, types = (table[table.kind == kind] for kind in ("element", "type"))
+    marked = [
+        evidence.mark_elements(study, elements, "top-elements"),
+        evidence.mark_types(study, types.rename(columns={"label": "type"}), "top-types"),
+    ]
+    return pd.concat([marked[0], marked[1].rename(columns={"type": "label"})], ignore_index=True)
 
 
 # -- evidence ------------------------------------------------------------------------------------------------------------
@@ -349,9 +365,7 @@ def surviving_types(study: Study, layers: list[int]) -> tuple[pd.DataFrame, dict
     parts, rest = [], 0
     for layer in layers:
         shown, left_out = evidence.shown_types(study, layer)
-        explained = evidence.type_confounds(study, layer)
-        marked = set(explained.feature[explained.explained.astype(bool)]) if len(explained) else set()
-        parts.append(shown.assign(explained=shown.feature.isin(marked)))
+        parts.append(shown.assign(explained=shown.feature.isin(evidence.shown_types_explained(study, layer))))
         rest += left_out
     table = pd.concat(parts, ignore_index=True)
     shown = table[["layer", "feature"]].drop_duplicates()

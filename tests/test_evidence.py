@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from sae_rna import claims, concepts, controls, evaluation, evidence, figures, tables
+from sae_rna import claims, concepts, confounds, controls, evaluation, evidence, figures, tables
 from sae_rna.annotations import TOKEN_GROUPS, annotate
 from sae_rna.pipeline import token_table
 from sae_rna.sequences import add_elements
@@ -74,6 +74,16 @@ def test_explained_features_are_marked_wherever_elements_are_shown(study):
     best = tables.best_feature(study, "S")
     assert best.explained == confounds.explained[best.layer, "S"]
     assert (tables.tracks(study, best, 1).explained == best.explained).all()
+
+
+def test_tables_of_top_features_say_which_are_explained(study):
+    table = tables.top_features(study, 3)
+    assert set(table.kind) == {"element", "type"} and table.explained.isin([True, False]).all()
+    encoded, elements = study.structures(), table[table.kind == "element"].rename(columns={"label": "element"})
+    found = confounds.explain(encoded.features(3), encoded.tokens, encoded.records, elements, study.parameters.seed)
+    assert table.explained[table.kind == "element"].tolist() == found.explained.tolist()
+    best, _ = tables.best_per_type(study)
+    assert best.explained.isin([True, False]).all() and set(best.type) == set(study.type_scores().type)
 
 
 def test_types_that_cannot_be_tested_leave_tables_and_figures_that_say_so(study, records_file, tmp_path):
