@@ -420,8 +420,8 @@ def findings(study: Study) -> tuple[pd.DataFrame, dict]:
     words = {
         "claim": table.claim,
         "verdict": table.verdict,
-        "found": _in_words(table.found, trends) + table.measured,
-        "control": _in_words(table.control_found, trends) + table.control,
+        "found": table.measured + _in_words(table.found, trends),
+        "control": table.control + _in_words(table.control_found, trends),
         "why": table.why,
         "rule": table.rule,
     }
@@ -432,7 +432,7 @@ def _in_words(values: pd.Series, trends: pd.Series) -> pd.Series:
     words = []
     for value, trend in zip(values, trends):
         number = f"{value:.0f}" if value % 1 == 0 and not trend else f"{value:.2f}"
-        words.append("" if np.isnan(value) else f"rank correlation {number}: " if trend else f"{number}: ")
+        words.append("" if np.isnan(value) else f": rank correlation {number}" if trend else f": {number}")
     return pd.Series(words)
 
 
