@@ -10,7 +10,7 @@ import os
 from glob import glob
 from pathlib import Path
 
-from sae_rna.parameters import Parameters, layer_groups, model_shape, resolve
+from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
 from sae_rna.runs import source_files
 
 PROFILE = config.get("profile", "default")
@@ -20,8 +20,12 @@ BLOCKS, WIDTH = model_shape(P)
 GROUPS = layer_groups(P, BLOCKS)
 #: Whether jobs need a GPU: where the profile insists on one. Decides what they ask a cluster for.
 GPU = int(P.device == "cuda")
-#: The language model and the shuffle buffer in float32, on top of what Python and its libraries take.
-MEMORY_MB = 3000 + (12 * BLOCKS * WIDTH**2 + P.buffer_tokens * min(P.layer_group, BLOCKS) * WIDTH) * 4 // 10**6
+THREADS = 8 if GPU else 2
+LAYERS = max(map(len, GROUPS.values()))
+#: Weights, two moments and a gradient of every latent's two directions.
+LATENTS = max(sum(8 * WIDTH * variant.expansion * WIDTH for variant in variants) for variants in P.variants.values())
+#: Language model, shuffle buffer and autoencoders in float32, on top of what Python and its libraries take.
+MEMORY_MB = 3000 + (12 * BLOCKS * WIDTH**2 + (P.buffer_tokens * WIDTH + LATENTS) * LAYERS) * 4 // 10**6
 MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
@@ -37,14 +41,9 @@ def code(room) -> list[str]:
     return [os.path.relpath(path) for path in source_files(room)]
 
 
-def trained(variants) -> list[str]:
-    return expand(f"{RUN}/done/{{variant}}.{{layers}}.trained.json", variant=[variant.name for variant in variants], layers=GROUPS)
-
-
-def encoded(data: str, variants) -> list[str]:
-    return expand(
-        f"{RUN}/done/{data}.{{variant}}.{{layers}}.encoded.json", variant=[variant.name for variant in variants], layers=GROUPS
-    )
+def done(step: str, models=MODELS) -> list[str]:
+    """Receipts of a step for all groups of layers: which hidden states it read says `models`."""
+    return expand(f"{RUN}/done/{{model}}.{{layers}}.{step}.json", model=models, layers=GROUPS)
 
 
 def executed(*names) -> list[str]:
@@ -52,28 +51,24 @@ def executed(*names) -> list[str]:
 
 
 #: What a notebook finds done in the run folder. What it computes beyond that, it keeps there for those that come after it.
-TYPES, STRUCTURES = encoded("types", P.main), encoded("structures", P.main[:1])
+TRAINED, ENCODED = done("trained", MODELS[:1]), done("encoded", MODELS[:1])
 NEEDS = {
-    "02-language-model": STRUCTURES + TYPES,
-    "03-autoencoders": trained(P.main),
-    "04-layers": TYPES,
-    "05-structure-features": STRUCTURES + TYPES,
-    "06-type-features": TYPES + encoded("types", [P.random]),
-    "07-controls": STRUCTURES + TYPES + encoded("structures", [P.random]),
-    "08-stability": executed("07-controls") + trained(P.repeated),
-    "09-fidelity": trained(P.main),
+    "02-language-model": ENCODED,
+    "03-autoencoders": TRAINED,
+    "04-layers": ENCODED,
+    "05-structure-features": ENCODED,
+    "06-type-features": done("encoded"),
+    "07-controls": done("encoded"),
+    "08-stability": executed("07-controls"),
+    "09-fidelity": TRAINED,
     "10-claims": executed("04-layers", "06-type-features", "07-controls"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 
 
 wildcard_constraints:
-    architecture="[a-z0-9-]+?",
-    control="|-random-model",
-    data="structures|types",
-    expansion=r"\d+",
+    model="|".join(MODELS),
     layers=r"layers-[\d_-]+",
-    seed=r"\d+",
 
 
 rule book:
@@ -102,35 +97,32 @@ rule autoencoders:
         rules.records.output if ON_HUB else [],
         profile=f"profiles/{PROFILE}.yml",
     output:
-        RUN + "/done/{architecture}-x{expansion}-seed{seed}{control}.{layers}.trained.json",
+        RUN + "/done/{model}.{layers}.trained.json",
     params:
         profile=PROFILE,
-    threads: 8 if GPU else 1
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
         runtime=MINUTES,
     shell:
-        "python -m sae_rna train {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
-        " --profile {params.profile} --receipt {output}"
+        "python -m sae_rna train {wildcards.model} {wildcards.layers} --profile {params.profile} --receipt {output}"
 
 
 rule features:
     input:
         rules.autoencoders.output,
     output:
-        RUN + "/done/{data}.{architecture}-x{expansion}-seed{seed}{control}.{layers}.encoded.json",
+        RUN + "/done/{model}.{layers}.encoded.json",
     params:
         profile=PROFILE,
-    threads: 8 if GPU else 1
+    threads: THREADS
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
         runtime=MINUTES,
     shell:
-        "python -m sae_rna encode {wildcards.data}"
-        " {wildcards.architecture}-x{wildcards.expansion}-seed{wildcards.seed}{wildcards.control} {wildcards.layers}"
-        " --profile {params.profile} --receipt {output}"
+        "python -m sae_rna encode {wildcards.model} {wildcards.layers} --profile {params.profile} --receipt {output}"
 
 
 rule notebook:

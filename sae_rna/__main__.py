@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from sae_rna.parameters import ROOT, Parameters, read_profile
+from sae_rna.parameters import MODELS, ROOT, Parameters, read_profile
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,11 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)"
     )
-    for name, task in (("train", "train autoencoders of one kind"), ("encode", "encode evaluation RNAs with trained autoencoders")):
-        step = commands.add_parser(name, help=f"{task} on one group of layers, as a notebook would when it needs them")
-        if name == "encode":
-            step.add_argument("data", choices=("structures", "types"), help="RNAs of known structure or of known type")
-        step.add_argument("variant", help="such as topk-x8-seed0")
+    for name, task in (("train", "train all autoencoders of"), ("encode", "encode the evaluation RNAs with the trained autoencoders of")):
+        step = commands.add_parser(name, help=f"{task} one group of layers, as the notebooks would when they need them")
+        step.add_argument("model", choices=MODELS, help="whose hidden states: the language model's or the control's, of random weights")
         step.add_argument("layers", help="a group, such as layers-1-6")
         step.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
         step.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
@@ -78,8 +76,8 @@ def _step(given):
     if given.command == "records":
         made = [study.data_file("structures"), study.data_file("types")]
     else:
-        chosen = study.choose(given.variant, given.layers)
-        made = [str(study.train(*chosen) if given.command == "train" else study.encode(given.data, *chosen))]
+        work = study.train_all if given.command == "train" else study.encode_all
+        made = [str(folder) for folder in work(given.model, study.group(given.layers))]
     print(*made, sep="\n")
     if given.receipt:
         write_json(given.receipt, made)

@@ -7,10 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sae_rna.language_model import NUCLEOTIDES, LanguageModel
-
-LANGUAGE_MODEL_TOKENS = 16_384
-"""With padding, in one forward pass."""
+from sae_rna.language_model import BATCH_TOKENS, NUCLEOTIDES, LanguageModel
 
 
 class Standardiser(torch.nn.Module):
@@ -82,7 +79,7 @@ class ActivationStream:
         """The epoch's language-model batches, block by block: neighbours until the buffer is full."""
         if self.fits:
             epoch = 0  # read once
-        largest = min(LANGUAGE_MODEL_TOKENS, max(self._capacity // 8, self.model.longest))
+        largest = min(BATCH_TOKENS, max(self._capacity // 8, self.model.longest))
         blocks, free = [], 0
         for rows in self.model.batches(self.sequences, largest, rng=np.random.default_rng([self.seed, epoch])):
             size = int(self._nucleotides[rows].sum())

@@ -22,6 +22,7 @@ from sklearn.preprocessing import normalize
 from sae_rna.activations import Standardiser
 from sae_rna.autoencoder import SparseAutoencoders
 from sae_rna.evaluation import encode_bases, one_hot_windows
+from sae_rna.features import to_csr
 from sae_rna.language_model import NUCLEOTIDES
 
 ICA_TOKENS = 20_000
@@ -139,7 +140,7 @@ class Latents:
         stack, parts = self.stack, []
         for part_TD in _hidden_states(values_TD, stack.config.width).split(ENCODED_TOKENS):
             x_1TD = stack.standardise(part_TD.to(stack.encoder_weight.device)[:, None]).transpose(0, 1)
-            parts.append(sparse.csr_matrix(stack.encode(x_1TD)[0].cpu().numpy()))
+            parts.append(to_csr(stack.encode(x_1TD)[0].cpu().numpy()))
         return sparse.vstack(parts, format="csr")
 
 

@@ -41,11 +41,16 @@ def _keep(study: Study, name: str, key: dict, make) -> pd.DataFrame:
     return pd.read_parquet(study.run.step(name, "evidence", key, write) / "table.parquet")
 
 
-def _key(study: Study, data: str) -> dict:
-    """The shown features, those of the random model, and what else decides scores."""
+def _key(study: Study, data: str, random: bool = False) -> dict:
+    """The shown features, with `random` those of the random model as well, and what else decides scores."""
     p = study.parameters
+    variants = (p.main[0], p.random) if random else (p.main[0],)
     used = [
-        study.encode(name, variant, group).name for name in {data, "types"} for variant in (p.main[0], p.random) for group in study.groups
+        folder.name
+        for name in {data, "types"}
+        for variant in variants
+        for group in study.groups
+        for folder in study.encode(name, [variant], group)
     ]
     return {"features": sorted(used), "seed": p.seed, "shuffles": p.shuffles, "min_sequences": p.min_sequences, "most": MOST_RNAS}
 
@@ -115,14 +120,14 @@ def concept_table(study: Study) -> pd.DataFrame:
             for place, layer in enumerate(layers):
                 dictionaries = _dictionaries(study, layer, training_TLD[:, place])
                 for source, dictionary in tqdm(dictionaries.items(), f"controls, layer {layer}", mininterval=1, leave=False):
-                    encode = lambda split: sparse.csr_matrix(dictionary.encode(states[split][:, place]))  # noqa: B023, E731
+                    encode = lambda split: features.to_csr(dictionary.encode(states[split][:, place]))  # noqa: B023, E731
                     add(source, layer, sets.score({split: encode(split) for split in states}))
         windows = {split: controls.windows(texts, WINDOW) for split, texts in sequences.items()}
         add(f"one-hot window of {2 * WINDOW + 1}", None, sets.score(windows))
         add(f"{KMER}-mers", None, sets.score({split: controls.kmers(texts, KMER) for split, texts in sequences.items()}))
         return _with_discoveries(pd.concat(tables, ignore_index=True)).astype({"layer": "Int64"})
 
-    return _keep(study, "concepts", _key(study, "structures"), make)
+    return _keep(study, "concepts", _key(study, "structures", random=True), make)
 
 
 def _training_sample(study: Study, count: int) -> list[str]:
@@ -249,7 +254,7 @@ def type_table(study: Study) -> pd.DataFrame:
 
     if "family" not in study.type_records:
         return pd.DataFrame(columns=[*selectivity.SELECTIVITY_COLUMNS, "source", "layer"])
-    return _keep(study, "type-selectivity", _key(study, "types"), make)
+    return _keep(study, "type-selectivity", _key(study, "types", random=True), make)
 
 
 def _tested_types(study: Study, layer: int) -> pd.DataFrame:
@@ -311,8 +316,8 @@ def recurrence_table(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     p = study.parameters
     if not p.replicates:
         raise ValueError("features can come again only where there are other seeds: set replicates to 1 or more")
-    trained = [study.train(variant, group).name for variant in p.repeated for group in study.groups]
-    key = _key(study, "structures") | {"trained": trained}
+    trained = [folder.name for group in study.groups for folder in study.train(p.repeated, group)]
+    key = _key(study, "structures", random=True) | {"trained": trained}
 
     def make(folder: Path):
         sets, pairs, shares = _Sets(study), [], []
@@ -369,7 +374,7 @@ def _best_f1(sets: _Sets, encoded: Encoded, layer: int, chosen: pd.DataFrame) ->
 def fidelity_table(study: Study) -> pd.DataFrame:
     """`fidelity.fidelity_table` on held-out RNAs of known type. Raises ValueError for a checkpoint without a masked-language-model head."""
     p = study.parameters
-    trained = [study.train(variant, group).name for variant in p.main for group in study.groups]
+    trained = [folder.name for group in study.groups for folder in study.train(p.main, group)]
     records = study.evaluation_records("types")
     heldout = records[records.split == "heldout"]
     heldout = heldout.sample(min(len(heldout), FIDELITY_RNAS), random_state=p.seed)
@@ -445,7 +450,7 @@ def findings(study: Study) -> list[claims.Finding]:
 
 def _breadth(study: Study, variant) -> pd.Series:
     """By layer, mean over live features of the share of the evaluation RNAs of known type in which they fire."""
-    folders = [study.encode("types", variant, group) for group in study.groups]
+    folders = [folder for group in study.groups for folder in study.encode("types", [variant], group)]
     summary = pd.concat([pd.read_parquet(folder / "summary.parquet") for folder in folders])
     live = summary[summary.density > 0]
     return live.groupby("layer").sequences.mean() / len(study.evaluation_records("types"))

@@ -17,6 +17,8 @@ ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 
 ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu")
 """Architectures of autoencoders, explained in `sae_rna.autoencoder`."""
+MODELS = ("language-model", "random-model")
+"""Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture with random weights."""
 
 
 class Variant(NamedTuple):
@@ -147,9 +149,15 @@ class Parameters:
         return Variant(self.architecture, self.expansion, self.seed, "random-model")
 
     @property
-    def variants(self) -> dict[str, Variant]:
-        """All that the study trains, by name."""
-        return {variant.name: variant for variant in (*self.main, *self.repeated, self.random)}
+    def variants(self) -> dict[str, list[Variant]]:
+        """All that the study trains, by the language model that it reads, of `MODELS`."""
+        return dict(zip(MODELS, (list(dict.fromkeys([*self.main, *self.repeated])), [self.random])))
+
+    @property
+    def encoded(self) -> dict[str, dict[str, list[Variant]]]:
+        """What encodes the evaluation RNAs, likewise, by their set."""
+        shown = self.main[0]
+        return dict(zip(MODELS, ({"types": self.main, "structures": [shown]}, {"types": [self.random], "structures": [self.random]})))
 
     def _check_type(self, item):
         value = getattr(self, item.name)

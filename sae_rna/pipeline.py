@@ -1,5 +1,9 @@
-"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with them."""
+"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with them.
 
+The language model is the dearest part of both at scale: all autoencoders that read the same states do so in one pass.
+"""
+
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +16,36 @@ from sae_rna import features, training
 from sae_rna.activations import ActivationStream
 from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.fidelity import ExplainedVariance
-from sae_rna.language_model import NUCLEOTIDES, LanguageModel
+from sae_rna.language_model import NUCLEOTIDES, HiddenStates, LanguageModel
 from sae_rna.parameters import Parameters, Variant
 
-ENCODING_TOKENS = 8192
-"""With padding, in one forward pass: fewer than in training, since the features of all layers are held as well."""
 
+def train_group(folders: dict[Variant, Path], model: LanguageModel, sequences: list[str], layers: list[int], p: Parameters):
+    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder, with ``training.parquet``.
 
-def train_group(folder: Path, model: LanguageModel, sequences: list[str], variant: Variant, layers: list[int], p: Parameters):
-    """Train `variant` on the hidden states of `layers` and write it to `folder`, with ``training.parquet``.
-
-    Stopped, it leaves a checkpoint in `folder` and goes on from there the next time. A layer's result does not depend on the others.
+    Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a variant and a layer does not
+    depend on the others.
     """
     stream = ActivationStream(model, sequences, layers, batch=p.batch, buffer_tokens=p.buffer_tokens, seed=p.seed)
     facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens, "epochs": p.epochs, "seed": p.seed}
-    config = AutoencoderConfig(
-        architecture=variant.architecture,
-        members=tuple(Member(layer, p.sparsity(variant.architecture), variant.seed) for layer in layers),
-        width=model.width,
-        latents=variant.expansion * model.width,
-        model=p.model,
-        revision=model.revision,
-        fingerprint=model.fingerprint,
-        training=facts,
-    )
-    (stack,), _ = training.train(stream, [config], epochs=p.epochs, learning_rate=p.sae_learning_rate, precision=p.precision, folder=folder)
-    stack.save(folder)
-    (folder / training.CHECKPOINT).unlink()
+    configs = [
+        AutoencoderConfig(
+            architecture=variant.architecture,
+            members=tuple(Member(layer, p.sparsity(variant.architecture), variant.seed) for layer in layers),
+            width=model.width,
+            latents=variant.expansion * model.width,
+            model=p.model,
+            revision=model.revision,
+            fingerprint=model.fingerprint,
+            training=facts,
+        )
+        for variant in folders
+    ]
+    options = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
+    stacks, _ = training.train(stream, configs, folders=list(folders.values()), **options)
+    for stack, folder in zip(stacks, folders.values()):
+        stack.save(folder)
+        (folder / training.CHECKPOINT).unlink()
 
 
 def token_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -75,36 +82,57 @@ class _Summary:
         return self.features.table().assign(explained_variance=float(self.variance.value()[0]), tau=tau)
 
 
+class _Writer:
+    """What one autoencoder makes of the RNAs, batch by batch: its summary, its features, or both."""
+
+    def __init__(self, sae: SparseAutoencoders, type_S=None, keep: bool = True):
+        self.sae, self.keep, self.pieces = sae, keep, []
+        self.summary = None if type_S is None else _Summary(sae.config.latents, type_S)
+
+    def update(self, states: HiddenStates, place: int):
+        x_1TD = self.sae.standardise(states.values_TLD[:, [place]]).transpose(0, 1)
+        activations_1TF = self.sae.encode(x_1TD)
+        chunk = activations_1TF[0].cpu().numpy()
+        if self.keep or self.sae.config.kind.penalty == "auxk":
+            chunk = features.to_csr(chunk)
+        if self.summary:
+            self.summary.update(x_1TD, self.sae.decode(activations_1TF), chunk, states.sequence_T)
+        if self.keep:
+            self.pieces.append(chunk)
+
+
 @torch.inference_mode()
 def encode_group(
-    folder: Path, model: LanguageModel, records: pd.DataFrame, stack: SparseAutoencoders, keep: bool = True, summarise: bool = True
+    stacks: dict[Path, SparseAutoencoders],
+    model: LanguageModel,
+    records: pd.DataFrame,
+    kept: Collection[Path],
+    summarise: bool = True,
 ):
-    """Encode `records` with every layer of `stack`.
+    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language model.
 
-    With `keep` the sparse features [T, F] of each layer are written, their rows as in `token_table`; with `summarise`, for RNAs of known
-    type, ``summary.parquet``: a row per feature and layer.
+    Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in `token_table`; with
+    `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
     """
-    members = {layer: stack.only(layer) for layer in stack.config.layers}
-    summaries = {layer: _Summary(stack.config.latents, records.type) for layer in members} if summarise else {}
+    (layers,) = {stack.config.layers for stack in stacks.values()}
+    type_S = records.type if summarise else None
+    writers = {folder: [_Writer(stack.only(layer), type_S, folder in kept) for layer in layers] for folder, stack in stacks.items()}
     sequence, position = [], []
-    pieces: dict[int, list[sparse.csr_matrix]] = {layer: [] for layer in members}
     sequences = records.sequence.tolist()
-    batches = model.batches(sequences, batch_tokens=ENCODING_TOKENS)
-    for states in model.hidden_states(sequences, list(members), tqdm(batches, "encoding", mininterval=1)):
+    batches = model.batches(sequences)
+    for states in model.hidden_states(sequences, layers, tqdm(batches, "encoding", mininterval=1)):
         sequence.append(states.sequence_T)
         position.append(states.position_T)
-        for place, (layer, member) in enumerate(members.items()):
-            x_1TD = member.standardise(states.values_TLD[:, [place]]).transpose(0, 1)
-            activations_1TF = member.encode(x_1TD)
-            chunk = activations_1TF[0].cpu().numpy()
-            chunk = sparse.csr_matrix(chunk) if keep or member.config.kind.penalty == "auxk" else chunk
-            if summarise:
-                summaries[layer].update(x_1TD, member.decode(activations_1TF), chunk, states.sequence_T)
-            if keep:
-                pieces[layer].append(chunk)
+        for of_layers in writers.values():
+            for place, writer in enumerate(of_layers):
+                writer.update(states, place)
     order = np.lexsort((np.concatenate(position), np.concatenate(sequence)))
-    for layer in members if keep else ():
-        features.save_csr(sparse.vstack(pieces.pop(layer), format="csr")[order], folder / features_file(layer))
-    if summarise:
-        tables = [summary.table().assign(layer=layer, architecture=stack.config.architecture) for layer, summary in summaries.items()]
-        pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)
+    for folder, of_layers in writers.items():
+        for layer, writer in zip(layers, of_layers):
+            if writer.keep:
+                features.save_csr(sparse.vstack(writer.pieces, format="csr")[order], folder / features_file(layer))
+                writer.pieces.clear()
+        if summarise:
+            architecture = stacks[folder].config.architecture
+            tables = [writer.summary.table().assign(layer=layer, architecture=architecture) for layer, writer in zip(layers, of_layers)]
+            pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)

@@ -19,10 +19,10 @@ import torch
 from multimolecule import RiNALMoConfig, RnaTokenizer
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from sae_rna.activations import LANGUAGE_MODEL_TOKENS, Standardiser
+from sae_rna.activations import Standardiser
 from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-from sae_rna.language_model import LanguageModel
-from sae_rna.parameters import ROOT, Parameters, Variant, layer_groups, resolve
+from sae_rna.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.parameters import MODELS, ROOT, Parameters, Variant, layer_groups, resolve
 from sae_rna.sequences import assign_splits, balanced_sample, is_hub_name, read_records, select_length
 from sae_rna.training import Trainer, best_precision
 
@@ -145,7 +145,7 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
 
     Where the study wants a GPU and there is none, they are assumed.
     """
-    kinds = {(variant.architecture, variant.expansion) for variant in p.variants.values()}
+    kinds = {(variant.architecture, variant.expansion) for variants in p.variants.values() for variant in variants}
     cuda = torch.cuda.is_available()
     if p.device.startswith("cuda") and not cuda:
         training = ASSUMED_GPU["float32" if p.precision == "float32" else "bfloat16"]
@@ -198,11 +198,9 @@ def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
         raise ValueError(f"layer {max(map(max, groups))} is asked for, but {p.model} has blocks 1 to {size.blocks}: check 'layers'")
     layers, largest = sum(map(len, groups)), max(map(len, groups))
     depth, D = sum(map(max, groups)), size.width  # each group's pass goes up to its deepest layer
-    shown = [variant for variant in p.variants.values() if variant.architecture == p.architecture]
-    encoded = {"types": [*p.main, p.random], "structures": [p.main[0], p.random]}
     weights = 4 * size.parameters
     buffer = 4 * min(p.buffer_tokens, data.tokens["train"]) * largest * D
-    batch = 4 * LANGUAGE_MODEL_TOKENS * (largest + FORWARD_FLOATS) * D
+    batch = 4 * BATCH_TOKENS * (largest + FORWARD_FLOATS) * D
 
     def forward(tokens: float) -> float:
         return 2 * size.block_parameters * depth * tokens / speed.language_model / 3600
@@ -217,25 +215,27 @@ def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
             count, tokens = (sum(numbers[use] for use in uses) for numbers in (data.sequences, data.tokens))
             rows.append((f"sample {getattr(p, name)}, streamed whole", 1, count, tokens, tokens / GB, tokens / GB, np.nan))
     passes = 1 if data.tokens["train"] <= p.buffer_tokens else p.epochs
-    jobs, hours = len(p.variants) * len(groups), len(p.variants) * forward(passes * data.tokens["train"])
-    rows.append(("language model for training", jobs, data.sequences["train"], data.tokens["train"], (weights + batch) / GB, 0.0, hours))
-    for variant in p.variants.values():
-        latents = variant.expansion * D
-        operations = 12 * D * latents * layers * p.epochs * data.tokens["train"]
+    for model, variants in p.variants.items():
+        tokens, sequences = data.tokens["train"], data.sequences["train"]
         # weights, two moments and gradients; a checkpoint holds the first three, and goes when the training ends
-        memory = weights + buffer + batch + 4 * autoencoder(variant) * largest
-        hours = operations / speed.training[variant.architecture, variant.expansion] / 3600
-        disk = layers * autoencoder(variant)
-        rows.append((f"train {variant.name}", len(groups), data.sequences["train"], data.tokens["train"], memory / GB, disk / GB, hours))
-    for name, variants in encoded.items():
-        tokens = data.tokens[name]
-        hours = sum(forward(tokens) + 4 * D * variant.expansion * D * layers * tokens / speed.language_model / 3600 for variant in variants)
-        kept = sum(variant in shown for variant in variants) * layers * 8 * p.k * tokens
-        memory = weights + batch + largest * autoencoder(p.main[0]) + largest * 8 * p.k * tokens
-        rows.append((f"encode {name}", len(variants) * len(groups), data.sequences[name], tokens, memory / GB, kept / GB, hours))
+        memory = weights + buffer + batch + 4 * sum(map(autoencoder, variants)) * largest
+        rows.append((f"train on {model}: its states", len(groups), sequences, tokens, memory / GB, 0.0, forward(passes * tokens)))
+        for variant in variants:
+            operations = 12 * D * D * variant.expansion * layers * p.epochs * tokens
+            hours = operations / speed.training[variant.architecture, variant.expansion] / 3600
+            disk = layers * autoencoder(variant)
+            rows.append((f"- {variant.name}", len(groups), sequences, tokens, memory / GB, disk / GB, hours))
+    for model, sets in p.encoded.items():
+        for name, variants in sets.items():
+            tokens, latents = data.tokens[name], D * sum(variant.expansion for variant in variants)
+            hours = forward(tokens) + 4 * D * latents * layers * tokens / speed.language_model / 3600
+            kept = sum(variant.architecture == p.architecture for variant in variants) * 8 * p.k * tokens
+            memory = weights + batch + largest * (sum(map(autoencoder, variants)) + kept)
+            step = f"encode {name} with {model}"
+            rows.append((step, len(groups), data.sequences[name], tokens, memory / GB, layers * kept / GB, hours))
     for name in ("structures", "types"):
         tokens = data.tokens[name]
-        nonzero = p.k * tokens * layers * len([variant for variant in encoded[name] if variant in shown])
+        nonzero = p.k * tokens * layers * len(MODELS)
         memory = 3 * 8 * p.k * tokens
         rows.append(
             (f"score {name}", 1, data.sequences[name], tokens, memory / GB, 0.0, nonzero * (1 + p.shuffles) / SCORED_PER_SECOND / 3600)

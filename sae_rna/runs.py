@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -28,29 +29,40 @@ class RunFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def step(self, name: str, room: str, key: dict, make: Callable[[Path], None], resumable: bool = False) -> Path:
+    def step(self, name: str, room: str, key: dict, make: Callable[[Path], None]) -> Path:
         """The folder of step `name` for `key`, made by ``make(temporary folder)`` unless it is there already.
 
         `key` holds everything that the result depends on, JSON-serialisable. The code of the module `room`, which does the work, and
-        of all modules of the package that it imports is added to it: what was computed stays valid while other rooms change. A
-        `resumable` step finds in the temporary folder what a stopped attempt left there, and goes on from it.
+        of all modules of the package that it imports is added to it: what was computed stays valid while other rooms change.
         """
-        digest = hashlib.sha256(json.dumps([name, key, code_hash(room)], sort_keys=True).encode()).hexdigest()[:12]
-        finished = self.folder / f"{name}-{digest}"
-        with FileLock(self.folder / f".{name}-{digest}.lock"):  # two notebooks may ask for the same step at once
-            if not finished.exists():
-                temporary = self.folder / f".{name}-{digest}.tmp"
+        return self.steps({name: key}, room, lambda folders: make(folders[name]))[name]
+
+    def steps(self, keys: dict[str, dict], room: str, make: Callable[[dict[str, Path]], None], resumable: bool = False) -> dict[str, Path]:
+        """The folders of several steps by name, for which those that are not there are made together.
+
+        As `step` with a key for each name; ``make`` gets the temporary folders of the missing ones by name. `resumable` steps find in
+        theirs what a stopped attempt left there, and go on from it.
+        """
+        finished = {name: self.folder / f"{name}-{_digest(name, key, room)}" for name, key in keys.items()}
+        with ExitStack() as locks:
+            for folder in sorted(finished.values()):  # two notebooks may ask for the same steps at once
+                locks.enter_context(FileLock(folder.with_name(f".{folder.name}.lock")))
+            missing = {name: folder.with_name(f".{folder.name}.tmp") for name, folder in finished.items() if not folder.exists()}
+            for temporary in missing.values():
                 if not resumable:
                     shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(exist_ok=True)
-                try:
-                    make(temporary)
-                    (temporary / "key.json").write_text(json.dumps(key, indent=1))
-                    os.replace(temporary, finished)
-                except BaseException:
-                    if not resumable:
+            try:
+                if missing:
+                    make(missing)
+                for name, temporary in missing.items():
+                    (temporary / "key.json").write_text(json.dumps(keys[name], indent=1))
+                    os.replace(temporary, finished[name])
+            except BaseException:
+                if not resumable:
+                    for temporary in missing.values():
                         shutil.rmtree(temporary, ignore_errors=True)
-                    raise
+                raise
         return finished
 
     def record(self, parameters: Parameters, **facts):
@@ -64,6 +76,10 @@ class RunFolder:
             "code": code_hash("study"),
         }
         write_json(self.folder / "run.json", content)
+
+
+def _digest(name: str, key: dict, room: str) -> str:
+    return hashlib.sha256(json.dumps([name, key, code_hash(room)], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write_json(path: Path, content):

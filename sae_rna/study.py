@@ -45,6 +45,11 @@ class Encoded(NamedTuple):
         return (self.records.split == split).to_numpy()[self.tokens.record.to_numpy()]
 
 
+def _joined(folders: list[list[Path]], file: str) -> pd.DataFrame:
+    """A table in folders by group of layers and variant, the variants one after the other."""
+    return pd.concat([pd.read_parquet(folder / file) for of_variant in zip(*folders) for folder in of_variant], ignore_index=True)
+
+
 class Study:
     """See the module. Raises ValueError from the parameters' and the data's own checks before anything expensive runs."""
 
@@ -63,8 +68,9 @@ class Study:
         p = self.parameters
         return LanguageModel.load(resolve(p.model), self.model.revision, p.device, p.seed)
 
-    def _model_of(self, variant: Variant) -> LanguageModel:
-        return self.random_model if variant.control else self.model
+    def _model_of(self, variants: list[Variant]) -> LanguageModel:
+        (control,) = {variant.control for variant in variants}
+        return self.random_model if control else self.model
 
     @cached_property
     def layers(self) -> list[int]:
@@ -153,13 +159,20 @@ class Study:
 
         return str(self.run.step(f"sample-{name}", "sequences", {"source": source} | choice, make) / "records.parquet")
 
-    def choose(self, variant: str, layers: str) -> tuple[Variant, list[int]]:
-        """A kind of autoencoders and a group of layers by their names. Raises ValueError naming what there is."""
-        variants, groups = self.parameters.variants, self._groups
-        for name, known in ((variant, variants), (layers, groups)):
-            if name not in known:
-                raise ValueError(f"this profile has no '{name}': choose {' or '.join(known)}")
-        return variants[variant], groups[layers]
+    def group(self, name: str) -> list[int]:
+        """A group of layers by its name. Raises ValueError naming what there is."""
+        if name not in self._groups:
+            raise ValueError(f"this profile has no group of layers '{name}': choose {' or '.join(self._groups)}")
+        return self._groups[name]
+
+    def train_all(self, model: str, layers: list[int]) -> list[Path]:
+        """Everything that the study trains on hidden states of `model` (of `parameters.MODELS`) in one group of layers."""
+        return self.train(self.parameters.variants[model], layers)
+
+    def encode_all(self, model: str, layers: list[int]) -> list[Path]:
+        """Everything that the study encodes with it, likewise."""
+        encoded = self.parameters.encoded[model].items()
+        return [folder for data, variants in encoded for folder in self.encode(data, variants, layers)]
 
     def record_run(self):
         """Write ``run.json``."""
@@ -233,23 +246,30 @@ class Study:
 
     # -- autoencoders ------------------------------------------------------------------------------------------------
 
-    def train(self, variant: Variant, layers: list[int]) -> Path:
-        """The folder with the autoencoders of one group of layers, trained if they are not there."""
-        p, model = self.parameters, self._model_of(variant)
-        key = self._key("sae_learning_rate", "batch", "epochs", "per_type", "buffer_tokens", "precision")
-        key |= {"model": model.fingerprint, "layers": layers, "variant": variant.name, "sparsity": p.sparsity(variant.architecture)}
-        key |= {"types": file_hash(self.data_file("types"))}
+    def train(self, variants: list[Variant], layers: list[int]) -> list[Path]:
+        """The folders of autoencoders of one group of layers, by variant.
 
-        def make(folder: Path):
+        Those that are not there are trained together, in one pass of the language model, which is the same for all variants.
+        """
+        p, model, named = self.parameters, self._model_of(variants), self._named("autoencoders", variants, layers)
+        shared = self._key("sae_learning_rate", "batch", "epochs", "per_type", "buffer_tokens", "precision")
+        shared |= {"model": model.fingerprint, "layers": layers, "types": file_hash(self.data_file("types"))}
+        keys = {name: shared | {"variant": variant.name, "sparsity": p.sparsity(variant.architecture)} for name, variant in named.items()}
+
+        def make(missing: dict[str, Path]):
             sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
-            pipeline.train_group(folder, model, sequences, variant, layers, p)
+            pipeline.train_group({named[name]: folder for name, folder in missing.items()}, model, sequences, layers, p)
 
-        return self.run.step(f"autoencoders-{variant.name}-{self._group_name(layers)}", "pipeline", key, make, resumable=True)
+        return list(self.run.steps(keys, "pipeline", make, resumable=True).values())
+
+    def _named(self, step: str, variants: list[Variant], layers: list[int]) -> dict[str, Variant]:
+        """The variants by the names of their steps."""
+        return {f"{step}-{variant.name}-{self._group_name(layers)}": variant for variant in variants}
 
     def autoencoders(self, variant: Variant, layers: list[int]) -> SparseAutoencoders:
         """The trained stack of one group of layers."""
-        model = self._model_of(variant)
-        stack = SparseAutoencoders.from_pretrained(self.train(variant, layers), device=model.device)
+        (folder,), model = self.train([variant], layers), self._model_of([variant])
+        stack = SparseAutoencoders.from_pretrained(folder, device=model.device)
         stack.check_model(model.fingerprint, self.parameters.model)
         return stack.requires_grad_(False)
 
@@ -260,8 +280,7 @@ class Study:
 
     def training_table(self) -> pd.DataFrame:
         """fig-training: metrics per step, layer and architecture."""
-        folders = [self.train(variant, group) for variant in self.parameters.main for group in self.groups]
-        return pd.concat([pd.read_parquet(folder / "training.parquet") for folder in folders], ignore_index=True)
+        return _joined([self.train(self.parameters.main, group) for group in self.groups], "training.parquet")
 
     # -- features ----------------------------------------------------------------------------------------------------
 
@@ -281,35 +300,39 @@ class Study:
 
     def _encoded(self, data: str, variant: Variant) -> Encoded:
         records = self.evaluation_records(data)
-        folders = {layer: self.encode(data, variant, group) for group in self.groups for layer in group}
+        folders = {layer: self.encode(data, [variant], group)[0] for group in self.groups for layer in group}
         return Encoded(records, pipeline.token_table(records), folders)
 
-    def encode(self, data: str, variant: Variant, layers: list[int]) -> Path:
-        """The folder with what one group of layers makes of the evaluation RNAs, see `pipeline.encode_group`.
+    def encode(self, data: str, variants: list[Variant], layers: list[int]) -> list[Path]:
+        """The folders with what one group of layers makes of the evaluation RNAs, by variant, see `pipeline.encode_group`.
 
-        Of the architectures that the shown one is compared with, the summary alone is kept.
+        What is not there is encoded, by all variants in one pass of the language model, which is the same for them. Of the
+        architectures that the shown one is compared with, the summary alone is kept.
         """
-        keep = variant.architecture == self.parameters.architecture
-        key = self._key("per_split", "fold") | {"data": file_hash(self.data_file(data)), "autoencoders": self.train(variant, layers).name}
+        model, named = self._model_of(variants), self._named(f"features-{data}", variants, layers)
+        shared = self._key("per_split", "fold") | {"data": file_hash(self.data_file(data))}
+        keys = {name: shared | {"autoencoders": folder.name} for name, folder in zip(named, self.train(variants, layers))}
 
-        def make(folder: Path):
-            stack = self.autoencoders(variant, layers)
-            pipeline.encode_group(folder, self._model_of(variant), self.evaluation_records(data), stack, keep, summarise=data == "types")
+        def make(missing: dict[str, Path]):
+            stacks = {folder: self.autoencoders(named[name], layers) for name, folder in missing.items()}
+            kept = [folder for name, folder in missing.items() if named[name].architecture == self.parameters.architecture]
+            pipeline.encode_group(stacks, model, self.evaluation_records(data), kept, summarise=data == "types")
 
-        return self.run.step(f"features-{data}-{variant.name}-{self._group_name(layers)}", "pipeline", key, make)
+        return list(self.run.steps(keys, "pipeline", make).values())
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def feature_summary(self) -> pd.DataFrame:
         """feature_summary of all architectures and layers, over the evaluation RNAs of known type, with `retained`."""
-        folders = [self.encode("types", variant, group) for variant in self.parameters.main for group in self.groups]
-        summary = pd.concat([pd.read_parquet(folder / "summary.parquet") for folder in folders], ignore_index=True)
+        summary = _joined([self.encode("types", self.parameters.main, group) for group in self.groups], "summary.parquet")
         return summary.assign(retained=features.retained(summary, self.parameters.min_sequences))
 
     def _features_key(self, data: str) -> dict:
         """What scores of the shown features depend on. The types' encoding decides which features are retained."""
-        shown = self.parameters.main[0]
-        used = {name: [self.encode(name, shown, group).name for group in self.groups] for name in sorted({data, "types"})}
+        shown = self.parameters.main[:1]
+        used = {
+            name: [folder.name for group in self.groups for folder in self.encode(name, shown, group)] for name in sorted({data, "types"})
+        }
         return {name: getattr(self.parameters, name) for name in ("min_sequences", "shuffles", "seed")} | {"features": used}
 
     def retained(self, layer: int) -> np.ndarray:

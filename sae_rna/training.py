@@ -407,7 +407,7 @@ def train(
     learning_rate: float,
     precision: str = "auto",
     log_points: int = 60,
-    folder: Path | None = None,
+    folders: Sequence[Path] = (),
     checkpoint_seconds: float = 300,
 ) -> tuple[list[SparseAutoencoders], pd.DataFrame]:
     """Train one stack per configuration, all members of all of them on the same batches of `stream`.
@@ -420,9 +420,10 @@ def train(
         Of matrix products and gathers: float32, bfloat16 (weights and optimiser stay in float32), or auto, see `best_precision`.
     log_points
         About how many rows a member has in the table.
-    folder
-        Where ``checkpoint.safetensors`` and ``training.parquet`` are written every `checkpoint_seconds`, and gone on from: a run that was
-        killed ends with the very bits of one that was not, on a CPU with the same number of threads.
+    folders
+        One for each configuration, where ``checkpoint.safetensors`` and ``training.parquet`` are written every `checkpoint_seconds`, and
+        gone on from: a run that was killed ends with the very bits of one that was not, on a CPU with the same number of threads. Where
+        one configuration has come further than another, it waits for it.
 
     Returns
     -------
@@ -436,33 +437,54 @@ def train(
     device = stream.buffer.device
     precision = best_precision(device) if precision == "auto" else precision
     steps = int(epochs * stream.tokens) // stream.batch
-    stacks, trainers, space = [], [], Workspace()
-    for config in configs:
+    stacks, runs, space = [], [], Workspace()
+    for number, config in enumerate(configs):
         missing = set(config.layers) - set(stream.layers)
         if missing:
             raise ValueError(f"the stream has no layer {min(missing)}: it reads layers {', '.join(map(str, stream.layers))}")
         rows_of = [list(stream.layers).index(layer) for layer in config.layers]
         standardise = type(stream.standardise)(stream.standardise.mean[rows_of], stream.standardise.std[rows_of])
         stacks.append(SparseAutoencoders(config, standardise).to(device))
-        trainers += [Trainer(view, steps, learning_rate, precision, space) for view in stacks[-1].views()]
-    run = {"configs": [asdict(config) for config in configs], "stream": stream.key(), "steps": steps, "rate": learning_rate}
-    checkpoint = Checkpoint(folder, run | {"precision": precision}, checkpoint_seconds) if folder else None
-    done, rows = checkpoint.load(trainers) if checkpoint else (0, [])
-    if done:
-        log.warning("training goes on from step %d of %d", done, steps)
+        trainers = [Trainer(view, steps, learning_rate, precision, space) for view in stacks[-1].views()]
+        key = {"config": asdict(config), "stream": stream.key(), "steps": steps, "rate": learning_rate, "precision": precision}
+        runs.append(_Run(trainers, rows_of, Checkpoint(folders[number], key, checkpoint_seconds) if folders else None))
+    start = min(run.done for run in runs)
+    if start:
+        log.warning("training goes on from step %d of %d", start, steps)
     every = max(1, steps // log_points)
-    places = [list(stream.layers).index(trainer.member.layer) for trainer in trainers]
-    with tqdm(stream.epochs(epochs, start=done), "training SAEs", initial=done, total=steps, mininterval=2) as bar:
-        for step, x_LBD in enumerate(bar, done + 1):
-            for trainer, place in zip(trainers, places):
-                trainer.step(x_LBD[place])
+    with tqdm(stream.epochs(epochs, start=start), "training SAEs", initial=start, total=steps, mininterval=2) as bar:
+        for step, x_LBD in enumerate(bar, start + 1):
+            going = [run for run in runs if run.done < step]
+            for run in going:
+                run.step(x_LBD)
             if step % every == 0 or step == steps:
-                fresh = [{"step": step, "tokens": step * stream.batch} | trainer.report() for trainer in trainers]
-                rows += fresh
-                bar.set_postfix_str(_remark(fresh), refresh=False)
-            if checkpoint and (checkpoint.due() or step == steps):
-                checkpoint.save(step, trainers, rows)
+                bar.set_postfix_str(_remark([row for run in going for row in run.report(step * stream.batch)]), refresh=False)
+            for run in going:
+                run.keep(last=step == steps)
+    rows = sorted((row for run in runs for row in run.rows), key=lambda row: row["step"])
     return [stack.eval() for stack in stacks], pd.DataFrame(rows)
+
+
+class _Run:
+    """One configuration while it is trained: the trainers of its members, their places in the stream, the table and the checkpoint."""
+
+    def __init__(self, trainers: list[Trainer], places: list[int], checkpoint: Checkpoint | None):
+        self.trainers, self.places, self.checkpoint = trainers, places, checkpoint
+        self.done, self.rows = checkpoint.load(trainers) if checkpoint else (0, [])
+
+    def step(self, x_LBD: torch.Tensor):
+        for trainer, place in zip(self.trainers, self.places):
+            trainer.step(x_LBD[place])
+        self.done += 1
+
+    def report(self, tokens: int) -> list[dict]:
+        fresh = [{"step": self.done, "tokens": tokens} | trainer.report() for trainer in self.trainers]
+        self.rows += fresh
+        return fresh
+
+    def keep(self, last: bool):
+        if self.checkpoint and (self.checkpoint.due() or last):
+            self.checkpoint.save(self.done, self.trainers, self.rows)
 
 
 def _remark(rows: list[dict]) -> str:

@@ -110,6 +110,43 @@ def test_a_finished_step_is_used_again_and_a_failed_one_leaves_nothing(tmp_path)
     assert not [path for path in (tmp_path / "run").glob("*broken*") if path.is_dir()]
 
 
+def test_of_several_steps_the_missing_ones_are_made_together_and_the_others_are_left_alone(tmp_path):
+    run, made = RunFolder(tmp_path), []
+
+    def make(folders):
+        made.append(list(folders))
+        for name, folder in folders.items():
+            (folder / "result.txt").write_text(name)
+
+    keys = {name: {"k": name} for name in "abc"}
+    only = run.steps({"b": keys["b"]}, "features", make)
+    written = (only["b"] / "result.txt").stat().st_mtime_ns
+    found = run.steps(keys, "features", make)
+    assert made == [["b"], ["a", "c"]] and found["b"] == only["b"] and list(found) == list("abc")
+    assert {name: (folder / "result.txt").read_text() for name, folder in found.items()} == {name: name for name in "abc"}
+    assert (found["b"] / "result.txt").stat().st_mtime_ns == written
+    assert run.steps(keys, "features", make) == found and len(made) == 2
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path, resumable):
+    run = RunFolder(tmp_path)
+
+    def stopped(folders):
+        for folder in folders.values():
+            (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.steps({"a": {}, "b": {}}, "features", stopped, resumable)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == (2 if resumable else 0)
+    found = {}
+    run.steps(
+        {"a": {}, "b": {}}, "features", lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()}), resumable
+    )
+    assert found == {"a": resumable, "b": resumable}
+
+
 def test_a_run_records_parameters_versions_and_facts(tmp_path):
     RunFolder(tmp_path).record(Parameters(), model={"source": "m"}, data={"d": "hash"})
     content = json.loads((tmp_path / "run.json").read_text())
@@ -149,4 +186,6 @@ def test_every_variant_has_a_name_of_its_own_and_the_shown_one_is_trained_once()
     assert [variant.name for variant in p.main] == ["topk-x8-seed0", "relu-l1-x8-seed0", "relu-l1-mean-x8-seed0"]
     assert [variant.name for variant in p.repeated] == ["topk-x8-seed0", "topk-x8-seed1", "topk-x8-seed2", "topk-x4-seed0"]
     assert p.random.name == "topk-x8-seed0-random-model"
-    assert len(p.variants) == 3 + 3 + 1 and all(variant.name == name for name, variant in p.variants.items())
+    own, random = p.variants["language-model"], p.variants["random-model"]
+    assert own == [*p.main, *p.repeated[1:]] and random == [p.random] and len({variant.name for variant in own + random}) == 3 + 3 + 1
+    assert all(set(sets[data]) <= set(p.variants[model]) for model, sets in p.encoded.items() for data in ("types", "structures"))

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from sae_rna import plan as planning
 from sae_rna.__main__ import main
-from sae_rna.language_model import LanguageModel
+from sae_rna.language_model import BATCH_TOKENS, LanguageModel
 from sae_rna.parameters import ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
@@ -17,6 +17,7 @@ from sae_rna.study import Study
 SIZE = Size(blocks=4, width=10, block_parameters=1000, other_parameters=500, longest=100)
 DATA = Data({"train": 30, "types": 10, "structures": 5}, {"train": 1000, "types": 200, "structures": 100}, True)
 SPEED = Speed(1e6, {("topk", 8): 2e6, ("topk", 4): 1e6}, "CPU", True)
+SPEED_OF_TWO = SPEED._replace(training=SPEED.training | {("relu-l1", 8): 1e6})
 
 
 def small(**other):
@@ -28,28 +29,38 @@ def small(**other):
 def test_hours_disk_and_memory_are_those_counted_by_hand():
     table = plan(small(), SIZE, DATA, SPEED).set_index("step")
     seconds = table.hours * 3600
-    # three kinds of autoencoders, one pass as all fits into the buffer, to blocks 2 and 3: 2 x 1000 parameters x 5 blocks x 1000 tokens
-    assert seconds["language model for training"] == pytest.approx(3 * 10)
-    assert seconds["train topk-x8-seed0"] == pytest.approx(12 * 10 * 80 * 3 * 2 * 1000 / 2e6)
-    assert seconds["train topk-x4-seed0"] == pytest.approx(12 * 10 * 40 * 3 * 2 * 1000 / 1e6)
-    assert seconds["encode types"] == pytest.approx(2 * (2 * 1000 * 5 + 4 * 10 * 80 * 3) * 200 / 1e6)
+    # one pass for all kinds of autoencoders, as all fits into the buffer, to blocks 2 and 3: 2 x 1000 parameters x 5 blocks x 1000 tokens
+    assert seconds["train on language-model: its states"] == seconds["train on random-model: its states"] == pytest.approx(10)
+    assert seconds["- topk-x8-seed0"] == pytest.approx(12 * 10 * 80 * 3 * 2 * 1000 / 2e6)
+    assert seconds["- topk-x4-seed0"] == pytest.approx(12 * 10 * 40 * 3 * 2 * 1000 / 1e6)
+    assert seconds["encode types with language-model"] == pytest.approx((2 * 1000 * 5 + 4 * 10 * 80 * 3) * 200 / 1e6)
     assert seconds["score structures"] == pytest.approx(2 * 2 * 100 * 3 * 5 / planning.SCORED_PER_SECOND)
-    assert table.jobs.to_dict() == {
-        "language model for training": 6, "train topk-x8-seed0": 2, "train topk-x4-seed0": 2, "train topk-x8-seed0-random-model": 2,
-        "encode types": 4, "encode structures": 4, "score structures": 1, "score types": 1,
-    }  # fmt: skip
-    assert table.disk_gb["train topk-x4-seed0"] * 1e9 == pytest.approx(3 * 2 * 4 * 10 * 40)
-    assert table.disk_gb["encode structures"] * 1e9 == pytest.approx(2 * 3 * 8 * 2 * 100)
-    model, buffer, states = 4 * (4 * 1000 + 500), 4 * 1000 * 2 * 10, 4 * 16_384 * (2 + planning.FORWARD_FLOATS) * 10
-    training = 2 * 4 * (2 * 4 * 10 * 80)  # two layers' weights, moments and gradients
-    assert (table.memory_gb["train topk-x8-seed0"] - planning.OVERHEAD_GB) * 1e9 == pytest.approx(model + buffer + states + training)
+    assert table.index.tolist() == [
+        "train on language-model: its states", "- topk-x8-seed0", "- topk-x4-seed0",
+        "train on random-model: its states", "- topk-x8-seed0-random-model",
+        "encode types with language-model", "encode structures with language-model",
+        "encode types with random-model", "encode structures with random-model", "score structures", "score types",
+    ]  # fmt: skip
+    assert table.jobs.tolist() == 9 * [2] + 2 * [1]
+    assert table.disk_gb["- topk-x4-seed0"] * 1e9 == pytest.approx(3 * 2 * 4 * 10 * 40)
+    assert table.disk_gb["encode structures with random-model"] * 1e9 == pytest.approx(3 * 8 * 2 * 100)
+    model, buffer, states = 4 * (4 * 1000 + 500), 4 * 1000 * 2 * 10, 4 * BATCH_TOKENS * (2 + planning.FORWARD_FLOATS) * 10
+    training = 2 * 4 * (2 * 4 * 10 * (80 + 40))  # two layers' weights, moments and gradients, of both sizes
+    assert (table.memory_gb["- topk-x8-seed0"] - planning.OVERHEAD_GB) * 1e9 == pytest.approx(model + buffer + states + training)
 
 
 def test_epochs_cost_passes_of_the_language_model_only_where_the_buffer_does_not_hold_all():
     def passes(tokens):
-        return plan(small(buffer_tokens=tokens), SIZE, DATA, SPEED).set_index("step").hours["language model for training"]
+        return plan(small(buffer_tokens=tokens), SIZE, DATA, SPEED).set_index("step").hours["train on language-model: its states"]
 
     assert passes(999) == 2 * passes(1000)
+
+
+def test_a_further_architecture_costs_its_training_and_no_pass_of_the_language_model():
+    few, more = (plan(small(compared=compared), SIZE, DATA, SPEED_OF_TWO).set_index("step") for compared in ("topk", "relu-l1"))
+    assert sorted(set(more.index) - set(few.index)) == ["- relu-l1-x8-seed0"]
+    states = "train on language-model: its states"
+    assert more.hours[states] == few.hours[states] and more.memory_gb[states] > few.memory_gb[states]
 
 
 @given(st.dictionaries(st.sampled_from(["train", "types", "structures"]), st.integers(1, 10**9), min_size=3), st.floats(1, 10))

@@ -106,13 +106,31 @@ def test_a_control_on_random_weights_and_a_second_seed_are_autoencoders_of_their
     assert not torch.equal(other.encoder_weight, shown_one.encoder_weight)
 
 
-@pytest.mark.parametrize(
-    ("variant", "layers", "missing"), [("topk-x3-seed9", "layers-1-3", "topk-x3-seed9"), ("topk-x3-seed0", "layers-2", "layers-2")]
-)
-def test_a_job_that_the_profile_does_not_have_is_named_with_those_it_has(study, variant, layers, missing):
-    with pytest.raises(ValueError, match=f"no '{missing}': choose (topk-x3-seed0 or|layers-1-3)"):
-        study.choose(variant, layers)
-    assert study.choose("topk-x3-seed0", "layers-1-3") == (study.parameters.main[0], [1, 2, 3])
+def test_a_group_that_the_profile_does_not_have_is_named_with_those_it_has(study):
+    with pytest.raises(ValueError, match="no group of layers 'layers-2': choose layers-1-3"):
+        study.group("layers-2")
+    assert study.group("layers-1-3") == [1, 2, 3]
+
+
+def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encoding_alone(study, tmp_path, monkeypatch):
+    from sae_rna.language_model import LanguageModel
+
+    together, p, passes, read = Study(replace(study.parameters, run=str(tmp_path))), study.parameters, [], LanguageModel.hidden_states
+
+    def counted(self, sequences, *arguments):
+        passes.append(len(sequences))
+        return read(self, sequences, *arguments)
+
+    monkeypatch.setattr(LanguageModel, "hidden_states", counted)
+    for model in p.variants:
+        folders = together.train_all(model, together.groups[0]), together.encode_all(model, together.groups[0])
+        assert all(folder.is_dir() for of in folders for folder in of)
+    records = [len(together.evaluation_records(data)) for data in ("types", "structures")]
+    assert passes == 2 * [(together.type_records.split == "train").sum(), *records]  # one pass of each model over each set
+    for variant in (*p.main, *p.repeated, p.random):
+        alone, other = (one.autoencoders(variant, one.groups[0]).state_dict() for one in (study, together))
+        assert all(torch.equal(value, other[name]) for name, value in alone.items()), variant.name
+    pd.testing.assert_frame_equal(study.feature_summary(), together.feature_summary())
 
 
 def test_a_changed_parameter_makes_its_own_autoencoders(study):

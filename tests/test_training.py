@@ -167,13 +167,18 @@ def configs_for(stream):
     return [replace(one, width=stream.model.width, fingerprint=stream.model.fingerprint) for one in CONFIGS]
 
 
+def parts(folder):
+    return [folder / str(number) for number in range(len(CONFIGS))]
+
+
 def train_embedded(model_folder, folder, slowly=False):
     """What a child process runs: it checkpoints as often as it can, and can be killed anywhere."""
     stream = embedded_stream(model_folder)
     if slowly:
         steps = stream.epochs
         stream.epochs = lambda count, start=0: (x for x in steps(count, start) if time.sleep(0.005) is None)
-    return train(stream, configs_for(stream), epochs=1.5, learning_rate=3e-3, folder=folder, checkpoint_seconds=0 if slowly else 1e9)
+    configs, seconds = configs_for(stream), 0 if slowly else 1e9
+    return train(stream, configs, epochs=1.5, learning_rate=3e-3, folders=parts(folder), checkpoint_seconds=seconds)
 
 
 def test_a_run_killed_twenty_times_ends_with_the_very_bits_of_one_that_was_not(tiny_model, tmp_path):
@@ -184,9 +189,9 @@ def test_a_run_killed_twenty_times_ends_with_the_very_bits_of_one_that_was_not(t
     while kills < 20:
         child = context.Process(target=train_embedded, args=(tiny_model, tmp_path / "killed", True))
         child.start()
-        before = (tmp_path / "killed" / CHECKPOINT).stat().st_mtime_ns if (tmp_path / "killed" / CHECKPOINT).exists() else 0
+        file = parts(tmp_path / "killed")[-1] / CHECKPOINT  # those of the others are written before it
+        before = file.stat().st_mtime_ns if file.exists() else 0
         while child.is_alive():  # let it get somewhere first, else the run never ends
-            file = tmp_path / "killed" / CHECKPOINT
             if file.exists() and file.stat().st_mtime_ns != before:
                 break
             time.sleep(0.01)
@@ -202,7 +207,7 @@ def test_a_run_killed_twenty_times_ends_with_the_very_bits_of_one_that_was_not(t
     resumed, table = train_embedded(tiny_model, tmp_path / "killed")
     assert_same_bits(whole, resumed)
     pd.testing.assert_frame_equal(whole_table.drop(columns="tokens_per_second"), table.drop(columns="tokens_per_second"))
-    assert not list((tmp_path / "killed").glob("*.tmp")) or kills
+    assert not list((tmp_path / "killed").rglob("*.tmp")) or kills
 
 
 @pytest.fixture
@@ -217,7 +222,7 @@ def stopped(tmp_path):
                 yield x
 
     with pytest.raises(KeyboardInterrupt):
-        train(Stopped(), [config()], epochs=1, learning_rate=1e-3, folder=tmp_path, checkpoint_seconds=0)
+        train(Stopped(), [config()], epochs=1, learning_rate=1e-3, folders=[tmp_path], checkpoint_seconds=0)
     return tmp_path
 
 
@@ -229,7 +234,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(stopped):
             seen.append(start)
             return super().epochs(count, start)
 
-    resumed, table = train(Watched(), [config()], epochs=1, learning_rate=1e-3, folder=stopped)
+    resumed, table = train(Watched(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped])
     assert seen == [40]
     whole, expected = train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3)
     assert_same_bits(whole, resumed)
@@ -237,12 +242,28 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(stopped):
     assert pd.read_parquet(stopped / "training.parquet").step.tolist() == expected.step.tolist()
 
 
+def test_autoencoders_that_were_stopped_at_different_steps_end_as_if_none_had_been(stopped, tmp_path):
+    folders, configs, seen = [stopped, tmp_path / "fresh"], [config(), config("relu-l1", (Member(2, 1e-2),))], []
+
+    class Watched(PlantedStream):
+        def epochs(self, count, start=0):
+            seen.append(start)
+            return super().epochs(count, start)
+
+    resumed, table = train(Watched(), configs, epochs=1, learning_rate=1e-3, folders=folders)
+    assert seen == [0]
+    whole, expected = train(PlantedStream(), configs, epochs=1, learning_rate=1e-3)
+    assert_same_bits(whole, resumed)
+    pd.testing.assert_frame_equal(table.drop(columns="tokens_per_second"), expected.drop(columns="tokens_per_second"))
+    assert [set(pd.read_parquet(folder / "training.parquet").architecture) for folder in folders] == [{"topk"}, {"relu-l1"}]
+
+
 def test_a_truncated_checkpoint_is_refused_and_left_as_it_is(stopped):
     file = stopped / CHECKPOINT
     file.write_bytes(file.read_bytes()[:-50])
     content = file.read_bytes()
     with pytest.raises(ValueError, match="checkpoint.safetensors is damaged.*delete it"):
-        train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folder=stopped)
+        train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped])
     assert file.read_bytes() == content
 
 
@@ -256,7 +277,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(stopped, stream, change
     configs = [config(members=(Member(1, 4), Member(2, 5)))] if arguments.pop("configs", None) else [config()]
     shutil.copy(stopped / CHECKPOINT, stopped / "copy")
     with pytest.raises(ValueError, match="other parameters, data or model"):
-        train(PlantedStream(**stream), configs, folder=stopped, **arguments)
+        train(PlantedStream(**stream), configs, folders=[stopped], **arguments)
     assert (stopped / CHECKPOINT).read_bytes() == content
 
 
@@ -268,7 +289,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(stopped, monkeypatch)
 
     monkeypatch.setattr("sae_rna.autoencoder.os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folder=stopped, checkpoint_seconds=0)
+        train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped], checkpoint_seconds=0)
     assert (stopped / CHECKPOINT).read_bytes() == content
 
 
