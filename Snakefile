@@ -101,6 +101,7 @@ rule autoencoders:
     params:
         profile=PROFILE,
     threads: THREADS
+    priority: 1 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
@@ -117,6 +118,7 @@ rule features:
     params:
         profile=PROFILE,
     threads: THREADS
+    priority: 1 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,

@@ -27,11 +27,11 @@ RULES = {
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
     },
     FEATURE: {
-        HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th percentile) and its F1 above "
-        "every control's, and its confounds do not explain it",
-        WEAKLY: "the interval lies above chance, but a control does as well or its confounds explain it",
+        HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th percentile), that of its lead "
+        "over the best control above 0, and its confounds do not explain it",
+        WEAKLY: "the interval lies above chance, but that of the lead reaches 0 or its confounds explain it",
         NOT: "the interval reaches down to chance",
-        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records",
+        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, so that there are no intervals",
     },
     COUNT: {
         HOLDS: f"more than half of those tested are found at a false discovery rate of {LEVEL:g}, and more than in the control",
@@ -94,25 +94,26 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
     return float(test.statistic), float(test.pvalue)
 
 
-def element_feature(claim: str, best: pd.Series, controls: pd.DataFrame) -> Finding:
+def element_feature(claim: str, best: pd.Series) -> Finding:
     """Whether a feature for an element exists.
 
-    best : its row with f1, f1_low, base_f1, null_p95, elements and explained (by its confounds)
-    controls : the controls' rows for the same element with source and f1
+    best : its row with f1, f1_low, base_f1, null_p95, elements, the best control with control_f1 and lead_low (the lower end of the lead's
+        interval; all three missing where there is no control), and explained (by its confounds)
     """
-    chance = max(best.base_f1, best.null_p95)
-    rival = controls.loc[controls.f1.idxmax()] if controls.f1.notna().any() else pd.Series({"source": "none", "f1": np.nan})
+    chance, control = max(best.base_f1, best.null_p95), best.control if pd.notna(best.control) else "none"
     if best.elements < FEWEST_INSTANCES:
         verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
+    elif pd.isna(best.f1_low):
+        verdict, why = UNKNOWN, "no interval"
     elif not best.f1_low > chance:
         verdict, why = NOT, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
-    elif rival.f1 >= best.f1:
-        verdict, why = WEAKLY, f"above chance ({chance:.3f}), but {rival.source} reaches {rival.f1:.3f}"
+    elif control != "none" and not best.lead_low > 0:
+        verdict, why = WEAKLY, f"above chance ({chance:.3f}), but its lead over {control} starts at {best.lead_low:+.3f}"
     elif best.explained:
         verdict, why = WEAKLY, f"above chance ({chance:.3f}) and all controls, but its confounds explain it"
     else:
-        verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
-    return Finding(claim, "best held-out F1", best.f1, f"best control: {rival.source}", rival.f1, verdict, FEATURE, why)
+        verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {best.lead_low:+.3f}"
+    return Finding(claim, "best held-out F1", best.f1, f"best control: {control}", best.control_f1, verdict, FEATURE, why)
 
 
 def concepts_found(claim: str, measured: str, found: int, tested: int, control: str, control_found: int) -> Finding:

@@ -25,7 +25,7 @@ THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
 CONCEPT_COLUMNS = [
     *("concept", "group", "feature", "threshold", "f1", "f1_low", "f1_high", "precision", "element_recall", "token_recall", "token_f1"),
     *("enrichment", "auroc", "auroc_low", "auroc_high", "average_precision", "selection_f1", "base_rate", "base_f1", "null_p95"),
-    *("p_value", "p_pooled", "tokens", "elements"),
+    *("p_value", "p_pooled", "tokens", "elements", "f1_resampled"),
 ]
 ELEMENT_COLUMNS = [
     *("element", "feature", "threshold", "f1", "precision", "element_recall", "token_recall", "token_f1", "selection_f1"),
@@ -382,6 +382,9 @@ def concept_scores(
     f1_low, f1_high, auroc_low, auroc_high
         95 % percentile interval over `bootstraps` resamples of the held-out families (of records, without `families`) for this
         feature and threshold; NaN without resamples or with a single family. The AUROC takes a feature's non-zeros in 100 classes here.
+    f1_resampled
+        The F1 in each of those resamples, [B] (NaN where it lacks the concept), empty without them. Two tables of the same families and
+        seed have the same resamples, so that their differences have an interval: `lead_interval`.
     base_rate, base_f1, tokens, elements
         Share of held-out rows that have the concept, F1 of a feature that always fires, rows and instances of the concept.
     null_p95
@@ -462,24 +465,31 @@ def _family_numbers(labels: Annotations, family_S: Sequence[str] | None) -> np.n
 def _intervals(
     sample: _Sample, concept_J, feature_J, level_J, family_S, bootstraps: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """95 % intervals of F1 and AUROC over resampled families, from counts per family G; columns of `concept_scores`."""
+    """95 % intervals of F1 and AUROC over resampled families, from counts per family G, and the F1; columns of `concept_scores`."""
     columns, labels = sample.activations, sample.annotations
+    resampled = [np.empty(0, np.float32)] * len(concept_J)
     family_S = np.arange(labels.record_N[-1] + 1) if family_S is None else np.unique(family_S, return_inverse=True)[1]
     family_N, families = family_S[labels.record_N], family_S.max() + 1
     bounds = np.full((len(concept_J), 2, 2), np.nan)
     if bootstraps and families > 1:
         weight_GB = rng.multinomial(families, np.full(families, 1 / families), bootstraps).T.astype(float)
         by_concept = labels.instance_NC.tocsc()
-        for bound, concept, feature, level in zip(bounds, concept_J, feature_J, level_J):
+        for place, (concept, feature, level) in enumerate(zip(concept_J, feature_J, level_J)):
             having = slice(*by_concept.indptr[concept : concept + 2])
             instance_N = np.zeros(len(family_N), np.int64)
             instance_N[by_concept.indices[having]] = by_concept.data[having]
             active = slice(*columns.indptr[feature : feature + 2])
             rows, values, fires = columns.indices[active], columns.data[active], sample.level[active] > level
-            bound[0] = _interval(_resampled_f1(rows[fires], instance_N, family_N, weight_GB))
-            bound[1] = _interval(_resampled_auroc(rows, values, instance_N > 0, family_N, weight_GB))
+            f1_B = _resampled_f1(rows[fires], instance_N, family_N, weight_GB)
+            resampled[place] = f1_B.astype(np.float32)
+            bounds[place] = _interval(f1_B), _interval(_resampled_auroc(rows, values, instance_N > 0, family_N, weight_GB))
     names = ("f1_low", "f1_high", "auroc_low", "auroc_high")
-    return dict(zip(names, bounds.reshape(len(bounds), 4).T))
+    return dict(zip(names, bounds.reshape(len(bounds), 4).T)) | {"f1_resampled": resampled}
+
+
+def lead_interval(resampled_B: np.ndarray, other_B: np.ndarray) -> np.ndarray:
+    """95 % percentile interval of how far one feature's F1 lies above another's on the same resamples; NaN where there are none."""
+    return _interval(resampled_B - other_B) if len(resampled_B) and len(other_B) else np.full(2, np.nan)
 
 
 def _interval(value_B: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def sequence_covariates(records: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 
 
 def explain(
-    activations: sparse.csr_matrix, tokens: pd.DataFrame, records: pd.DataFrame, chosen: pd.DataFrame, seed: int = 0
+    activations: sparse.csr_matrix, tokens: pd.DataFrame, records: pd.DataFrame, chosen: pd.DataFrame, seed: int = 0, by_group: bool = True
 ) -> pd.DataFrame:
     """How far the covariates of nucleotides explain the features chosen for concepts of nucleotides; one row per row of `chosen`.
 
@@ -100,12 +100,12 @@ def explain(
     chosen : `concepts.element_scores`, or `concepts.concept_scores` of groups of `annotations.annotate`; of their columns element (letter),
         or concept and group, feature and threshold (share of the feature's maximum on the selection split) are used
 
-    Columns: element or concept, feature, ``r2`` on the held-out split (0 for a feature that never fires there), and with each group of
-    covariates alone (``r2_base``, ``r2_neighbours``, ``r2_position``, ``r2_composition``: GC and length; below 0 where what was fitted
-    does not carry over to other families); ``own_f1`` of the feature and ``confound_f1`` of its prediction, both by `concepts.score` on
-    the held-out split, the prediction's threshold chosen on the selection split. A feature counts as ``explained`` if r2 >= 0.5 or
-    confound_f1 >= own_f1: the covariates then do as well as itself. One that is not explained need not stand for its concept: that is
-    for `concepts` to say, beside its null.
+    Columns: element or concept, feature, ``r2`` on the held-out split (0 for a feature that never fires there), and `by_group` with each
+    group of covariates alone (``r2_base``, ``r2_neighbours``, ``r2_position``, ``r2_composition``: GC and length; below 0 where what was
+    fitted does not carry over to other families); ``own_f1`` of the feature and ``confound_f1`` of its prediction, both by
+    `concepts.score` on the held-out split, the prediction's threshold chosen on the selection split. A feature counts as ``explained`` if
+    r2 >= 0.5 or confound_f1 >= own_f1: the covariates then do as well as itself. One that is not explained need not stand for its
+    concept: that is for `concepts` to say, beside its null.
 
     Trees are fitted on a sample of the selection split's records (`FITTED_TOKENS`) drawn by `seed`. Raises ValueError where shapes do not
     fit, a split is missing or tokens do not spell the records.
@@ -120,7 +120,7 @@ def explain(
     feature_F, column_J = np.unique(chosen["feature"], return_inverse=True)  # one feature may be chosen for several concepts
     values_TF = activations[:, feature_F][used].toarray()
     fitted_T = np.isin(tokens["record"], _sample(tokens["record"].to_numpy()[sets[0]], seed))
-    prediction_TF, r2 = _regress(values_TF, *covariates(tokens, records), fitted_T, sets[1])
+    prediction_TF, r2 = _regress(values_TF, *covariates(tokens, records), fitted_T, sets[1], by_group)
 
     thresholds = np.unique(chosen["threshold"])
     level_J = np.searchsorted(thresholds, chosen["threshold"])
@@ -130,10 +130,10 @@ def explain(
     confound_f1 = heldout_f1[column_J, concept_J, best_J]
     table = chosen[[kind, "feature"]].reset_index(drop=True).join(r2.iloc[column_J].reset_index(drop=True))
     table = table.assign(own_f1=own_f1, confound_f1=confound_f1, explained=(table["r2"] >= EXPLAINED_R2) | (confound_f1 >= own_f1))
-    return table[[kind, *TOKEN_COLUMNS]]
+    return table[[kind, *(column for column in TOKEN_COLUMNS if column in table)]]
 
 
-def explain_types(pooled: sparse.csr_matrix, records: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+def explain_types(pooled: sparse.csr_matrix, records: pd.DataFrame, chosen: pd.DataFrame, by_group: bool = True) -> pd.DataFrame:
     """How far length, composition and dinucleotides explain the features chosen for RNA types; one row per row of `chosen`.
 
     pooled : activations pooled by `features.pool_sequences`, [S, F], rows as in `records`
@@ -152,7 +152,7 @@ def explain_types(pooled: sparse.csr_matrix, records: pd.DataFrame, chosen: pd.D
     heldout_S = split_S == "heldout"
     feature_F, column_J = np.unique(chosen["feature"], return_inverse=True)
     values_SF = pooled[:, feature_F][used].toarray()
-    prediction_SF, r2 = _regress(values_SF, *sequence_covariates(records), ~heldout_S, heldout_S)
+    prediction_SF, r2 = _regress(values_SF, *sequence_covariates(records), ~heldout_S, heldout_S, by_group)
 
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
     concept_J = _numbers(chosen["type"], labels.concepts)
@@ -161,7 +161,7 @@ def explain_types(pooled: sparse.csr_matrix, records: pd.DataFrame, chosen: pd.D
     )
     table = chosen[["type", "feature"]].reset_index(drop=True).join(r2.iloc[column_J].reset_index(drop=True))
     table = table.assign(own_auroc=own, confound_auroc=confound, explained=(table["r2"] >= EXPLAINED_R2) | (confound >= own))
-    return table[TYPE_COLUMNS]
+    return table[[column for column in TYPE_COLUMNS if column in table]]
 
 
 def _annotated(parts: list[pd.DataFrame], records: pd.DataFrame, chosen: pd.DataFrame) -> tuple[str, list[Annotations]]:
@@ -206,11 +206,12 @@ def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _regress(
-    values_NF: np.ndarray, covariates_NP: np.ndarray, names: list[str], fitted_N: np.ndarray, heldout_N: np.ndarray
+    values_NF: np.ndarray, covariates_NP: np.ndarray, names: list[str], fitted_N: np.ndarray, heldout_N: np.ndarray, by_group: bool
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Predictions from all covariates, clipped at 0 [N, F], and the held-out R2 of all and of each group (one row a feature)."""
+    """Predictions from all covariates, clipped at 0 [N, F], and the held-out R2 of all and `by_group` of each (one row a feature)."""
     group_P = np.array([name.split()[0] for name in names])
-    columns = {"r2": np.ones(len(names), bool)} | {f"r2_{group}": group_P == group for group in dict.fromkeys(group_P)}
+    columns = {"r2": np.ones(len(names), bool)}
+    columns |= {f"r2_{group}": group_P == group for group in dict.fromkeys(group_P) if by_group}
     prediction_NF, rows = np.empty(values_NF.shape), []
     for feature, value_N in enumerate(values_NF.T):
         row = {}

@@ -45,7 +45,11 @@ class Dictionary(Protocol):
 
 def _both_signs(values_TD: np.ndarray) -> np.ndarray:
     """relu(x) and relu(-x), side by side."""
-    return np.maximum(np.concatenate([values_TD, -values_TD], axis=1), 0)
+    width = values_TD.shape[1]
+    both = np.empty((len(values_TD), 2 * width), values_TD.dtype)
+    np.maximum(values_TD, 0, out=both[:, :width])
+    np.maximum(-values_TD, 0, out=both[:, width:])
+    return both
 
 
 def _hidden_states(values_TD: torch.Tensor | np.ndarray, width: int | None = None) -> torch.Tensor:

@@ -18,6 +18,7 @@ from sae_rna.annotations import TOKEN_GROUPS, Annotations, annotate
 from sae_rna.evaluation import hidden_states
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import resolve
+from sae_rna.structure import ELEMENTS
 from sae_rna.study import Encoded, Study
 
 MOST_RNAS = 2000
@@ -66,7 +67,7 @@ class _Sets:
     """The selection and the held-out RNAs, their nucleotides and annotations, with at most `MOST_RNAS` of each split."""
 
     def __init__(self, study: Study):
-        encoded = study.structures()
+        encoded, self.seed = study.structures(), study.parameters.seed
         records = encoded.records
         chosen = {split: np.flatnonzero(records.split == split)[:MOST_RNAS] for split in ("selection", "heldout")}
         self.records = {split: records.iloc[rows].reset_index(drop=True) for split, rows in chosen.items()}
@@ -77,11 +78,11 @@ class _Sets:
                 raise ValueError(f"{study.parameters.structures} has no records in the split '{split}'")
             self.annotations[split] = annotate(encoded.tokens[rows], records, TOKEN_GROUPS)
 
-    def score(self, activations: dict[str, sparse.spmatrix], retained_F=None, shuffles: int = 0, seed: int = 0) -> pd.DataFrame:
+    def score(self, activations: dict[str, sparse.spmatrix], retained_F=None, shuffles: int = 0) -> pd.DataFrame:
         selection, heldout = ((activations[split], self.annotations[split]) for split in self.annotations)
         families = tuple(_families(records) for records in self.records.values())
         return concepts.concept_scores(
-            selection, heldout, retained_F, shuffles=shuffles, seed=seed, families=families, bootstraps=BOOTSTRAPS
+            selection, heldout, retained_F, shuffles=shuffles, seed=self.seed, families=families, bootstraps=BOOTSTRAPS
         )
 
     def score_encoded(self, encoded: Encoded, layer: int, **options) -> pd.DataFrame:
@@ -112,7 +113,7 @@ def concept_table(study: Study) -> pd.DataFrame:
                 (f"SAE ({p.architecture})", shown, study.retained(layer)),
                 (RANDOM_MODEL, random, None),
             ):
-                add(source, layer, sets.score_encoded(encoded, layer, retained_F=retained_F, shuffles=p.shuffles, seed=p.seed))
+                add(source, layer, sets.score_encoded(encoded, layer, retained_F=retained_F, shuffles=p.shuffles))
         fitted = _training_sample(study, TRAINING_RNAS)
         for layers in [[0, *study.groups[0]], *study.groups[1:]]:
             states = {split: hidden_states(study.model, texts, layers) for split, texts in sequences.items()}
@@ -152,6 +153,24 @@ def best_of(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table.groupby(["source", "group", "concept"], sort=False).selection_f1.idxmax()].reset_index(drop=True)
 
 
+def leads(best: pd.DataFrame) -> pd.DataFrame:
+    """Of `best_of` the rows of the source under test, the first one, each beside the control of the highest held-out F1.
+
+    Columns control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over the families that both are scored
+    on. The best of many controls is chosen on the very scores, which favours the controls.
+    """
+    keys, own = ["group", "concept"], best[best.source == best.source.iloc[0]]
+    rivals = best[best.source != best.source.iloc[0]]
+    rivals = rivals.loc[rivals.groupby(keys).f1.idxmax()][[*keys, "source", "f1", "f1_resampled"]]
+    rivals = rivals.rename(columns={"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"})
+    both = own.merge(rivals, on=keys, how="left")
+    known = both.control.notna()
+    both["lead"], both[["lead_low", "lead_high"]] = both.f1 - both.control_f1, np.nan
+    pairs = zip(both.f1_resampled[known], both.control_resampled[known])
+    both.loc[known, ["lead_low", "lead_high"]] = [concepts.lead_interval(*pair) for pair in pairs]
+    return both.drop(columns=["f1_resampled", "control_resampled"])
+
+
 def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
     known = table.p_pooled.notna()
     found = pd.Series(False, index=table.index)
@@ -163,19 +182,30 @@ def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
 # -- confounds -----------------------------------------------------------------------------------------------------------
 
 
+def _explained(study: Study, chosen: pd.DataFrame, by_group: bool = False) -> pd.DataFrame:
+    """`confounds.explain` of chosen features of any layers, with `layer`; rows as in `chosen`, which has a sorted index."""
+    encoded, tables = study.structures(), []
+    for layer, rows in tqdm(chosen.groupby("layer"), "confounds", mininterval=1):
+        found = confounds.explain(encoded.features(layer), encoded.tokens, encoded.records, rows, study.parameters.seed, by_group)
+        tables.append(found.assign(layer=layer).set_axis(rows.index))
+    return pd.concat(tables).sort_index()
+
+
 def confound_table(study: Study) -> pd.DataFrame:
     """`confounds.explain` of every layer's best feature for each element, with layer and letter of the element."""
+    return _keep(study, "confounds", _key(study, "structures"), lambda: _explained(study, study.element_scores()))
 
-    def make():
-        encoded, scores = study.structures(), study.element_scores()
-        tables = []
-        for layer in tqdm(study.layers, "confounds", mininterval=1):
-            chosen = scores[scores.layer == layer]
-            explained = confounds.explain(encoded.features(layer), encoded.tokens, encoded.records, chosen, study.parameters.seed)
-            tables.append(explained.assign(layer=layer))
-        return pd.concat(tables, ignore_index=True)
 
-    return _keep(study, "confounds", _key(study, "structures"), make)
+def best_elements(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of each element in `Study.element_scores` the row of the feature that was best on the selection families; order of `ELEMENTS`."""
+    best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
+    return best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
+
+
+def confound_groups(study: Study) -> pd.DataFrame:
+    """`confounds.explain` of `best_elements` by group of covariates, with layer."""
+    best = best_elements(study.element_scores())
+    return _keep(study, "confound-groups", _key(study, "structures"), lambda: _explained(study, best, by_group=True))
 
 
 def mark_explained(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
@@ -188,12 +218,8 @@ def mark_elements(study: Study, chosen: pd.DataFrame, name: str) -> pd.DataFrame
     """`chosen` (label: a letter; layer, feature, threshold) with `explained`; `name` is the step's."""
 
     def make():
-        encoded, tables = study.structures(), []
-        for layer, rows in chosen.groupby("layer"):
-            wanted = rows.rename(columns={"label": "element"})[["element", "feature", "threshold"]]
-            found = confounds.explain(encoded.features(layer), encoded.tokens, encoded.records, wanted, study.parameters.seed)
-            tables.append(pd.DataFrame({"row": rows.index, "explained": found.explained.to_numpy()}))
-        return pd.concat(tables, ignore_index=True)
+        found = _explained(study, chosen.rename(columns={"label": "element"})[["layer", "element", "feature", "threshold"]])
+        return found.explained.rename_axis("row").reset_index()
 
     key = _key(study, "structures") | {"chosen": chosen[["layer", "label", "feature"]].to_dict("records")}
     return chosen.assign(explained=_keep(study, f"confounds-{name}", key, make).set_index("row").explained)
@@ -206,7 +232,7 @@ def mark_types(study: Study, chosen: pd.DataFrame, name: str) -> pd.DataFrame:
         encoded, tables = study.types(), []
         for layer, rows in chosen.groupby("layer"):
             pooled = features.pool_sequences(encoded.features(layer), encoded.tokens.record.to_numpy())
-            found = confounds.explain_types(pooled, encoded.records, rows[["type", "feature"]])
+            found = confounds.explain_types(pooled, encoded.records, rows[["type", "feature"]], by_group=False)
             tables.append(pd.DataFrame({"row": rows.index, "explained": found.explained.to_numpy()}))
         return pd.concat(tables, ignore_index=True)
 
@@ -398,6 +424,7 @@ def findings(study: Study) -> list[claims.Finding]:
     """The paper's claims with what this study finds."""
     p = study.parameters
     shown, best = f"SAE ({p.architecture})", best_of(concept_table(study))
+    led = leads(best)
     breadth, breadth_random = (_breadth(study, variant) for variant in (p.main[0], p.random))
     found = [
         claims.trend(
@@ -415,13 +442,9 @@ def findings(study: Study) -> list[claims.Finding]:
         )
     explained = confound_table(study).set_index(["layer", "element"]).explained
     for letter, name in (("S", "stem"), ("H", "hairpin loop")):
-        rows = best[(best.group == "element") & (best.concept == name)]
-        own, rivals = rows[rows.source == shown], rows[rows.source != shown]
-        if own.empty:
-            continue
-        own = own.iloc[0]
-        own = own.to_dict() | {"explained": bool(explained.get((own.layer, letter), False))}
-        found.append(claims.element_feature(f"a {name} feature exists", pd.Series(own, dtype=object), rivals))
+        for _, own in led[(led.group == "element") & (led.concept == name)].iterrows():
+            own = own.to_dict() | {"explained": bool(explained.get((own.layer, letter), False))}
+            found.append(claims.element_feature(f"a {name} feature exists", pd.Series(own, dtype=object)))
     types = type_table(study)
     if len(types):
         selective, selective_random = (_selective_share(types[types.source == source], study.layers) for source in (shown, RANDOM_MODEL))

@@ -5,6 +5,7 @@ import pandas as pd
 from multimolecule.utils.rna.secondary_structure import RnaSecondaryStructureTopology, annotate_structure
 
 from sae_rna import claims, evidence, selectivity, stability
+from sae_rna.confounds import TOKEN_GROUPS as CONFOUNDS
 from sae_rna.structure import ELEMENTS
 from sae_rna.study import Study
 
@@ -216,8 +217,7 @@ def element_numbers(study: Study, scores: pd.DataFrame) -> dict:
 
 def best_per_element(scores: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     """For each element the layer and feature with the best F1 on the selection split, and how many beat both controls."""
-    best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
-    best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
+    best = evidence.best_elements(scores)
     beat = int((best.f1 > best[["base_f1", "null_p95"]].max(axis=1)).sum())
     columns = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc", "explained"]
     return best[[column for column in columns if column in best]].assign(element=best.element.map(ELEMENTS)), {
@@ -298,45 +298,56 @@ def controls(study: Study) -> tuple[pd.DataFrame, dict]:
     """The table of fig-controls: of each source and concept the best layer, the SAE first; and the numbers of its caption."""
     best = evidence.best_of(evidence.concept_table(study))
     held = study.structure_records[study.structure_records.split == "heldout"]
-    own, rivals = _own_and_best_control(best)
+    led = evidence.leads(best)
     numbers = {
-        "concepts": len(own),
+        "concepts": len(led),
         "controls": best.source.nunique() - 1,
-        "ahead": int((own.f1.to_numpy() > rivals.f1.to_numpy()).sum()),
-        "clearly": int((own.f1_low.to_numpy() > rivals.f1.to_numpy()).sum()),
+        "ahead": int((led.lead > 0).sum()),
+        "clearly": int((led.lead_low > 0).sum()),
         "rnas": len(held),
         "families": held.family.nunique() if "family" in held else len(held),
         "bootstraps": evidence.BOOTSTRAPS,
         "shuffles": study.parameters.shuffles,
         "structures": study.structure_source,
     }
-    return best, numbers
-
-
-def _own_and_best_control(best: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the source under test, the first one, and for each the control's of the highest held-out F1."""
-    own = best[best.source == best.source.iloc[0]].reset_index(drop=True)
-    rivals = best[best.source != best.source.iloc[0]]
-    strongest = rivals.loc[rivals.groupby(["group", "concept"]).f1.idxmax()].set_index(["group", "concept"])
-    return own, strongest.reindex(pd.MultiIndex.from_frame(own[["group", "concept"]])).reset_index()
+    return best.drop(columns="f1_resampled"), numbers
 
 
 def control_scores(study: Study) -> tuple[pd.DataFrame, dict]:
     """tab-controls: every concept's best feature beside its best control, and whether it is a discovery."""
-    own, rivals = _own_and_best_control(evidence.best_of(evidence.concept_table(study)))
-    table = own[["concept", "layer", "feature", "f1", "f1_low", "f1_high", "null_p95", "base_f1", "discovery"]]
-    table = table.assign(**{"best control": rivals.source, "its f1": rivals.f1})
-    return table, {"discoveries": int(own.discovery.sum()), "concepts": len(own)}
+    led = evidence.leads(evidence.best_of(evidence.concept_table(study)))
+    columns = [
+        "concept",
+        "layer",
+        "feature",
+        "f1",
+        "null_p95",
+        "base_f1",
+        "discovery",
+        "control",
+        "control_f1",
+        "lead",
+        "lead_low",
+        "lead_high",
+    ]
+    return led[columns], {"discoveries": int(led.discovery.sum()), "concepts": len(led), "bootstraps": evidence.BOOTSTRAPS}
 
 
 def confounds(study: Study) -> tuple[pd.DataFrame, dict]:
     """The table of fig-confounds: the best feature of each element and what its confounds predict."""
     scores = element_scores(study)
-    best = scores.loc[scores.groupby("element").selection_f1.idxmax()]
-    best = best.set_index("element").reindex([letter for letter in ELEMENTS if letter in set(best.element)]).reset_index()
+    best = evidence.best_elements(scores)
     table = best.assign(concept=best.element.map(ELEMENTS))
     numbers = {"explained": int(best.explained.sum()), "elements": len(best), "all_explained": int(scores.explained.sum())}
     return table, numbers | {"features": len(scores), "structures": study.structure_source}
+
+
+def confound_groups(study: Study) -> pd.DataFrame:
+    """tab-confounds: the same features, and how much of each a single group of covariates explains."""
+    found = evidence.confound_groups(study)
+    table = found.assign(element=found.element.map(ELEMENTS)).rename(columns={"r2": "R2 of all"})
+    columns = {f"r2_{group}": {"composition": "GC and length"}.get(group, group) for group in CONFOUNDS}
+    return table.rename(columns=columns)[["element", "layer", "feature", "R2 of all", *columns.values()]]
 
 
 def type_effects(study: Study) -> tuple[pd.DataFrame, dict]:

@@ -45,31 +45,27 @@ def test_a_trend_never_holds_in_both_directions(values):
 
 def best(**changes):
     found = {"f1": 0.7, "f1_low": 0.65, "base_f1": 0.5, "null_p95": 0.55, "elements": 300, "explained": False}
-    return pd.Series(found | changes, dtype=object)
-
-
-def controls(*f1):
-    return pd.DataFrame({"source": [f"control {number}" for number in range(len(f1))], "f1": f1})
+    return pd.Series(found | {"control": "PCA", "control_f1": 0.6, "lead_low": 0.02} | changes, dtype=object)
 
 
 @pytest.mark.parametrize(
-    ("row", "others", "expected"),
+    ("row", "expected"),
     [
-        (best(), controls(0.6, 0.5), HOLDS),
-        (best(), controls(0.6, 0.7), WEAKLY),
-        (best(explained=True), controls(0.6), WEAKLY),
-        (best(f1_low=0.55), controls(0.2), NOT),
-        (best(base_f1=0.66), controls(0.2), NOT),
-        (best(elements=9), controls(0.2), UNKNOWN),
-        (best(f1_low=np.nan), controls(0.2), NOT),
-        (best(), controls(), HOLDS),
+        (best(), HOLDS),
+        (best(lead_low=0.0), WEAKLY),
+        (best(control_f1=0.72, lead_low=-0.1), WEAKLY),
+        (best(explained=True), WEAKLY),
+        (best(f1_low=0.55), NOT),
+        (best(base_f1=0.66), NOT),
+        (best(elements=9), UNKNOWN),
+        (best(f1_low=np.nan), UNKNOWN),
+        (best(control=None, control_f1=np.nan, lead_low=np.nan), HOLDS),
     ],
 )
-def test_a_feature_exists_if_it_beats_chance_and_every_control_and_is_not_its_confounds(row, others, expected):
-    finding = element_feature("a stem feature exists", row, others)
+def test_a_feature_exists_if_it_beats_chance_and_clearly_every_control_and_is_not_its_confounds(row, expected):
+    finding = element_feature("a stem feature exists", row)
     assert finding.verdict == expected and finding.found == 0.7
-    if len(others):
-        assert finding.control.endswith(others.source[others.f1.idxmax()]) and finding.control_found == others.f1.max()
+    assert finding.control == f"best control: {row.control or 'none'}" and finding.control_found is row.control_f1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +79,7 @@ def test_concepts_are_aligned_if_more_are_found_than_in_the_control(found, teste
 def test_every_finding_names_a_rule_that_is_printed_with_its_verdict():
     findings = [
         trend("layers grow sparse", "density", FALLING, "random weights", FLAT, -1),
-        element_feature("stem", best(), controls(0.1)),
+        element_feature("stem", best()),
         concepts_found("align", "elements", 5, 8, "random weights", 1),
     ]
     printed = rules()

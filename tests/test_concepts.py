@@ -639,9 +639,21 @@ def test_intervals_are_percentiles_over_resampled_families():
         choice = np.asarray(table["feature"]), np.arange(5), level
         f1.append(score(sparse.csr_matrix(values[rows]), scale, labels).f1[choice])
         area.append([roc_auc_score(members[rows, c], values[rows, f]) for c, f in enumerate(choice[0])])
+    np.testing.assert_allclose(np.stack(table["f1_resampled"]).T, f1, rtol=1e-6)  # so that two features meet on the same resamples
     np.testing.assert_allclose(table[["f1_low", "f1_high"]].T, np.percentile(f1, (2.5, 97.5), axis=0))
     np.testing.assert_allclose(table[["auroc_low", "auroc_high"]].T, np.percentile(area, (2.5, 97.5), axis=0), atol=2e-3)
     assert (table["f1_low"] <= table["f1"]).all() and (table["f1"] <= table["f1_high"]).all()
+
+
+def test_the_lead_of_two_features_on_the_same_families_is_surer_than_either_of_them():
+    rng = np.random.default_rng(4)
+    family = rng.normal(0.5, 0.1, 400)  # what makes a family hard for one feature makes it hard for the other
+    low, high = concepts.lead_interval(family + 0.05, family + rng.normal(0, 0.005, 400))
+    assert 0.03 < low < 0.05 < high < 0.07 and np.ptp(np.percentile(family, (2.5, 97.5))) > 0.3
+    np.testing.assert_allclose(concepts.lead_interval(family, family), 0)
+    assert np.isnan(concepts.lead_interval(family, np.empty(0))).all()
+    lacking = np.where(np.arange(400) < 10, np.nan, family)  # resamples without the concept
+    np.testing.assert_allclose(concepts.lead_interval(lacking + 1, lacking), 1)
 
 
 def test_intervals_over_families_of_copies_are_wider_and_one_family_has_none():

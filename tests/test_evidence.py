@@ -66,6 +66,23 @@ def test_the_layer_of_each_source_is_chosen_on_the_selection_families(table):
         assert row.selection_f1 == mine.selection_f1.max()
 
 
+def test_leads_are_over_the_best_control_of_each_concept_and_lie_in_their_intervals(table):
+    best = evidence.best_of(table)
+    led = evidence.leads(best)
+    assert led.source.eq("SAE (topk)").all() and len(led) == (best.source == "SAE (topk)").sum()
+    for row in led.itertuples():
+        rivals = best[(best.group == row.group) & (best.concept == row.concept) & (best.source != row.source)]
+        assert row.control_f1 == rivals.f1.max() and row.control in set(rivals.source[rivals.f1 == row.control_f1])
+        assert row.lead == row.f1 - row.control_f1 and row.lead_low <= row.lead_high
+
+
+def test_what_explains_the_best_features_is_told_by_group(study):
+    groups, best = tables.confound_groups(study), tables.confounds(study)[0]
+    assert groups.element.tolist() == best.concept.tolist() and groups.feature.tolist() == best.feature.tolist()
+    np.testing.assert_allclose(groups["R2 of all"], best.r2)
+    assert {"base", "neighbours", "position", "GC and length"} < set(groups.columns)
+
+
 def test_explained_features_are_marked_wherever_elements_are_shown(study):
     marked, confounds = tables.element_scores(study), evidence.confound_table(study).set_index(["layer", "element"])
     assert len(marked) == len(study.element_scores())
@@ -177,21 +194,26 @@ def scores(annotated, planted: bool, seed: int = 0) -> pd.DataFrame:
     return concepts.concept_scores(*both, shuffles=20, families=families, bootstraps=200)
 
 
-def verdicts(table: pd.DataFrame) -> dict[str, str]:
-    rows = table.set_index("concept").assign(explained=False)
-    nothing = pd.DataFrame({"source": ["noise"], "f1": [0.1]})
-    return {name: claims.element_feature(name, rows.loc[name], nothing).verdict for name in ("stem", "hairpin loop")}
+def verdicts(table: pd.DataFrame, control: pd.DataFrame) -> dict[str, str]:
+    led = evidence.leads(pd.concat([table.assign(source="SAE"), control.assign(source="control")], ignore_index=True))
+    rows = led.set_index("concept").assign(explained=False)
+    return {name: claims.element_feature(name, rows.loc[name]).verdict for name in ("stem", "hairpin loop")}
 
 
 def test_planted_features_of_stems_and_hairpins_are_all_found_and_the_claims_hold(annotated):
     table = scores(annotated, planted=True)
     found = table[concepts.discoveries(table)].set_index("concept")
     assert set(found.index) == {"stem", "hairpin loop"} and found.feature["stem"] == 0 and found.feature["hairpin loop"] == 1
-    assert verdicts(table) == {"stem": claims.HOLDS, "hairpin loop": claims.HOLDS}
+    assert verdicts(table, scores(annotated, planted=False, seed=9)) == {"stem": claims.HOLDS, "hairpin loop": claims.HOLDS}
+
+
+def test_a_control_that_finds_the_same_leaves_a_claim_weak(annotated):
+    table, control = (scores(annotated, planted=True, seed=seed) for seed in (0, 1))
+    assert verdicts(table, control) == {"stem": claims.WEAKLY, "hairpin loop": claims.WEAKLY}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_in_noise_nothing_is_found_and_no_claim_holds(annotated, seed):
     table = scores(annotated, planted=False, seed=seed)
     assert not concepts.discoveries(table).any()
-    assert verdicts(table) == {"stem": claims.NOT, "hairpin loop": claims.NOT}
+    assert verdicts(table, scores(annotated, planted=False, seed=seed + 9)) == {"stem": claims.NOT, "hairpin loop": claims.NOT}

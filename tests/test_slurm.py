@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,13 +20,15 @@ from safetensors.torch import load_file
 from slurm import Cluster, NoSlurm, one_node
 from test_book import copy_project
 
-from sae_rna.parameters import Parameters, layer_groups, model_shape
+from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape
 
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif("SAE_RNA_SLURM" not in os.environ, reason="starts a Slurm cluster of its own: set SAE_RNA_SLURM=1"),
 ]
 PATIENCE_SECONDS = 1800
+CHANGES = {"compared": ["relu-l1"], "epochs": 6}
+"""To the smoke profile: long enough to be killed in the middle."""
 #: The cluster of the test has no accounting, answers at once and shares a disk with itself.
 SETTINGS = (
     *("--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue", "--slurm-keep-successful-logs"),
@@ -40,10 +42,17 @@ class Victim:
 
     job: str
     """Slurm's number of its job."""
-    arguments: list[str]
-    """Of `sae_rna train`: the autoencoders and the group of layers."""
+    model: str
+    """Whose hidden states it read, of `MODELS`."""
+    layers: str
     step: int
-    """Training step of the checkpoint that it left."""
+    """Training step of the checkpoints that it left, the least of them."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the steps in the run folder that it worked at."""
+        p = Parameters.from_profile("smoke", **CHANGES)
+        return [f"autoencoders-{variant.name}-{self.layers}" for variant in p.variants[self.model]]
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,9 @@ def trial(tmp_path_factory) -> Trial:
     often = re.sub(r"(checkpoint_seconds: float) = \d+", r"\1 = 0", training.read_text())
     assert often != training.read_text()
     training.write_text(often)
-    smoke = yaml.safe_load((project / "profiles/smoke.yml").read_text()) | {"compared": ["relu-l1"]}
-    for name in ("disturbed", "undisturbed"):  # long enough to be killed in the middle
-        (project / f"profiles/{name}.yml").write_text(yaml.safe_dump(smoke | {"epochs": 6, "run": f"runs/{name}"}))
+    smoke = yaml.safe_load((project / "profiles/smoke.yml").read_text()) | CHANGES
+    for name in ("disturbed", "undisturbed"):
+        (project / f"profiles/{name}.yml").write_text(yaml.safe_dump(smoke | {"run": f"runs/{name}"}))
     targets = receipts(project)
     try:
         with one_node() as cluster:
@@ -87,16 +96,16 @@ def trial(tmp_path_factory) -> Trial:
             jobs, log = cluster.jobs(), cluster.log()
     except NoSlurm as error:
         pytest.fail(str(error), pytrace=False)
-    target = f"runs/undisturbed/done/{'.'.join(victim.arguments)}.trained.json"
+    target = f"runs/undisturbed/done/{victim.model}.{victim.layers}.trained.json"
     _finish(_snakemake(project, dict(os.environ), target, "--cores", "1", "--config", "profile=undisturbed"), project)
     return Trial(project, jobs, log, victim)
 
 
 def receipts(project: Path) -> list[str]:
-    """Files that say that a group of layers is trained: of two architectures, in two groups."""
+    """Files that say that a group of layers is trained: on both models, in two groups."""
     p = Parameters.from_profile(str(project / "profiles/disturbed.yml"))
     groups = layer_groups(p, model_shape(p)[0])
-    return [f"{p.run}/done/{variant.name}.{layers}.trained.json" for variant in p.main for layers in groups]
+    return [f"{p.run}/done/{model}.{layers}.trained.json" for model in MODELS for layers in groups]
 
 
 def _snakemake(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
@@ -118,17 +127,16 @@ def _kill_one(cluster: Cluster, run: Path, workflow: subprocess.Popen) -> Victim
     end = time.monotonic() + PATIENCE_SECONDS
     while workflow.poll() is None and time.monotonic() < end:
         for job, pid in cluster.processes():
-            arguments = _training(pid)
-            checkpoints = [*run.glob(f".autoencoders-{'-'.join(arguments)}-*.tmp/checkpoint.safetensors")] if arguments else []
-            if checkpoints and _step(checkpoints[0]) >= 10:
+            seen = Victim(job, *_training(pid), step=0) if _training(pid) else None
+            if seen and _step(run, seen) >= 10:
                 os.kill(pid, signal.SIGKILL)
-                return Victim(job, arguments, _step(checkpoints[0]))
+                return replace(seen, step=_step(run, seen))
         time.sleep(0.2)
     pytest.fail(f"no training process was there to be killed:\n{(run.parents[1] / 'snakemake.out').read_text()[-3000:]}", pytrace=False)
 
 
 def _training(pid: int) -> list[str]:
-    """The arguments of a process if it is `python -m sae_rna train`, else none."""
+    """Model and group of layers of a process if it is `python -m sae_rna train`, else nothing."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -136,9 +144,14 @@ def _training(pid: int) -> list[str]:
     return words[4:6] if words[1:4] == ["-m", "sae_rna", "train"] else []
 
 
-def _step(checkpoint: Path) -> int:
-    with safe_open(checkpoint, "pt") as file:
-        return int(file.metadata()["step"])
+def _step(run: Path, victim: Victim) -> int:
+    """The least step of its checkpoints, 0 until all are there."""
+    steps = []
+    for name in victim.names:
+        for checkpoint in run.glob(f".{name}-*.tmp/checkpoint.safetensors"):
+            with safe_open(checkpoint, "pt") as file:
+                steps.append(int(file.metadata()["step"]))
+    return min(steps) if len(steps) == len(victim.names) else 0
 
 
 def test_every_group_of_layers_is_a_job_of_slurm(trial):
@@ -156,7 +169,7 @@ def test_slurm_is_asked_for_what_the_rule_declares(trial):
     planned = (trial.project / "snakemake.out").read_text()
     assert {job["memory"] for job in trial.jobs} == {f"{size}M" for size in re.findall(r"mem_mb=(\d+)", planned)}
     assert {line["TimeLimit"] for line in trial.log} == set(re.findall(r"runtime=(\d+)", planned))
-    assert {job["cpus"] for job in trial.jobs} == {"1"}
+    assert {job["cpus"] for job in trial.jobs} == {"2"}
 
 
 def test_a_killed_job_is_submitted_again_once(trial):
@@ -175,11 +188,15 @@ def test_it_goes_on_from_its_checkpoint(trial):
 
 
 def test_it_ends_with_the_very_weights_of_a_run_that_was_not_killed(trial):
-    name = f"autoencoders-{'-'.join(trial.victim.arguments)}-*/*.safetensors"
     disturbed, undisturbed = (
-        {file.name: load_file(file) for file in (trial.project / "runs" / run).glob(name)} for run in ("disturbed", "undisturbed")
+        {
+            (name, file.name): load_file(file)
+            for name in trial.victim.names
+            for file in (trial.project / "runs" / run).glob(f"{name}-*/*.safetensors")
+        }
+        for run in ("disturbed", "undisturbed")
     )
-    assert disturbed.keys() == undisturbed.keys() and len(disturbed) > 0
+    assert disturbed.keys() == undisturbed.keys() and {name for name, _ in disturbed} == set(trial.victim.names)
     for file, tensors in disturbed.items():
         assert tensors.keys() == undisturbed[file].keys()
         assert all(tensor.equal(undisturbed[file][part]) for part, tensor in tensors.items()), file
