@@ -316,20 +316,8 @@ def controls(study: Study) -> tuple[pd.DataFrame, dict]:
 def control_scores(study: Study) -> tuple[pd.DataFrame, dict]:
     """tab-controls: every concept's best feature beside its best control, and whether it is a discovery."""
     led = evidence.leads(evidence.best_of(evidence.concept_table(study)))
-    columns = [
-        "concept",
-        "layer",
-        "feature",
-        "f1",
-        "null_p95",
-        "base_f1",
-        "discovery",
-        "control",
-        "control_f1",
-        "lead",
-        "lead_low",
-        "lead_high",
-    ]
+    led = led.assign(chance=led[["null_p95", "base_f1"]].max(axis=1)).rename(columns={"lead_low": "from", "lead_high": "to"})
+    columns = ["concept", "layer", "feature", "f1", "chance", "discovery", "control", "lead", "from", "to"]
     return led[columns], {"discoveries": int(led.discovery.sum()), "concepts": len(led), "bootstraps": evidence.BOOTSTRAPS}
 
 
