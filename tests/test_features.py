@@ -20,6 +20,7 @@ from sae_rna.features import (
     save_csr,
     summarise,
     tau,
+    to_csr,
     type_activation,
 )
 
@@ -51,6 +52,16 @@ def test_pooling_equals_a_loop_over_sequences(case):
             pooled = pool_sequences(form, record, how)
             assert sparse.isspmatrix_csr(pooled)
             np.testing.assert_allclose(pooled.toarray(), expected, rtol=1e-6)
+
+
+@quick
+@given(arrays(np.float32, st.tuples(st.integers(0, 6), st.integers(1, 5)), elements=st.sampled_from([0.0, -0.0, -1.0, 0.5, np.nan])))
+def test_a_sparse_matrix_of_dense_values_is_scipys(values):
+    for form in (values, np.asfortranarray(values), sparse.csc_matrix(values)):
+        made, expected = to_csr(form), sparse.csr_matrix(values)
+        assert made.shape == expected.shape and made.has_canonical_format and made.indices.dtype == expected.indices.dtype
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(made, part), getattr(expected, part))
 
 
 @quick
