@@ -1,13 +1,16 @@
 """A small study from end to end: what is kept in the run folder is what the parts give one by one."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from sae_rna import tables
+from sae_rna.__main__ import main
 from sae_rna.study import Study
 
 
@@ -110,6 +113,17 @@ def test_a_group_that_the_profile_does_not_have_is_named_with_those_it_has(study
     with pytest.raises(ValueError, match="no group of layers 'layers-2': choose layers-1-3"):
         study.group("layers-2")
     assert study.group("layers-1-3") == [1, 2, 3]
+
+
+def test_the_commands_do_the_steps_of_the_study_and_leave_a_receipt(study, tmp_path, capsys):
+    profile, receipt = tmp_path / "mine.yml", tmp_path / "done" / "receipt.json"
+    profile.write_text(yaml.safe_dump(asdict(study.parameters)))
+    for command, made in (("train", study.train_all), ("encode", study.encode_all)):
+        for model in study.parameters.variants:
+            assert main([command, model, "layers-1-3", "--profile", str(profile), "--receipt", str(receipt)]) == 0
+            assert json.loads(receipt.read_text()) == capsys.readouterr().out.split() == list(map(str, made(model, study.groups[0])))
+    assert main(["train", "language-model", "layers-7", "--profile", str(profile)]) == 1
+    assert "no group of layers 'layers-7': choose layers-1-3" in capsys.readouterr().err
 
 
 def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encoding_alone(study, tmp_path, monkeypatch):
