@@ -27,8 +27,8 @@ pytestmark = [
     pytest.mark.skipif("SAE_RNA_SLURM" not in os.environ, reason="starts a Slurm cluster of its own: set SAE_RNA_SLURM=1"),
 ]
 PATIENCE_SECONDS = 1800
-CHANGES = {"compared": ["relu-l1"], "epochs": 6}
-"""To the smoke profile: long enough to be killed in the middle."""
+CHANGES = {"compared": ["relu-l1"], "epochs": 6, "layer_group": 2}
+"""To the smoke profile: two groups of layers, and long enough to be killed in the middle."""
 #: The cluster of the test has no accounting, answers at once and shares a disk with itself.
 SETTINGS = (
     *("--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue", "--slurm-keep-successful-logs"),
