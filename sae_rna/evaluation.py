@@ -32,7 +32,7 @@ def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
 def model_log_probabilities(model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]) -> list[np.ndarray]:
     """ln P(A, C, G, U) at the masked positions of every sequence, each sequence masked at all of them at once. Shapes [masked, 4].
 
-    `model` must have been loaded with `LanguageModel.load_masked`.
+    `model` must have been loaded with its masked-language-model head.
     """
     base_ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)), device=model.device)
     results: list[np.ndarray] = [np.empty((0, 4))] * len(sequences)

@@ -406,7 +406,7 @@ def fidelity_table(study: Study) -> pd.DataFrame:
     heldout = heldout.sample(min(len(heldout), FIDELITY_RNAS), random_state=p.seed)
 
     def make():
-        model = LanguageModel.load_masked(resolve(p.model), study.model.revision, p.device)
+        model = LanguageModel.load(resolve(p.model), study.model.revision, p.device, masked=True)
         sequences, training = heldout.sequence.tolist(), _training_sample(study, TRAINING_RNAS)
         tables = []
         for group in study.groups:

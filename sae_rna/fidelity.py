@@ -120,8 +120,8 @@ def masked_log_probabilities(
 ) -> np.ndarray:
     """ln P(A, C, G, U) at the masked positions of all sequences one after the other, shape [M, 4].
 
-    `model` comes from `LanguageModel.load_masked`, `masked` from `evaluation.choose_masked`. With `layer` and `replace` the model predicts
-    from replaced hidden states; see `replaced_states`, also for the ValueErrors.
+    `model` comes from `LanguageModel.load(..., masked=True)`, `masked` from `evaluation.choose_masked`. With `layer` and `replace` the
+    model predicts from replaced hidden states; see `replaced_states`, also for the ValueErrors.
     """
     with replaced_states(model, layer, replace) if replace else nullcontext():
         return np.concatenate(model_log_probabilities(model, sequences, masked))
@@ -223,7 +223,7 @@ def fidelity_table(
     Parameters
     ----------
     model
-        From `LanguageModel.load_masked`.
+        From `LanguageModel.load(..., masked=True)`.
     stacks
         Autoencoders by the name of their architecture, trained on this model. The ablation and the principal components use the
         first one's mean and units; stacks of one run share them.

@@ -75,8 +75,9 @@ class LanguageModel:
         device: str = "auto",
         random_seed: int | None = None,
         precision: str = "float32",
+        masked: bool = False,
     ) -> "LanguageModel":
-        """Load an encoder without its heads.
+        """Load an encoder, without its heads unless asked for.
 
         Parameters
         ----------
@@ -94,6 +95,8 @@ class LanguageModel:
             times faster where the machine has such products). Embeddings, layer norms and the residual stream stay in float32.
             Beside float32, rinalmo-nano's hidden states of 600 RNAs then have a relative error of .008 or less in the mean of a layer and
             a cosine of at least .998; standardised, their error is at most .0002 of the variance.
+        masked
+            With the head that predicts masked nucleotides.
 
         Raises
         ------
@@ -102,22 +105,6 @@ class LanguageModel:
             folder or the hub cannot be read, if a downloaded file is damaged, and if the model has no state for each nucleotide of a
             single RNA: its tokens are codons or longer words, or it is no encoder of RNA or DNA.
         """
-        return cls._load(AutoModel, source, revision, device, random_seed, precision)
-
-    @classmethod
-    def load_masked(
-        cls,
-        source: str,
-        revision: str | None = None,
-        device: str = "auto",
-        random_seed: int | None = None,
-        precision: str = "float32",
-    ) -> "LanguageModel":
-        """Load an encoder together with its masked-language-model head; otherwise as `load`."""
-        return cls._load(AutoModelForMaskedLM, source, revision, device, random_seed, precision)
-
-    @classmethod
-    def _load(cls, auto_class, source, revision, device, random_seed, precision):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"'{precision}' is no precision of a language model: choose float32 or bfloat16")
         if not Path(source).is_dir() and (Path(source).is_absolute() or source.count("/") != 1):
@@ -133,6 +120,7 @@ class LanguageModel:
         except (OSError, ValueError) as error:
             raise ValueError(f"{source} is no model that can be loaded ({_reason(error)}): give a model of multimolecule") from error
         _check_readable(source, config, tokenizer)
+        auto_class = AutoModelForMaskedLM if masked else AutoModel
         attention = {"attn_implementation": "sdpa"}  # faster than the library's choice, and no matrix [B, heads, W, W] in memory
         if random_seed is None:
             verbosity = transformers_logging.get_verbosity()

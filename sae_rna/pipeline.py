@@ -45,6 +45,7 @@ def train_group(folders: dict[Variant, Path], model: LanguageModel, sequences: l
     stacks, _ = training.train(stream, configs, folders=list(folders.values()), **options)
     for stack, folder in zip(stacks, folders.values()):
         stack.save(folder)
+    for folder in folders.values():  # not before all are written: what is stopped here goes on from its last step
         (folder / training.CHECKPOINT).unlink()
 
 

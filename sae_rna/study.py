@@ -213,12 +213,10 @@ class Study:
                 for split, part in records.groupby("split")
                 if split != "train"
             }
-            predictors = {}
+            predictors, kinds = {}, {"language model": None, "same architecture, random weights": p.seed}
             try:
-                predictors["language model"] = LanguageModel.load_masked(resolve(p.model), self.model.revision, p.device)
-                predictors["same architecture, random weights"] = LanguageModel.load_masked(
-                    resolve(p.model), self.model.revision, p.device, p.seed
-                )
+                for kind, seed in kinds.items():
+                    predictors[kind] = LanguageModel.load(resolve(p.model), self.model.revision, p.device, seed, masked=True)
             except ValueError as error:
                 log.warning("no masked-base accuracy for %s: %s", p.model, error)
             training = records[records.split == "train"]

@@ -81,7 +81,7 @@ def test_a_probe_reads_a_linear_rule_and_finds_nothing_in_noise():
 def test_a_model_with_random_weights_does_no_better_than_chance(tiny_model):
     from sae_rna.evaluation import model_probabilities
 
-    model = LanguageModel.load_masked(str(tiny_model))
+    model = LanguageModel.load(str(tiny_model), masked=True)
     rng = np.random.default_rng(0)
     sequences = ["".join(rng.choice(list("ACGU"), 50)) for _ in range(60)]
     masked = choose_masked(sequences, 0)

@@ -51,7 +51,7 @@ def test_batches_do_not_matter_and_the_formula_is_that_of_the_whole():
 def model(request, tiny_model, tmp_path_factory):
     """Tiny models with random weights: RiNALMo, and RNABERT, whose encoder has no final layer norm."""
     if request.param == "with a final norm":
-        return LanguageModel.load_masked(str(tiny_model))
+        return LanguageModel.load(str(tiny_model), masked=True)
     from multimolecule import RnaBertConfig, RnaBertForMaskedLM, RnaTokenizer
 
     folder = tmp_path_factory.mktemp("tiny-rnabert")
@@ -59,14 +59,14 @@ def model(request, tiny_model, tmp_path_factory):
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "max_position_embeddings": 64}
     RnaBertForMaskedLM(RnaBertConfig(**sizes)).save_pretrained(folder)
     RnaTokenizer().save_pretrained(folder)
-    return LanguageModel.load_masked(str(folder))
+    return LanguageModel.load(str(folder), masked=True)
 
 
 @pytest.fixture(scope="module")
 def rnabert(shared_data):
     if not (shared_data / "rnabert" / "model.safetensors").exists():
         pytest.skip(f"needs RNABERT's weights: there is no {shared_data / 'rnabert'}")
-    return LanguageModel.load_masked(str(shared_data / "rnabert"))
+    return LanguageModel.load(str(shared_data / "rnabert"), masked=True)
 
 
 def masked_tokens(model, masked):
@@ -163,7 +163,7 @@ def test_nothing_stays_behind_not_even_after_an_error(model):
 
 
 def test_a_missing_layer_and_an_encoder_of_another_build_are_refused(tiny_model):
-    model = LanguageModel.load_masked(str(tiny_model))
+    model = LanguageModel.load(str(tiny_model), masked=True)
     with pytest.raises(ValueError, match="layer 4 .* blocks 1 to 3"):
         masked_log_probabilities(model, SEQUENCES, choose_masked(SEQUENCES, 0), 4, torch.zeros_like)
     model.model.model.encoder.layer = torch.nn.ModuleList()
@@ -177,7 +177,7 @@ def test_a_missing_layer_and_an_encoder_of_another_build_are_refused(tiny_model)
 @pytest.fixture(scope="module")
 def nano():
     """The shipped model, which predicts masked bases of clean hairpins far better than chance."""
-    return LanguageModel.load_masked(str(ROOT / "data" / "rinalmo-nano"))
+    return LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
 
 
 def hairpins(count, seed):
@@ -322,7 +322,7 @@ def test_every_variant_hides_the_same_bases(nano, monkeypatch):
 
 
 def test_a_model_worse_than_its_ablation_has_no_loss_recovered_and_says_why(nano):
-    wrong = LanguageModel.load_masked(str(ROOT / "data" / "rinalmo-nano"))
+    wrong = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
     head = wrong.model.lm_head.decoder
     head.weight.copy_(-head.weight)  # the likeliest base becomes the least likely
     table = fidelity_table(wrong, {"topk": stack(nano, layers=[6])}, TRAINING, HELDOUT, [6], seed=0)

@@ -57,7 +57,7 @@ def blocks_of(model):
 
 
 def test_a_model_with_its_head_has_the_same_hidden_states(tiny_model):
-    bare, headed = LanguageModel.load(str(tiny_model)), LanguageModel.load_masked(str(tiny_model))
+    bare, headed = LanguageModel.load(str(tiny_model)), LanguageModel.load(str(tiny_model), masked=True)
     layers = range(bare.layers + 1)
     for one, other in zip(bare.hidden_states(SEQUENCES, layers), headed.hidden_states(SEQUENCES, layers)):
         assert torch.equal(one.values_TLD, other.values_TLD)
@@ -167,7 +167,7 @@ def test_the_shipped_model_knows_its_pairs(tiny_model):
     from sae_rna.pretraining import HAIRPINS
     from sae_rna.synthetic import BASES, draw_batch
 
-    model = LanguageModel.load_masked(str(ROOT / "data" / "rinalmo-nano"))
+    model = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
     bases, table = draw_batch(HAIRPINS, 150, np.random.default_rng(99))
     sequences = ["".join(BASES[base] for base in row if base >= 0) for row in bases]
     hidden = [np.flatnonzero(partner >= 0)[2:3] for partner in table]

@@ -109,7 +109,7 @@ def test_the_checkpoint_holds_weights_and_both_optimisers(tmp_path):
     state = load_checkpoint(tmp_path, model, optimizers)
     assert state["seen"] >= RECIPE.tokens and state["synthetic"] == state["seen"]
     assert all(optimizer.state for optimizer in optimizers)
-    released = LanguageModel.load_masked(str(tmp_path / "model"))
+    released = LanguageModel.load(str(tmp_path / "model"), masked=True)
     assert torch.equal(
         released.model.model.encoder.layer[0].attention.self.query.weight, model.model.encoder.layer[0].attention.self.query.weight
     )
