@@ -26,6 +26,8 @@ MOST_RNAS = 2000
 TRAINING_RNAS = 300
 """On which components are fitted."""
 FIDELITY_RNAS = 60
+RECURRENCE_RNAS = 400
+"""On which activations are correlated."""
 BOOTSTRAPS = 500
 WINDOW, KMER = 5, 5
 """Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default dictionary has latents."""
@@ -337,7 +339,8 @@ def recurrence_table(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Whether features come again from other seeds and at the other size: `stability.summary` and `stability.concepts_of_recurring`.
 
     The first has a row per layer and other dictionary, with `comparison` (another seed, the other size, a random
-    dictionary); the second two rows per layer. Activations are those of the selection RNAs, concepts those of `concept_table`.
+    dictionary); the second two rows per layer. Activations are those of `RECURRENCE_RNAS` of the selection, concepts those of
+    `concept_table`.
     """
     p = study.parameters
     if not p.replicates:
@@ -349,7 +352,8 @@ def recurrence_table(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
         sets, pairs, shares = _Sets(study), [], []
         encoded, scores = study.structures(), concept_table(study)
         own = scores[scores.source == scores.source.iloc[0]]
-        sequences = sets.records["selection"].sequence.tolist()
+        selection = sets.records["selection"].sequence
+        sequences = selection.sample(min(len(selection), RECURRENCE_RNAS), random_state=p.seed).tolist()
         for group in study.groups:
             states_TLD = hidden_states(study.model, sequences, group)
             for place, layer in enumerate(tqdm(group, "recurrence", mininterval=1)):

@@ -33,7 +33,7 @@ BLOCK = 2**23
 """Sums held at a time: 32 MiB."""
 TOLERANCE = 1e-4
 """Sums of standardised float32 values that differ by less are equal."""
-STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1, 0.5))
+STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))
 """Inverse penalties C of the probe that cross-validation chooses from."""
 FOLDS = 4
 BOOTSTRAPS = 2000

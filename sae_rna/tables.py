@@ -385,7 +385,13 @@ def recurrence(study: Study) -> tuple[pd.DataFrame, dict]:
     table = table.assign(share_null=table.layer.map(chance))
     p = study.parameters
     again = table[table.comparison == "another seed"]
-    numbers = {"seeds": p.replicates + 1, "large": p.expansion * study.model.width, "small": p.narrow * study.model.width}
+    rnas = min(evidence.RECURRENCE_RNAS, (study.structure_records.split == "selection").sum())
+    numbers = {
+        "rnas": int(rnas),
+        "seeds": p.replicates + 1,
+        "large": p.expansion * study.model.width,
+        "small": p.narrow * study.model.width,
+    }
     return table, numbers | {"lowest": again.share.min(), "highest": again.share.max(), "criterion": stability.RECURS}
 
 
