@@ -316,9 +316,10 @@ def controls(study: Study) -> tuple[pd.DataFrame, dict]:
 def control_scores(study: Study) -> tuple[pd.DataFrame, dict]:
     """tab-controls: every concept's best feature beside its best control, and whether it is a discovery."""
     led = evidence.leads(evidence.best_of(evidence.concept_table(study)))
-    led = led.assign(chance=led[["null_p95", "base_f1"]].max(axis=1)).rename(columns={"lead_low": "from", "lead_high": "to"})
-    columns = ["concept", "layer", "feature", "f1", "chance", "discovery", "control", "lead", "from", "to"]
-    return led[columns], {"discoveries": int(led.discovery.sum()), "concepts": len(led), "bootstraps": evidence.BOOTSTRAPS}
+    names = {"lead_low": "from", "lead_high": "to", "discovery": "found"}
+    table = led.assign(chance=led[["null_p95", "base_f1"]].max(axis=1)).rename(columns=names).round({"lead": 3, "from": 3, "to": 3})
+    columns = ["concept", "layer", "feature", "f1", "chance", "found", "control", "lead", "from", "to"]
+    return table[columns], {"discoveries": int(led.discovery.sum()), "concepts": len(led), "bootstraps": evidence.BOOTSTRAPS}
 
 
 def confounds(study: Study) -> tuple[pd.DataFrame, dict]:
