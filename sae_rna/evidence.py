@@ -159,17 +159,16 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     """Of `best_of` the rows of the source under test, the first one, each beside the control of the highest held-out F1.
 
     Columns control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over the families that both are scored
-    on. The best of many controls is chosen on the very scores, which favours the controls.
+    on; missing where a concept has no control. The best of many controls is chosen on the very scores, which favours the controls.
     """
     keys, own = ["group", "concept"], best[best.source == best.source.iloc[0]]
     rivals = best[best.source != best.source.iloc[0]]
     rivals = rivals.loc[rivals.groupby(keys).f1.idxmax()][[*keys, "source", "f1", "f1_resampled"]]
     rivals = rivals.rename(columns={"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"})
     both = own.merge(rivals, on=keys, how="left")
-    known = both.control.notna()
-    both["lead"], both[["lead_low", "lead_high"]] = both.f1 - both.control_f1, np.nan
-    pairs = zip(both.f1_resampled[known], both.control_resampled[known])
-    both.loc[known, ["lead_low", "lead_high"]] = [concepts.lead_interval(*pair) for pair in pairs]
+    both["lead"] = both.f1 - both.control_f1
+    pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
+    both[["lead_low", "lead_high"]] = [concepts.lead_interval(own_B, () if other_B is None else other_B) for own_B, other_B in pairs]
     return both.drop(columns=["f1_resampled", "control_resampled"])
 
 

@@ -74,6 +74,8 @@ def test_leads_are_over_the_best_control_of_each_concept_and_lie_in_their_interv
         rivals = best[(best.group == row.group) & (best.concept == row.concept) & (best.source != row.source)]
         assert row.control_f1 == rivals.f1.max() and row.control in set(rivals.source[rivals.f1 == row.control_f1])
         assert row.lead == row.f1 - row.control_f1 and row.lead_low <= row.lead_high
+    alone = evidence.leads(best[best.source == "SAE (topk)"])
+    assert len(alone) == len(led) and alone[["control", "lead", "lead_low", "lead_high"]].isna().all(axis=None)
 
 
 def test_what_explains_the_best_features_is_told_by_group(study):

@@ -30,15 +30,17 @@ def test_tokens_stand_in_record_order_so_that_pooled_sequences_meet_their_own_ty
         assert encoded.tokens.groupby("record").size().tolist() == encoded.records.sequence.str.len().tolist()
 
 
+@pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize("layer", [1, 3])
-def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer):
-    encoded, sae = study.structures(), study.autoencoder(layer)
+def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer, random):
+    variant, model = (study.parameters.random, study.random_model) if random else (study.parameters.main[0], study.model)
+    encoded, sae = study.structures(variant), study.autoencoder(layer, variant)
     for row in (0, len(encoded.records) - 1):
         mine = (encoded.tokens.record == row).to_numpy()
         sequence = encoded.records.sequence[row]
         assert "".join(encoded.tokens.base[mine]) == sequence
         assert "".join(encoded.tokens.element[mine]) == encoded.records.element[row]
-        (states,) = study.model.hidden_states([sequence], [layer])
+        (states,) = model.hidden_states([sequence], [layer])
         direct = sae.encode(sae.standardise(states.values_TLD).transpose(0, 1))[0]
         torch.testing.assert_close(torch.tensor(encoded.features(layer)[mine].toarray()), direct, atol=1e-4, rtol=1e-3)
 
