@@ -11,7 +11,7 @@ from glob import glob
 from pathlib import Path
 
 from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
-from sae_rna.runs import source_files
+from sae_rna.cache import source_files
 
 PROFILE = config.get("profile", "default")
 P = Parameters.from_profile(PROFILE)
@@ -80,7 +80,7 @@ rule records:
     # Model and data from the hub, where the profile asks for it: needs the network, which compute nodes often lack.
     input:
         f"profiles/{PROFILE}.yml",
-        code("sequences"),
+        code("records.readers"),
     output:
         f"{RUN}/done/records.json",
     params:
@@ -93,7 +93,7 @@ rule records:
 rule autoencoders:
     input:
         DATA,
-        code("pipeline"),
+        code("sae.encoding"),
         rules.records.output if ON_HUB else [],
         profile=f"profiles/{PROFILE}.yml",
     output:
@@ -165,11 +165,11 @@ rule vega:
     # Altair's charts ask for exactly the versions that this Altair was made for, so the bundle is made again with a new lock file.
     input:
         "requirements.lock",
-        "sae_rna/publishing.py",
+        "sae_rna/publishing/publishing.py",
     output:
         VEGA,
     shell:
-        "python -c 'from pathlib import Path; from sae_rna.publishing import write_vega_bundle; write_vega_bundle(Path(\"{output}\"))'"
+        "python -c 'from pathlib import Path; from sae_rna.publishing.publishing import write_vega_bundle; write_vega_bundle(Path(\"{output}\"))'"
 
 
 rule html:

@@ -29,7 +29,12 @@ from sae_training import RESULTS, Memory, synchronise
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"rinalmo-micro": (12, 480, 1920), "rinalmo-giga": (33, 1280, 5120)}
 """Blocks, width, intermediate size; 20 heads. Random weights: speed and memory do not depend on their values."""
-BARE, EAGER, ALL, ONE = "bare pass", "bare pass, library's attention", "hidden_states, all blocks", "hidden_states, the last block"
+BARE, EAGER, ALL, ONE = (
+    "bare pass",
+    "bare pass, library's attention",
+    "hidden_states, all blocks",
+    "hidden_states, the last block",
+)
 KEPT = "output_hidden_states=True"
 TABLE = {
     "model": "model",
@@ -47,13 +52,18 @@ def load(model: str, precision: str, device: str):
     """The model, random unless it is the shipped one."""
     from multimolecule import RiNALMoConfig, RnaTokenizer
 
-    from sae_rna.language_model import LanguageModel
+    from sae_rna.extraction.language_model import LanguageModel
 
     if model == "rinalmo-nano":
         return LanguageModel.load(str(ROOT / "data" / model), device=device, precision=precision)
     blocks, width, intermediate = SIZES[model]
     with tempfile.TemporaryDirectory() as folder:
-        config = RiNALMoConfig(hidden_size=width, num_hidden_layers=blocks, num_attention_heads=20, intermediate_size=intermediate)
+        config = RiNALMoConfig(
+            hidden_size=width,
+            num_hidden_layers=blocks,
+            num_attention_heads=20,
+            intermediate_size=intermediate,
+        )
         config.save_pretrained(folder)
         RnaTokenizer().save_pretrained(folder)
         return LanguageModel.load(folder, device=device, precision=precision, random_seed=0)
@@ -108,19 +118,25 @@ def run_case(case: dict) -> list[dict]:
             synchronise(case["device"])
             seconds[way][round_, number] = clock() - began
     common = {name: case[name] for name in ("model", "precision", "device", "threads")}
-    common |= {"parameters": model.parameters, "nucleotides": nucleotides, "batches": len(some), "rounds": case["rounds"]}
     common |= {
-        "clock": "processor time" if clock is time.process_time else "time",
-        "longest": max(lengths),
+        "parameters": model.parameters,
+        "nucleotides": nucleotides,
+        "batches": len(some),
+        "rounds": case["rounds"],
     }
+    common |= {"clock": "processor time" if clock is time.process_time else "time", "longest": max(lengths)}
     common["peak_process_mib"] = max(loading, _peak_mib())
     rows = []
     for way in ways:
         ratios = seconds[BARE].sum(1) / seconds[way].sum(1)
-        fastest = {each: seconds[each].min(0).sum() for each in (BARE, way)}  # of the rounds: what disturbs only ever slows down
+        fastest = {
+            each: seconds[each].min(0).sum() for each in (BARE, way)
+        }  # of the rounds: what disturbs only ever slows down
         shares = {"of_bare": fastest[BARE] / fastest[way], "lowest": ratios.min(), "highest": ratios.max()}
         speed = nucleotides / fastest[way]
-        rows.append(common | {"way": way, "nucleotides_per_second": speed, "memory_mib": memory[way] / 2**20} | shares)
+        rows.append(
+            common | {"way": way, "nucleotides_per_second": speed, "memory_mib": memory[way] / 2**20} | shares
+        )
     return rows
 
 
@@ -133,7 +149,11 @@ def write(table: pd.DataFrame, output: Path):
     output.parent.mkdir(exist_ok=True)
     table.to_parquet(output.with_suffix(".parquet"), index=False)
     device, threads = table["device"].iloc[0], table["threads"].iloc[0]
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    where = (
+        torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    )
     text = table.copy()
     for name, form in {"nucleotides_per_second": "{:,.0f}", "memory_mib": "{:,.0f}"}.items():
         text[name] = table[name].map(form.format)
@@ -166,11 +186,16 @@ def _processor() -> str:
 
 def main():
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--giga", action="store_true", help="also a random rinalmo-giga, in bfloat16")
-    parser.add_argument("--only", help="one model alone: rinalmo-nano, rinalmo-micro or rinalmo-giga; the others keep their rows")
+    parser.add_argument(
+        "--only",
+        help="one model alone: rinalmo-nano, rinalmo-micro or rinalmo-giga; the others keep their rows",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "extraction", help="without suffix")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
@@ -181,12 +206,23 @@ def main():
     on_gpu = options.device.startswith("cuda")
     common = {"device": options.device, "threads": options.threads}
     cases = [
-        common | {"model": model, "precision": precision, "tokens": 16_384 if on_gpu else tokens, "batches": batches, "rounds": rounds}
+        common
+        | {
+            "model": model,
+            "precision": precision,
+            "tokens": 16_384 if on_gpu else tokens,
+            "batches": batches,
+            "rounds": rounds,
+        }
         for model, tokens, batches, rounds in (("rinalmo-nano", 8192, 3, 15), ("rinalmo-micro", 4096, 2, 5))
         for precision in ("float32", "bfloat16")
     ]
     if options.giga or options.only == "rinalmo-giga":
-        sizes = {"tokens": 16_384, "batches": 8, "rounds": 5} if on_gpu else {"tokens": 1024, "batches": 2, "rounds": 3}
+        sizes = (
+            {"tokens": 16_384, "batches": 8, "rounds": 5}
+            if on_gpu
+            else {"tokens": 1024, "batches": 2, "rounds": 3}
+        )
         cases.append(common | {"model": "rinalmo-giga", "precision": "bfloat16"} | sizes)
     tables = []
     if options.only:
@@ -203,7 +239,12 @@ def main():
             tables.append(pd.DataFrame(json.loads(result.read_text())))
         table = pd.concat(tables, ignore_index=True)
         write(table, options.output)
-        print(tables[-1][["model", "precision", "way", "nucleotides_per_second", "of_bare", "memory_mib"]].to_string(), file=sys.stderr)
+        print(
+            tables[-1][
+                ["model", "precision", "way", "nucleotides_per_second", "of_bare", "memory_mib"]
+            ].to_string(),
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

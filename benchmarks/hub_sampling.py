@@ -64,18 +64,33 @@ def main() -> None:
     port, size = here.recv()
 
     with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": home, "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+        os.environ |= {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": home,
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        }
         import datasets  # noqa: F401  (before memory is looked at)
 
-        from sae_rna.sequences import sample_hub
+        from sae_rna.records.readers import sample_hub
 
         warnings.simplefilter("ignore")
-        before, start = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), time.process_time()
+        before, start = (
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            time.process_time(),
+        )
         sample = sample_hub("made/up", by="type", per_train=5000, per_split=6000, longest=1022, seed=0)
         seconds = time.process_time() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    figures = {"rows": rows, "file_mib": size >> 20, "kept": len(sample), "before_mib": before >> 20, "above_mib": (peak - before) >> 20}
-    print(json.dumps(figures | {"cpu_seconds": round(seconds, 1), "rows_a_cpu_second": round(rows / seconds)}))
+    figures = {
+        "rows": rows,
+        "file_mib": size >> 20,
+        "kept": len(sample),
+        "before_mib": before >> 20,
+        "above_mib": (peak - before) >> 20,
+    }
+    print(
+        json.dumps(figures | {"cpu_seconds": round(seconds, 1), "rows_a_cpu_second": round(rows / seconds)})
+    )
     here.send("done")
 
 

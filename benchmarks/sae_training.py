@@ -76,7 +76,9 @@ class Activations:
 
     def __init__(self, width: int):
         random = torch.Generator().manual_seed(0)
-        low = torch.randn(DIRECTIONS, width // 2, generator=random) @ torch.randn(width // 2, width, generator=random)
+        low = torch.randn(DIRECTIONS, width // 2, generator=random) @ torch.randn(
+            width // 2, width, generator=random
+        )
         self.directions = torch.nn.functional.normalize(low, dim=1)
         self.frequencies = 1 / (torch.arange(DIRECTIONS) + 10)
         self.mean, self.std = torch.zeros(width), torch.ones(width)
@@ -86,9 +88,13 @@ class Activations:
     def __call__(self, tokens: int, number: int) -> torch.Tensor:
         """Batch of this number, the same in every process."""
         random = torch.Generator().manual_seed(number + 1000)
-        chosen = self.frequencies.multinomial(tokens * ACTIVE, replacement=True, generator=random).view(tokens, ACTIVE)
+        chosen = self.frequencies.multinomial(tokens * ACTIVE, replacement=True, generator=random).view(
+            tokens, ACTIVE
+        )
         strength = torch.empty(tokens, ACTIVE).exponential_(generator=random)
-        clean = torch.nn.functional.embedding_bag(chosen, self.directions, per_sample_weights=strength, mode="sum")
+        clean = torch.nn.functional.embedding_bag(
+            chosen, self.directions, per_sample_weights=strength, mode="sum"
+        )
         return (clean + NOISE * torch.randn(clean.shape, generator=random) - self.mean) / self.std
 
 
@@ -126,16 +132,19 @@ def synchronise(device: str):
 
 
 def train_ours(case: Case, feed: Feed) -> list[Callable]:
-    """`sae_rna.training.Trainer.step`, a trainer for each member, one workspace. A feed of [M, B, D] has a batch for each member."""
-    from sae_rna.activations import Standardiser
-    from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-    from sae_rna.training import Trainer, Workspace
+    """`sae_rna.sae.trainer.Trainer.step`, a trainer for each member, one workspace. A feed of [M, B, D] has a batch for each member."""
+    from sae_rna.extraction.stream import Standardiser
+    from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
+    from sae_rna.sae.trainer import Trainer, Workspace
 
     sparsity = case.K if case.architecture == "topk" else LAMBDA
     members = tuple(Member(0, sparsity, seed) for seed in range(case.members))
     config = AutoencoderConfig(case.architecture, members, case.D, case.F)
     shape = case.members, case.D
-    stack, space = SparseAutoencoders(config, Standardiser(torch.zeros(shape), torch.ones(shape))).to(case.device), Workspace()
+    stack, space = (
+        SparseAutoencoders(config, Standardiser(torch.zeros(shape), torch.ones(shape))).to(case.device),
+        Workspace(),
+    )
     trainers = [Trainer(view, PLANNED_STEPS, RATE, case.precision, space) for view in stack.views()]
     for x in feed:
         for number, trainer in enumerate(trainers):
@@ -162,10 +171,15 @@ def train_sae_lens(case: Case, feed: Feed, sparse: bool = False) -> list[Callabl
     saes = {}
     for member in map(str, range(case.members)):
         if case.architecture == "topk":
-            switches = {"use_sparse_activations": sparse, "rescale_acts_by_decoder_norm": not sparse}  # torch cannot do both
+            switches = {
+                "use_sparse_activations": sparse,
+                "rescale_acts_by_decoder_norm": not sparse,
+            }  # torch cannot do both
             saes[member] = lens.TopKTrainingSAE(lens.TopKTrainingSAEConfig(**common, k=case.K, **switches))
         else:
-            saes[member] = lens.StandardTrainingSAE(lens.StandardTrainingSAEConfig(**common, l1_coefficient=LAMBDA))
+            saes[member] = lens.StandardTrainingSAE(
+                lens.StandardTrainingSAEConfig(**common, l1_coefficient=LAMBDA)
+            )
     config = SAETrainerConfig(
         total_training_samples=case.batches * case.batch, train_batch_size_samples=case.batch, device=case.device,
         autocast=case.bfloat16, lr=RATE, lr_end=RATE, lr_warm_up_steps=RATE_WARMUP,
@@ -288,11 +302,17 @@ def run_case(case: Case) -> dict:
         return {"seconds": time_product(case)}
     train = TRAINERS[case.library]
     tiny = replace(case, D=64, F=256, K=4, batch=64, members=1, steps=1)
-    train(tiny, Feed(partial(Activations(tiny.D), tiny.batch), tiny.batches, tiny.device))  # imports and compilation
+    train(
+        tiny, Feed(partial(Activations(tiny.D), tiny.batch), tiny.batches, tiny.device)
+    )  # imports and compilation
     gc.collect()
     data = Activations(case.D)
     data(case.batch, 0)
-    make = partial(data, case.batch) if case.shape != "giga" else lambda number: torch.randn(case.members, case.batch, case.D)
+    make = (
+        partial(data, case.batch)
+        if case.shape != "giga"
+        else lambda number: torch.randn(case.members, case.batch, case.D)
+    )
     feed = Feed(make, case.batches, case.device)
     memory = Memory(case.device)
     models = train(case, feed)
@@ -319,7 +339,9 @@ class Memory:
             return torch.cuda.max_memory_allocated()
         if sys.platform == "linux":
             return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, in bytes; the peak of importing counts, so too small
+        return resource.getrusage(
+            resource.RUSAGE_SELF
+        ).ru_maxrss  # macOS, in bytes; the peak of importing counts, so too small
 
     def used(self) -> int:
         return self._peak() - self.before
@@ -328,7 +350,7 @@ class Memory:
 @torch.no_grad()
 def evaluate(models: list[Callable], data: Activations, device: str) -> dict:
     """Means over members, on tokens that were not trained on, in float32."""
-    from sae_rna.fidelity import ExplainedVariance
+    from sae_rna.sae.explained_variance import ExplainedVariance
 
     variances, active, chunk = [ExplainedVariance() for _ in models], 0, HELD_OUT // 4
     for number in range(-5, -1):
@@ -363,7 +385,9 @@ def spawn(case: Case) -> dict:
         command = [sys.executable, __file__, "--case", json.dumps(asdict(case)), "--result", str(result)]
         with open(errors, "wb") as stream:
             try:
-                done = subprocess.run(command, env=os.environ | threads, stdout=stream, stderr=stream, timeout=LIMIT_SECONDS)
+                done = subprocess.run(
+                    command, env=os.environ | threads, stdout=stream, stderr=stream, timeout=LIMIT_SECONDS
+                )
             except subprocess.TimeoutExpired:
                 return {"reason": f"took longer than {LIMIT_SECONDS} s"}
         if result.exists():
@@ -378,18 +402,29 @@ def spawn(case: Case) -> dict:
 def plan(options) -> list[Case]:
     """Cases in the order they run: per shape the floor, then every architecture, number of members, library and precision."""
     cases, precisions = [], ("float32", "bfloat16")
-    single = partial(Case, batch=options.batch, steps=options.steps, device=options.device, threads=options.threads)
+    single = partial(
+        Case, batch=options.batch, steps=options.steps, device=options.device, threads=options.threads
+    )
     labels = [label for label in TRAINERS if label.partition(":")[0] in options.only]
     for shape in options.shapes:
         sizes = SHAPES[shape]
-        cases += [single(FLOOR, "", shape, *sizes, members=1, precision=precision) for precision in precisions]
-        for architecture, members, label, precision in itertools.product(("topk", "relu-l1"), (1, EIGHT), labels, precisions):
+        cases += [
+            single(FLOOR, "", shape, *sizes, members=1, precision=precision) for precision in precisions
+        ]
+        for architecture, members, label, precision in itertools.product(
+            ("topk", "relu-l1"), (1, EIGHT), labels, precisions
+        ):
             if members > 1 and architecture != "topk":
                 continue
-            if (architecture == "topk" or label not in TOPK_ALONE) and (precision == "float32" or label not in FLOAT32_ALONE):
+            if (architecture == "topk" or label not in TOPK_ALONE) and (
+                precision == "float32" or label not in FLOAT32_ALONE
+            ):
                 cases.append(single(label, architecture, shape, *sizes, members=members, precision=precision))
     if options.giga:
-        cases += [single(OURS, "topk", "giga", *SHAPES["large"], members=options.giga_members, precision=each) for each in precisions]
+        cases += [
+            single(OURS, "topk", "giga", *SHAPES["large"], members=options.giga_members, precision=each)
+            for each in precisions
+        ]
     return cases
 
 
@@ -411,7 +446,11 @@ def measure(options) -> list[dict]:
         speed = table["tokens_per_second"].iloc[-1]
         said = result.get("reason") or f"{speed:,.0f} tokens/s"
         name = f"{case.shape} {case.architecture} {case.library} {case.precision}, {case.members} member{'s' * (case.members > 1)}"
-        print(f"[{number}/{len(cases)}, {time.monotonic() - began:.0f} s] {name}: {said}", file=sys.stderr, flush=True)
+        print(
+            f"[{number}/{len(cases)}, {time.monotonic() - began:.0f} s] {name}: {said}",
+            file=sys.stderr,
+            flush=True,
+        )
     return rows
 
 
@@ -421,11 +460,16 @@ def tabulate(rows: list[dict]) -> pd.DataFrame:
     for row in rows:
         case, seconds = row["case"], row["seconds"]
         library, _, variant = case.library.partition(":")
-        added = ADDED_AUTOCAST if case.bfloat16 and case.device == "cpu" and library in WITHOUT_AUTOCAST else ""
+        added = (
+            ADDED_AUTOCAST if case.bfloat16 and case.device == "cpu" and library in WITHOUT_AUTOCAST else ""
+        )
         members, note = case.members, "; ".join(filter(None, (row.get("reason"), row.get("note"), added)))
         if case.shape == "giga" and members != GIGA_LAYERS:
             seconds = [GIGA_LAYERS / members * value for value in seconds]
-            members, note = GIGA_LAYERS, "; ".join(filter(None, (note, f"projected from {members} of them, whose memory it is")))
+            members, note = (
+                GIGA_LAYERS,
+                "; ".join(filter(None, (note, f"projected from {members} of them, whose memory it is"))),
+            )
         middle = statistics.median(seconds) if seconds else float("nan")
         floors = [
             statistics.median(other["seconds"])
@@ -467,7 +511,14 @@ def machine(options) -> str:
     """What the numbers were measured on, in a sentence."""
     cpu, information = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if information.exists():
-        cpu = next((line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")), cpu)
+        cpu = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in information.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
+        )
     gpu = f", {torch.cuda.get_device_name()}" if options.device.startswith("cuda") else ""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{cpu}, {options.threads} thread{'s' * (options.threads > 1)}{gpu}; {versions}"
@@ -489,20 +540,40 @@ def write(table: pd.DataFrame, options):
     notes = [note for note in table["note"].unique() if note]
     marks = table["note"].map(lambda note: f" [{notes.index(note) + 1}]" if note else "")
     versions = table["library"].where(table["library"] != FLOOR, "torch") + " " + table["version"]
-    text = table.assign(library=versions + table["variant"].map(lambda variant: variant and f", {variant}") + marks)
-    for name, count in {"tokens_per_second": 0, "memory_mib": 0, "floors": 2, "times_fastest_peer": 2, "explained_variance": 3}.items():
+    text = table.assign(
+        library=versions + table["variant"].map(lambda variant: variant and f", {variant}") + marks
+    )
+    for name, count in {
+        "tokens_per_second": 0,
+        "memory_mib": 0,
+        "floors": 2,
+        "times_fastest_peer": 2,
+        "explained_variance": 3,
+    }.items():
         text[name] = table[name].map(numbers(count))
     parts = [f"{about}. A column is explained in `benchmarks/README.md`.\n"]
-    for (shape, architecture, members), part in text.groupby(["shape", "architecture", "members"], sort=False):
+    for (shape, architecture, members), part in text.groupby(
+        ["shape", "architecture", "members"], sort=False
+    ):
         D, F, K, batch, steps = part.iloc[0][["D", "F", "K", "batch", "steps"]]
-        what = f"{architecture}, {members} member{'s' * (members > 1)}" if architecture else "encoder's matrix product alone"
-        parts.append(f"**{what[0].upper() + what[1:]}.** D = {D}, F = {F}, K = {K}, batches of {batch} tokens, {steps} steps timed.\n")
+        what = (
+            f"{architecture}, {members} member{'s' * (members > 1)}"
+            if architecture
+            else "encoder's matrix product alone"
+        )
+        parts.append(
+            f"**{what[0].upper() + what[1:]}.** D = {D}, F = {F}, K = {K}, batches of {batch} tokens, {steps} steps timed.\n"
+        )
         shown = {name: title for name, title in COLUMNS.items() if (part[name] != "").any()}
         lines = [list(shown.values()), ["---"] * len(shown), *part[list(shown)].values.tolist()]
         parts.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n")
         if shape == "giga":
-            hours = ", ".join(f"{row.hours_10M_tokens:.1f} hours in {row.precision}" for row in part.itertuples())
-            parts.append(f"All {GIGA_LAYERS} layers of RiNALMo-giga, {GIGA_TOKENS:,} tokens: {hours}, the language model not counted.\n")
+            hours = ", ".join(
+                f"{row.hours_10M_tokens:.1f} hours in {row.precision}" for row in part.itertuples()
+            )
+            parts.append(
+                f"All {GIGA_LAYERS} layers of RiNALMo-giga, {GIGA_TOKENS:,} tokens: {hours}, the language model not counted.\n"
+            )
     parts += [f"[{number}] {note}.\n" for number, note in enumerate(notes, 1)]
     options.output.with_suffix(".md").write_text("\n".join(parts))
 
@@ -514,19 +585,33 @@ def main():
 
     def commas(known):
         return lambda text: [
-            part if part in known else parser.error(f"{part} is not one of {', '.join(known)}") for part in text.split(",")
+            part if part in known else parser.error(f"{part} is not one of {', '.join(known)}")
+            for part in text.split(",")
         ]
 
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of each case; the explained variance is that after them")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=8,
+        help="timed steps of each case; the explained variance is that after them",
+    )
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--shapes", type=commas(list(SHAPES)), default=list(SHAPES), help="small,large")
     parser.add_argument("--only", type=commas(names), default=names, help=",".join(names))
-    parser.add_argument("--measure-eight", action="store_true", help="train eight members of a peer, too, instead of 8 x one member")
+    parser.add_argument(
+        "--measure-eight",
+        action="store_true",
+        help="train eight members of a peer, too, instead of 8 x one member",
+    )
     parser.add_argument("--giga", action="store_true", help="also the 33 layers of RiNALMo-giga")
-    parser.add_argument("--giga-members", type=int, help="of the 33; all on cuda, else 2 from which the rest is projected")
-    parser.add_argument("--quick", action="store_true", help="small shape, batches of 256, 3 steps: does it run?")
+    parser.add_argument(
+        "--giga-members", type=int, help="of the 33; all on cuda, else 2 from which the rest is projected"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small shape, batches of 256, 3 steps: does it run?"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "sae_training", help="without suffix")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)

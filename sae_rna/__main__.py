@@ -11,28 +11,51 @@ from sae_rna.parameters import MODELS, ROOT, Parameters, read_profile
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making end in one sentence and exit status 1."""
-    parser = argparse.ArgumentParser(prog="sae-rna", description="Sparse autoencoders for RNA language models.")
+    parser = argparse.ArgumentParser(
+        prog="sae-rna", description="Sparse autoencoders for RNA language models."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     notebook = commands.add_parser("notebook", help="execute one notebook with the parameters of a profile")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
     notebook.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     notebook.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for one parameter (YAML)"
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="another value for one parameter (YAML)",
     )
-    for name, task in (("train", "train all autoencoders of"), ("encode", "encode the evaluation RNAs with the trained autoencoders of")):
-        step = commands.add_parser(name, help=f"{task} one group of layers, as the notebooks would when they need them")
-        step.add_argument("model", choices=MODELS, help="whose hidden states: the language model's or the control's, of random weights")
+    for name, task in (
+        ("train", "train all autoencoders of"),
+        ("encode", "encode the evaluation RNAs with the trained autoencoders of"),
+    ):
+        step = commands.add_parser(
+            name, help=f"{task} one group of layers, as the notebooks would when they need them"
+        )
+        step.add_argument(
+            "model",
+            choices=MODELS,
+            help="whose hidden states: the language model's or the control's, of random weights",
+        )
         step.add_argument("layers", help="a group, such as layers-1-6")
         step.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
         step.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
-    records = commands.add_parser("records", help="fetch model and data from the hub, and draw the sample of RNAs")
+    records = commands.add_parser(
+        "records", help="fetch model and data from the hub, and draw the sample of RNAs"
+    )
     records.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     records.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
-    plan = commands.add_parser("plan", help="what a study will cost: tokens, memory, disk and hours of each step")
+    plan = commands.add_parser(
+        "plan", help="what a study will cost: tokens, memory, disk and hours of each step"
+    )
     plan.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
-    export.add_argument("source", help="a folder of autoencoders, as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id")
+    export.add_argument(
+        "source",
+        help="a folder of autoencoders, as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id",
+    )
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
@@ -60,16 +83,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _notebook(given):
-    from sae_rna import publishing
+    from sae_rna.publishing import publishing
 
     parameters = read_profile(given.profile) | {name: yaml.safe_load(value) for name, value in given.p}
     Parameters.check_names(parameters)
     checked = Parameters(**parameters)
-    publishing.execute(given.notebook, given.output, parameters, figures=ROOT / checked.run / "figures", failures=ROOT / checked.run)
+    publishing.execute(
+        given.notebook,
+        given.output,
+        parameters,
+        figures=ROOT / checked.run / "figures",
+        failures=ROOT / checked.run,
+    )
 
 
 def _step(given):
-    from sae_rna.runs import write_json
+    from sae_rna.cache import write_json
     from sae_rna.study import Study
 
     study = Study(Parameters.from_profile(given.profile))
@@ -84,8 +113,8 @@ def _step(given):
 
 
 def _export(given):
-    from sae_rna.autoencoder import SparseAutoencoders
-    from sae_rna.export import to_dictionary_learning, to_saelens
+    from sae_rna.sae.autoencoder import SparseAutoencoders
+    from sae_rna.sae.export import to_dictionary_learning, to_saelens
 
     write = {"saelens": to_saelens, "dictionary_learning": to_dictionary_learning}[given.to]
     for folder in write(SparseAutoencoders.from_pretrained(given.source), given.output):

@@ -28,7 +28,9 @@ def start(namespace: dict) -> Study:
 
 
 def _is_parameter(name: str, value) -> bool:
-    return not (name.startswith("_") or name in _JUPYTER or callable(value) or type(value).__name__ == "module")
+    return not (
+        name.startswith("_") or name in _JUPYTER or callable(value) or type(value).__name__ == "module"
+    )
 
 
 def parameters_cell(names: list[str]) -> str:
@@ -40,7 +42,9 @@ def parameters_cell(names: list[str]) -> str:
     explained = {
         item.target.id: following.value.value.strip()
         for item, following in zip(body, body[1:])
-        if isinstance(item, ast.AnnAssign) and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
     }
     defaults = {item.name: item.default for item in dataclasses.fields(Parameters)}
     lines = []

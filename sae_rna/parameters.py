@@ -16,7 +16,7 @@ ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 
 
 ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu")
-"""Architectures of autoencoders, explained in `sae_rna.autoencoder`."""
+"""Architectures of autoencoders, explained in `sae_rna.sae.autoencoder`."""
 MODELS = ("language-model", "random-model")
 """Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture with random weights."""
 
@@ -33,7 +33,9 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """For folders and commands, such as topk-x8-seed0 or topk-x8-seed0-random-model."""
-        return f"{self.architecture}-x{self.expansion}-seed{self.seed}" + (f"-{self.control}" if self.control else "")
+        return f"{self.architecture}-x{self.expansion}-seed{self.seed}" + (
+            f"-{self.control}" if self.control else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,23 @@ class Parameters:
         for name in ("l1", "l0", "replicates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"parameter '{name}' must not be negative, but it is {getattr(self, name)}")
-        for name, value in [("architecture", self.architecture), *(("compared", value) for value in self._compared())]:
+        for name, value in [
+            ("architecture", self.architecture),
+            *(("compared", value) for value in self._compared()),
+        ]:
             if value not in ARCHITECTURES:
                 raise ValueError(f"parameter '{name}' must be {' or '.join(ARCHITECTURES)}, not '{value}'")
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"parameter 'precision' must be auto, float32 or bfloat16, not '{self.precision}'")
+            raise ValueError(
+                f"parameter 'precision' must be auto, float32 or bfloat16, not '{self.precision}'"
+            )
         if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'")
-        if isinstance(self.layers, list) and not (self.layers and all(isinstance(layer, int) for layer in self.layers)):
+            raise ValueError(
+                f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'"
+            )
+        if isinstance(self.layers, list) and not (
+            self.layers and all(isinstance(layer, int) for layer in self.layers)
+        ):
             raise ValueError(f"parameter 'layers' must name at least one block by number, not {self.layers}")
 
     def _compared(self) -> list[str]:
@@ -141,7 +152,10 @@ class Parameters:
     def repeated(self) -> list[Variant]:
         """The shown autoencoder, the same from every other seed, and last the one of the second size."""
         seeds = range(self.seed, self.seed + self.replicates + 1)
-        return [*(Variant(self.architecture, self.expansion, seed) for seed in seeds), Variant(self.architecture, self.narrow, self.seed)]
+        return [
+            *(Variant(self.architecture, self.expansion, seed) for seed in seeds),
+            Variant(self.architecture, self.narrow, self.seed),
+        ]
 
     @property
     def random(self) -> Variant:
@@ -157,7 +171,15 @@ class Parameters:
     def encoded(self) -> dict[str, dict[str, list[Variant]]]:
         """What encodes the evaluation RNAs, likewise, by their set."""
         shown = self.main[0]
-        return dict(zip(MODELS, ({"types": self.main, "structures": [shown]}, {"types": [self.random], "structures": [self.random]})))
+        return dict(
+            zip(
+                MODELS,
+                (
+                    {"types": self.main, "structures": [shown]},
+                    {"types": [self.random], "structures": [self.random]},
+                ),
+            )
+        )
 
     def _check_type(self, item):
         value = getattr(self, item.name)
@@ -167,7 +189,9 @@ class Parameters:
             object.__setattr__(self, item.name, float(value))
         elif not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
             names = " or ".join(kind.__name__ for kind in plain)
-            raise ValueError(f"parameter '{item.name}' must be of type {names}, not {type(value).__name__} ({value!r})")
+            raise ValueError(
+                f"parameter '{item.name}' must be of type {names}, not {type(value).__name__} ({value!r})"
+            )
 
     @classmethod
     def check_names(cls, names) -> None:
@@ -192,7 +216,9 @@ def read_profile(profile: str) -> dict:
     path = Path(profile) if profile.endswith((".yml", ".yaml")) else ROOT / "profiles" / f"{profile}.yml"
     if not path.exists():
         known = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
-        raise ValueError(f"there is no profile '{profile}' ({path}): choose {' or '.join(known)}, or give a YAML file")
+        raise ValueError(
+            f"there is no profile '{profile}' ({path}): choose {' or '.join(known)}, or give a YAML file"
+        )
     values = yaml.safe_load(path.read_text()) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'name: value' pair a line")
@@ -224,7 +250,9 @@ def model_shape(p: Parameters) -> tuple[int, int]:
         config = json.loads(Path(file).read_text())
         return config["num_hidden_layers"], config["hidden_size"]
     except Exception as error:  # the hub and the network fail in many ways
-        raise ValueError(f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the network") from error
+        raise ValueError(
+            f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the network"
+        ) from error
 
 
 def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
@@ -237,5 +265,7 @@ def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
     for start in range(0, len(layers), p.layer_group):
         group = layers[start : start + p.layer_group]
         in_a_row = len(group) > 1 and group == list(range(group[0], group[-1] + 1))
-        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + "_".join(map(str, group))] = group
+        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + "_".join(map(str, group))] = (
+            group
+        )
     return groups

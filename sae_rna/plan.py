@@ -19,12 +19,12 @@ import torch
 from multimolecule import RiNALMoConfig, RnaTokenizer
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from sae_rna.activations import Standardiser
-from sae_rna.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-from sae_rna.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.extraction.stream import Standardiser
 from sae_rna.parameters import MODELS, ROOT, Parameters, Variant, layer_groups, resolve
-from sae_rna.sequences import assign_splits, balanced_sample, is_hub_name, read_records, select_length
-from sae_rna.training import Trainer, best_precision
+from sae_rna.records.readers import assign_splits, balanced_sample, is_hub_name, read_records, select_length
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
+from sae_rna.sae.trainer import Trainer, best_precision
 
 KNOWN = {  # blocks, width, intermediate size: all that RiNALMo's published sizes differ in
     "multimolecule/rinalmo-giga": (33, 1280, 5120),
@@ -122,16 +122,24 @@ def study_data(p: Parameters, longest: int) -> Data:
         drawn = sorted((ROOT / p.run).glob(f"sample-{name}-*/records.parquet"), key=os.path.getmtime)
         if is_hub_name(source) and not drawn:
             exact = False
-            parts = {name: EVALUATION_SPLITS * p.per_split} | ({"train": HUB_TYPES * p.per_type} if name == "types" else {})
+            parts = {name: EVALUATION_SPLITS * p.per_split} | (
+                {"train": HUB_TYPES * p.per_type} if name == "types" else {}
+            )
             sequences |= parts
             tokens |= {use: count * longest for use, count in parts.items()}
             continue
-        records = assign_splits(select_length(read_records(str(drawn[-1]) if is_hub_name(source) else source), longest), p.seed)
+        records = assign_splits(
+            select_length(read_records(str(drawn[-1]) if is_hub_name(source) else source), longest), p.seed
+        )
         evaluated = records[records.split.isin(("selection", "heldout", "natural"))]
         if name == "types":
-            parts = [(balanced_sample(records[records.split == "train"], "type", p.per_type, p.seed), "train")]
+            parts = [
+                (balanced_sample(records[records.split == "train"], "type", p.per_type, p.seed), "train")
+            ]
             for _, part in evaluated.groupby("split"):
-                parts.append((balanced_sample(part, "type", max(1, p.per_split // part.type.nunique()), p.seed), name))
+                parts.append(
+                    (balanced_sample(part, "type", max(1, p.per_split // part.type.nunique()), p.seed), name)
+                )
         else:
             parts = [(balanced_sample(evaluated, "split", p.per_split, p.seed), name)]
         for part, use in parts:
@@ -145,7 +153,9 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
 
     Where the study wants a GPU and there is none, they are assumed.
     """
-    kinds = {(variant.architecture, variant.expansion) for variants in p.variants.values() for variant in variants}
+    kinds = {
+        (variant.architecture, variant.expansion) for variants in p.variants.values() for variant in variants
+    }
     cuda = torch.cuda.is_available()
     if p.device.startswith("cuda") and not cuda:
         training = ASSUMED_GPU["float32" if p.precision == "float32" else "bfloat16"]
@@ -166,9 +176,13 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
     training = {}
     for architecture, expansion in sorted(kinds):
         latents = expansion * size.width
-        stack = AutoencoderConfig(architecture, (Member(1, p.sparsity(architecture), 0),), size.width, latents)
+        stack = AutoencoderConfig(
+            architecture, (Member(1, p.sparsity(architecture), 0),), size.width, latents
+        )
         standardise = Standardiser(torch.zeros(1, size.width), torch.ones(1, size.width))
-        trainer = Trainer(SparseAutoencoders(stack, standardise).to(device), 1000, p.sae_learning_rate, precision)
+        trainer = Trainer(
+            SparseAutoencoders(stack, standardise).to(device), 1000, p.sae_learning_rate, precision
+        )
         seconds = _time(lambda trainer=trainer: trainer.step(x_BD), device)
         training[architecture, expansion] = 12 * size.width * latents * p.batch / seconds
     return Speed(block, training, "GPU" if device.type == "cuda" else "CPU", True)
@@ -195,7 +209,9 @@ def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
     """
     groups = list(layer_groups(p, size.blocks).values())
     if max(map(max, groups)) > size.blocks:
-        raise ValueError(f"layer {max(map(max, groups))} is asked for, but {p.model} has blocks 1 to {size.blocks}: check 'layers'")
+        raise ValueError(
+            f"layer {max(map(max, groups))} is asked for, but {p.model} has blocks 1 to {size.blocks}: check 'layers'"
+        )
     layers, largest = sum(map(len, groups)), max(map(len, groups))
     depth, D = sum(map(max, groups)), size.width  # each group's pass goes up to its deepest layer
     weights = 4 * size.parameters
@@ -213,13 +229,33 @@ def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
         if is_hub_name(resolve(getattr(p, name))):
             uses = [name] if name == "structures" else ["types", "train"]
             count, tokens = (sum(numbers[use] for use in uses) for numbers in (data.sequences, data.tokens))
-            rows.append((f"sample {getattr(p, name)}, streamed whole", 1, count, tokens, tokens / GB, tokens / GB, np.nan))
+            rows.append(
+                (
+                    f"sample {getattr(p, name)}, streamed whole",
+                    1,
+                    count,
+                    tokens,
+                    tokens / GB,
+                    tokens / GB,
+                    np.nan,
+                )
+            )
     passes = 1 if data.tokens["train"] <= p.buffer_tokens else p.epochs
     for model, variants in p.variants.items():
         tokens, sequences = data.tokens["train"], data.sequences["train"]
         # weights, two moments and gradients; a checkpoint holds the first three, and goes when the training ends
         memory = weights + buffer + batch + 4 * sum(map(autoencoder, variants)) * largest
-        rows.append((f"train on {model}: its states", len(groups), sequences, tokens, memory / GB, 0.0, forward(passes * tokens)))
+        rows.append(
+            (
+                f"train on {model}: its states",
+                len(groups),
+                sequences,
+                tokens,
+                memory / GB,
+                0.0,
+                forward(passes * tokens),
+            )
+        )
         for variant in variants:
             operations = 12 * D * D * variant.expansion * layers * p.epochs * tokens
             hours = operations / speed.training[variant.architecture, variant.expansion] / 3600
@@ -232,15 +268,27 @@ def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
             kept = sum(variant.architecture == p.architecture for variant in variants) * 8 * p.k * tokens
             memory = weights + batch + largest * (sum(map(autoencoder, variants)) + kept)
             step = f"encode {name} with {model}"
-            rows.append((step, len(groups), data.sequences[name], tokens, memory / GB, layers * kept / GB, hours))
+            rows.append(
+                (step, len(groups), data.sequences[name], tokens, memory / GB, layers * kept / GB, hours)
+            )
     for name in ("structures", "types"):
         tokens = data.tokens[name]
         nonzero = p.k * tokens * layers * len(MODELS)
         memory = 3 * 8 * p.k * tokens
         rows.append(
-            (f"score {name}", 1, data.sequences[name], tokens, memory / GB, 0.0, nonzero * (1 + p.shuffles) / SCORED_PER_SECOND / 3600)
+            (
+                f"score {name}",
+                1,
+                data.sequences[name],
+                tokens,
+                memory / GB,
+                0.0,
+                nonzero * (1 + p.shuffles) / SCORED_PER_SECOND / 3600,
+            )
         )
-    table = pd.DataFrame(rows, columns=["step", "jobs", "sequences", "tokens", "memory_gb", "disk_gb", "hours"])
+    table = pd.DataFrame(
+        rows, columns=["step", "jobs", "sequences", "tokens", "memory_gb", "disk_gb", "hours"]
+    )
     return table.assign(memory_gb=table.memory_gb + OVERHEAD_GB)
 
 
@@ -282,17 +330,24 @@ def report(p: Parameters, speed: Speed | None = None) -> str:
     lines = [
         f"{p.model}: {size.blocks} blocks of width {size.width}, {size.parameters:,} parameters; layers in groups of {p.layer_group}; "
         f"RNAs of at most {longest} nt",
-        "sequences and tokens are counted" if data.exact else "sequences and tokens are upper bounds: the data are not here yet",
+        "sequences and tokens are counted"
+        if data.exact
+        else "sequences and tokens are upper bounds: the data are not here yet",
         ("measured here: " if speed.measured else "assumed, as there is no GPU here: ")
         + f"language model {speed.language_model / 1e9:,.0f} GFLOP/s, training "
-        + ", ".join(f"{name} x{expansion} {rate / 1e9:,.0f}" for (name, expansion), rate in speed.training.items()),
+        + ", ".join(
+            f"{name} x{expansion} {rate / 1e9:,.0f}" for (name, expansion), rate in speed.training.items()
+        ),
         "",
         text.to_string(index=False),
         "",
         f"in all {table.disk_gb.sum():,.2f} GB of disk and {table.hours.sum():,.2f} {speed.hours_of}-hours; a job needs at most "
         f"{table.memory_gb.max():,.1f} GB of memory",
     ]
-    lines += [f"! {sentence}" for sentence in warnings(p, table, _memory_gb(speed), shutil.disk_usage(folder).free / GB)]
+    lines += [
+        f"! {sentence}"
+        for sentence in warnings(p, table, _memory_gb(speed), shutil.disk_usage(folder).free / GB)
+    ]
     return "\n".join(lines)
 
 

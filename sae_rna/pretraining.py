@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from sae_rna.structure import dot_bracket, split_pseudoknots
+from sae_rna.records.structure import dot_bracket, split_pseudoknots
 from sae_rna.synthetic import BASES, Grammar, draw_bases, draw_batch, stack_pair_tables
 
 HAIRPINS = Grammar()
@@ -83,7 +83,9 @@ class Curriculum:
         return STAGES[current if current == 0 or rng.random() < 0.5 else rng.integers(current)][0]
 
     def report(self, stage: int, accuracy: float):
-        self.accuracy[stage] = 0.6 * self.accuracy[stage] + 0.4 * accuracy if self.accuracy[stage] else accuracy
+        self.accuracy[stage] = (
+            0.6 * self.accuracy[stage] + 0.4 * accuracy if self.accuracy[stage] else accuracy
+        )
         if self.stage < len(STAGES) and self.accuracy[self.stage] >= STAGES[self.stage][1]:
             self.stage += 1
 
@@ -107,7 +109,12 @@ class Batches:
 
     def __init__(self, recipe: Recipe, records: pd.DataFrame, tokenizer: RnaTokenizer):
         self.recipe = recipe
-        self.special = tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id
+        self.special = (
+            tokenizer.cls_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+            tokenizer.mask_token_id,
+        )
         self.base_ids = np.array(tokenizer.convert_tokens_to_ids(list(BASES)))
         structures = [dot_bracket(split_pseudoknots(text)[0]) for text in records.secondary_structure]
         self.buckets = []
@@ -132,10 +139,14 @@ class Batches:
             bases, table = self._family_rows(rng)
             if source < self.recipe.families:
                 return self.mask(bases, table, rng, spare_partners=step % 2 == 0, synthetic=False)
-            return self.mask(draw_bases(table, rng, wobble=0.1, tetraloops=0.3), table, rng, spare_partners=True)
+            return self.mask(
+                draw_bases(table, rng, wobble=0.1, tetraloops=0.3), table, rng, spare_partners=True
+            )
         grammar = curriculum.grammar(rng)
         width = next(width for width in WIDTHS if width >= grammar.length[1] + 2)
-        return self.mask(*draw_batch(grammar, self.recipe.batch_tokens // width, rng), rng, spare_partners=step % 4 != 0)
+        return self.mask(
+            *draw_batch(grammar, self.recipe.batch_tokens // width, rng), rng, spare_partners=step % 4 != 0
+        )
 
     def _family_rows(self, rng):
         bases, table = self.buckets[rng.choice(len(self.buckets), p=self.bucket_shares)]
@@ -190,7 +201,9 @@ def build_optimizers(model, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if is_matrix[name]]
     others = [p for name, p in model.named_parameters() if not is_matrix[name]]
     return [
-        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=recipe.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(others, lr=recipe.learning_rate / 2, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -225,7 +238,9 @@ def save_checkpoint(folder: Path, model, optimizers, state: dict):
     tensors = {f"model.{name}": value.contiguous() for name, value in model.named_parameters()}
     for number, optimizer in enumerate(optimizers):
         for key, entries in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer{number}.{key}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+            tensors |= {
+                f"optimizer{number}.{key}.{name}": torch.as_tensor(value) for name, value in entries.items()
+            }
     temporary = folder / "checkpoint.tmp"
     save_file(tensors, temporary, metadata={"state": json.dumps(state)})
     os.replace(temporary, folder / "checkpoint.safetensors")
@@ -288,7 +303,9 @@ def pretrain(
     torch._dynamo.config.cache_size_limit = 64
     fast = torch.compile(model, dynamic=False) if compiled else model
     losses: list[float] = []
-    with tqdm(total=int(recipe.tokens), initial=state["seen"], unit="nt", unit_scale=True, mininterval=10) as bar:
+    with tqdm(
+        total=int(recipe.tokens), initial=state["seen"], unit="nt", unit_scale=True, mininterval=10
+    ) as bar:
         while state["seen"] < recipe.tokens:
             step = state["step"]
             batch = batches.draw(step, curriculum)
@@ -304,7 +321,9 @@ def pretrain(
                 optimizer.zero_grad(set_to_none=True)
             losses.append(loss.item())
             if not np.isfinite(losses[-1]):
-                raise FloatingPointError(f"the loss became {losses[-1]} at step {step}: lower the learning rate of {recipe.learning_rate}")
+                raise FloatingPointError(
+                    f"the loss became {losses[-1]} at step {step}: lower the learning rate of {recipe.learning_rate}"
+                )
             state["step"] += 1
             state["seen"] += batch.nucleotides
             state["synthetic"] += batch.nucleotides * batch.synthetic
@@ -320,7 +339,8 @@ def pretrain(
                                          "loss": round(float(np.mean(losses)), 4),
                                          "paired_accuracy": [round(value, 3) for value in curriculum.accuracy]})  # fmt: skip
                 bar.set_postfix_str(
-                    f"stage {curriculum.stage} loss {np.mean(losses):.3f} paired " + "/".join(f"{a:.2f}" for a in curriculum.accuracy)
+                    f"stage {curriculum.stage} loss {np.mean(losses):.3f} paired "
+                    + "/".join(f"{a:.2f}" for a in curriculum.accuracy)
                 )
                 losses.clear()
             if state["step"] % (4 * every) == 0:
@@ -338,18 +358,29 @@ def release(model: RiNALMoForMaskedLM, tokenizer: RnaTokenizer, facts: dict, fol
 
 
 def main(arguments: list[str] | None = None):
-    parser = argparse.ArgumentParser(description="Pre-train a small RiNALMo on synthetic helices and RNA families.")
+    parser = argparse.ArgumentParser(
+        description="Pre-train a small RiNALMo on synthetic helices and RNA families."
+    )
     parser.add_argument("--records", type=Path, default=Path("data/records.parquet"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--start", type=Path, help="a released model to train further, such as data/rinalmo-nano")
+    parser.add_argument(
+        "--start", type=Path, help="a released model to train further, such as data/rinalmo-nano"
+    )
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     for field in Recipe.__dataclass_fields__.values():
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
     given = parser.parse_args(arguments)
     recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
     records = pd.read_parquet(given.records)
-    pretrain(recipe, records[records.split == "train"].reset_index(drop=True), given.out, given.device, not given.eager, start=given.start)
+    pretrain(
+        recipe,
+        records[records.split == "train"].reset_index(drop=True),
+        given.out,
+        given.device,
+        not given.eager,
+        start=given.start,
+    )
 
 
 if __name__ == "__main__":

@@ -14,13 +14,25 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from sae_rna import concepts, evaluation, features, pipeline
-from sae_rna.autoencoder import SparseAutoencoders
-from sae_rna.language_model import LanguageModel
+from sae_rna.analysis import language_model as evaluation
+from sae_rna.analysis.statistics import scoring as concepts
+from sae_rna.cache import RunFolder, file_hash
+from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.parameters import Parameters, Variant, layer_groups, resolve
-from sae_rna.runs import RunFolder, file_hash
-from sae_rna.sequences import add_elements, assign_splits, balanced_sample, fold, is_hub_name, read_records, sample_hub, select_length
-from sae_rna.structure import ELEMENTS, pair_table
+from sae_rna.records.readers import (
+    add_elements,
+    assign_splits,
+    balanced_sample,
+    fold,
+    is_hub_name,
+    read_records,
+    sample_hub,
+    select_length,
+)
+from sae_rna.records.structure import ELEMENTS, pair_table
+from sae_rna.sae import encoding as pipeline
+from sae_rna.sae import features
+from sae_rna.sae.autoencoder import SparseAutoencoders
 
 log = logging.getLogger(__name__)
 EVALUATION_SPLITS = ("selection", "heldout", "natural")
@@ -47,7 +59,10 @@ class Encoded(NamedTuple):
 
 def _joined(folders: list[list[Path]], file: str) -> pd.DataFrame:
     """A table in folders by group of layers and variant, the variants one after the other."""
-    return pd.concat([pd.read_parquet(folder / file) for of_variant in zip(*folders) for folder in of_variant], ignore_index=True)
+    return pd.concat(
+        [pd.read_parquet(folder / file) for of_variant in zip(*folders) for folder in of_variant],
+        ignore_index=True,
+    )
 
 
 class Study:
@@ -55,7 +70,11 @@ class Study:
 
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
-        self.run = RunFolder(Path(parameters.run) if Path(parameters.run).is_absolute() else Path(resolve(".")) / parameters.run)
+        self.run = RunFolder(
+            Path(parameters.run)
+            if Path(parameters.run).is_absolute()
+            else Path(resolve(".")) / parameters.run
+        )
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -96,7 +115,9 @@ class Study:
         p = self.parameters
         records = self._read("structures")
         records = records[records.split.isin(EVALUATION_SPLITS)]
-        return self._with_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(drop=True)
+        return self._with_elements(balanced_sample(records, "split", p.per_split, p.seed)).reset_index(
+            drop=True
+        )
 
     def _with_elements(self, records: pd.DataFrame) -> pd.DataFrame:
         p = self.parameters
@@ -111,7 +132,11 @@ class Study:
     def structure_source(self) -> str:
         """Where the structures come from, for captions: "known" or, for example, "predicted (ViennaRNA 2.7.0, MFE)"."""
         records = self.structure_records
-        return ", ".join(sorted(records.structure_source.fillna("known").unique())) if "structure_source" in records else "known"
+        return (
+            ", ".join(sorted(records.structure_source.fillna("known").unique()))
+            if "structure_source" in records
+            else "known"
+        )
 
     @cached_property
     def type_records(self) -> pd.DataFrame:
@@ -119,10 +144,17 @@ class Study:
         p = self.parameters
         records = self._read("types")
         if "type" not in records:
-            raise ValueError(f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type")
+            raise ValueError(
+                f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type"
+            )
         chosen = records[records.split.isin(("train", *EVALUATION_SPLITS))]
         parts = [
-            balanced_sample(part, "type", p.per_type if split == "train" else max(1, p.per_split // part.type.nunique()), p.seed)
+            balanced_sample(
+                part,
+                "type",
+                p.per_type if split == "train" else max(1, p.per_split // part.type.nunique()),
+                p.seed,
+            )
             for split, part in chosen.groupby("split")
         ]
         return pd.concat(parts, ignore_index=True)
@@ -132,7 +164,9 @@ class Study:
         return min(self.parameters.longest, self.model.longest)
 
     def _read(self, name: str) -> pd.DataFrame:
-        return assign_splits(select_length(read_records(self.data_file(name)), self._longest), self.parameters.seed)
+        return assign_splits(
+            select_length(read_records(self.data_file(name)), self._longest), self.parameters.seed
+        )
 
     def data_file(self, name: str) -> str:
         """The file with the records of the parameter `name`, structures or types.
@@ -144,7 +178,9 @@ class Study:
         revision = getattr(p, f"{name}_revision")
         if not is_hub_name(source):
             if revision is not None:
-                raise ValueError(f"{source} is no hub data set, so its revision '{revision}' means nothing: leave '{name}_revision' out")
+                raise ValueError(
+                    f"{source} is no hub data set, so its revision '{revision}' means nothing: leave '{name}_revision' out"
+                )
             return source
         if name == "types":
             choice = {"by": "type", "per_train": p.per_type}
@@ -157,12 +193,17 @@ class Study:
             sample.to_parquet(folder / "records.parquet", index=False)
             (folder / "sample.json").write_text(json.dumps(sample.attrs, indent=1) + "\n")
 
-        return str(self.run.step(f"sample-{name}", "sequences", {"source": source} | choice, make) / "records.parquet")
+        return str(
+            self.run.step(f"sample-{name}", "records.readers", {"source": source} | choice, make)
+            / "records.parquet"
+        )
 
     def group(self, name: str) -> list[int]:
         """A group of layers by its name. Raises ValueError naming what there is."""
         if name not in self._groups:
-            raise ValueError(f"this profile has no group of layers '{name}': choose {' or '.join(self._groups)}")
+            raise ValueError(
+                f"this profile has no group of layers '{name}': choose {' or '.join(self._groups)}"
+            )
         return self._groups[name]
 
     def train_all(self, model: str, layers: list[int]) -> list[Path]:
@@ -187,7 +228,9 @@ class Study:
         file = Path(self.data_file(name))
         facts = {"source": getattr(self.parameters, name), "hash": file_hash(str(file))}
         if is_hub_name(resolve(facts["source"])):
-            facts |= {"sample": str(file.relative_to(self.run.folder))} | json.loads((file.parent / "sample.json").read_text())
+            facts |= {"sample": str(file.relative_to(self.run.folder))} | json.loads(
+                (file.parent / "sample.json").read_text()
+            )
         return facts
 
     def _key(self, *names: str) -> dict:
@@ -216,31 +259,41 @@ class Study:
             predictors, kinds = {}, {"language model": None, "same architecture, random weights": p.seed}
             try:
                 for kind, seed in kinds.items():
-                    predictors[kind] = LanguageModel.load(resolve(p.model), self.model.revision, p.device, seed, masked=True)
+                    predictors[kind] = LanguageModel.load(
+                        resolve(p.model), self.model.revision, p.device, seed, masked=True
+                    )
             except ValueError as error:
                 log.warning("no masked-base accuracy for %s: %s", p.model, error)
             training = records[records.split == "train"]
             training = training.sample(min(len(training), 4000), random_state=p.seed)
-            evaluation.masked_table(predictors, sets, training, p.seed).to_parquet(folder / "masked.parquet", index=False)
+            evaluation.masked_table(predictors, sets, training, p.seed).to_parquet(
+                folder / "masked.parquet", index=False
+            )
 
-        return pd.read_parquet(self.run.step("masked-bases", "evaluation", key, make) / "masked.parquet")
+        return pd.read_parquet(
+            self.run.step("masked-bases", "analysis.language_model", key, make) / "masked.parquet"
+        )
 
     def probe_table(self, per_split: int = 250) -> pd.DataFrame:
         """Linear probes for stems, fitted on the selection split and scored on the held-out one; random weights and windows beside."""
         p = self.parameters
-        key = self._key("per_split", "fold") | {"data": file_hash(self.data_file("structures")), "probed": per_split}
+        key = self._key("per_split", "fold") | {
+            "data": file_hash(self.data_file("structures")),
+            "probed": per_split,
+        }
 
         def make(folder: Path):
-            models = {
-                "language model": self.model,
-                "same architecture, random weights": self.random_model,
-            }
+            models = {"language model": self.model, "same architecture, random weights": self.random_model}
             records = self.structure_records
             parts = (records[records.split == split] for split in ("selection", "heldout"))
             fit, test = (part.sample(min(len(part), per_split), random_state=p.seed) for part in parts)
-            evaluation.probe_table(models, fit, test, self.layers).to_parquet(folder / "probes.parquet", index=False)
+            evaluation.probe_table(models, fit, test, self.layers).to_parquet(
+                folder / "probes.parquet", index=False
+            )
 
-        return pd.read_parquet(self.run.step("probes", "evaluation", key, make) / "probes.parquet")
+        return pd.read_parquet(
+            self.run.step("probes", "analysis.language_model", key, make) / "probes.parquet"
+        )
 
     # -- autoencoders ------------------------------------------------------------------------------------------------
 
@@ -249,16 +302,25 @@ class Study:
 
         Those that are not there are trained together, in one pass of the language model, which is the same for all variants.
         """
-        p, model, named = self.parameters, self._model_of(variants), self._named("autoencoders", variants, layers)
+        p, model, named = (
+            self.parameters,
+            self._model_of(variants),
+            self._named("autoencoders", variants, layers),
+        )
         shared = self._key("sae_learning_rate", "batch", "epochs", "per_type", "buffer_tokens", "precision")
         shared |= {"model": model.fingerprint, "layers": layers, "types": file_hash(self.data_file("types"))}
-        keys = {name: shared | {"variant": variant.name, "sparsity": p.sparsity(variant.architecture)} for name, variant in named.items()}
+        keys = {
+            name: shared | {"variant": variant.name, "sparsity": p.sparsity(variant.architecture)}
+            for name, variant in named.items()
+        }
 
         def make(missing: dict[str, Path]):
             sequences = self.type_records[self.type_records.split == "train"].sequence.tolist()
-            pipeline.train_group({named[name]: folder for name, folder in missing.items()}, model, sequences, layers, p)
+            pipeline.train_group(
+                {named[name]: folder for name, folder in missing.items()}, model, sequences, layers, p
+            )
 
-        return list(self.run.steps(keys, "pipeline", make, resumable=True).values())
+        return list(self.run.steps(keys, "sae.encoding", make, resumable=True).values())
 
     def _named(self, step: str, variants: list[Variant], layers: list[int]) -> dict[str, Variant]:
         """The variants by the names of their steps."""
@@ -309,41 +371,59 @@ class Study:
         """
         model, named = self._model_of(variants), self._named(f"features-{data}", variants, layers)
         shared = self._key("per_split", "fold") | {"data": file_hash(self.data_file(data))}
-        keys = {name: shared | {"autoencoders": folder.name} for name, folder in zip(named, self.train(variants, layers))}
+        keys = {
+            name: shared | {"autoencoders": folder.name}
+            for name, folder in zip(named, self.train(variants, layers))
+        }
 
         def make(missing: dict[str, Path]):
             stacks = {folder: self.autoencoders(named[name], layers) for name, folder in missing.items()}
-            kept = [folder for name, folder in missing.items() if named[name].architecture == self.parameters.architecture]
-            pipeline.encode_group(stacks, model, self.evaluation_records(data), kept, summarise=data == "types")
+            kept = [
+                folder
+                for name, folder in missing.items()
+                if named[name].architecture == self.parameters.architecture
+            ]
+            pipeline.encode_group(
+                stacks, model, self.evaluation_records(data), kept, summarise=data == "types"
+            )
 
-        return list(self.run.steps(keys, "pipeline", make).values())
+        return list(self.run.steps(keys, "sae.encoding", make).values())
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def feature_summary(self) -> pd.DataFrame:
         """feature_summary of all architectures and layers, over the evaluation RNAs of known type, with `retained`."""
-        summary = _joined([self.encode("types", self.parameters.main, group) for group in self.groups], "summary.parquet")
+        summary = _joined(
+            [self.encode("types", self.parameters.main, group) for group in self.groups], "summary.parquet"
+        )
         return summary.assign(retained=features.retained(summary, self.parameters.min_sequences))
 
     def _features_key(self, data: str) -> dict:
         """What scores of the shown features depend on. The types' encoding decides which features are retained."""
         shown = self.parameters.main[:1]
         used = {
-            name: [folder.name for group in self.groups for folder in self.encode(name, shown, group)] for name in sorted({data, "types"})
+            name: [folder.name for group in self.groups for folder in self.encode(name, shown, group)]
+            for name in sorted({data, "types"})
         }
-        return {name: getattr(self.parameters, name) for name in ("min_sequences", "shuffles", "seed")} | {"features": used}
+        return {name: getattr(self.parameters, name) for name in ("min_sequences", "shuffles", "seed")} | {
+            "features": used
+        }
 
     def retained(self, layer: int) -> np.ndarray:
         """Which features of the shown architecture pass the paper's filter, boolean [F]."""
         summary = self.feature_summary()
-        return summary[(summary.layer == layer) & (summary.architecture == self.parameters.architecture)].retained.to_numpy()
+        return summary[
+            (summary.layer == layer) & (summary.architecture == self.parameters.architecture)
+        ].retained.to_numpy()
 
     def layer_table(self) -> pd.DataFrame:
         """The table `layers`: how sparse, how alive, how faithful and how type-selective each layer's autoencoder is."""
         encoded, rows = self.types(), []
         for (layer, architecture), table in self.feature_summary().groupby(["layer", "architecture"]):
             alive = table[table.density > 0].density
-            deciles = {f"density_p{q}": alive.quantile(q / 100) if len(alive) else np.nan for q in range(10, 100, 10)}
+            deciles = {
+                f"density_p{q}": alive.quantile(q / 100) if len(alive) else np.nan for q in range(10, 100, 10)
+            }
             rows.append(
                 {
                     "layer": layer,
@@ -379,14 +459,21 @@ class Study:
         def make(folder: Path):
             encoded, tables = self.structures(), []
             for layer in tqdm(self.layers, f"elements, {scored_on}", mininterval=1):
-                sets = self._split_features(encoded, layer, "selection"), self._split_features(encoded, layer, scored_on)
+                sets = (
+                    self._split_features(encoded, layer, "selection"),
+                    self._split_features(encoded, layer, scored_on),
+                )
                 table = concepts.element_scores(*sets, self.retained(layer), shuffles=p.shuffles, seed=p.seed)
                 tables.append(table.assign(layer=layer))
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("element-scores", "concepts", key, make) / "scores.parquet")
+        return pd.read_parquet(
+            self.run.step("element-scores", "analysis.statistics.scoring", key, make) / "scores.parquet"
+        )
 
-    def _split_features(self, encoded: Encoded, layer: int, split: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    def _split_features(
+        self, encoded: Encoded, layer: int, split: str
+    ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
         rows = encoded.rows(split)
         if not rows.any():
             raise ValueError(f"{self.parameters.structures} has no records in the split '{split}'")
@@ -400,17 +487,30 @@ class Study:
         def make(folder: Path):
             encoded = self.types()
             for layer in tqdm(self.layers, "types", mininterval=1):
-                selection, heldout = (self._pooled(encoded, layer, split) for split in ("selection", "heldout"))
+                selection, heldout = (
+                    self._pooled(encoded, layer, split) for split in ("selection", "heldout")
+                )
                 families = (selection[2], heldout[2]) if "family" in encoded.records else None
-                table = concepts.type_scores(selection[:2], heldout[:2], self.retained(layer), families, shuffles=p.shuffles, seed=p.seed)
+                table = concepts.type_scores(
+                    selection[:2],
+                    heldout[:2],
+                    self.retained(layer),
+                    families,
+                    shuffles=p.shuffles,
+                    seed=p.seed,
+                )
                 tables.append(table.assign(layer=layer))
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
-        return pd.read_parquet(self.run.step("type-scores", "concepts", key, make) / "scores.parquet")
+        return pd.read_parquet(
+            self.run.step("type-scores", "analysis.statistics.scoring", key, make) / "scores.parquet"
+        )
 
     def _pooled(self, encoded: Encoded, layer: int, split: str) -> tuple:
         rows, records = encoded.rows(split), encoded.records[encoded.records.split == split]
-        pooled = features.pool_sequences(encoded.features(layer)[rows], encoded.tokens.record.to_numpy()[rows])
+        pooled = features.pool_sequences(
+            encoded.features(layer)[rows], encoded.tokens.record.to_numpy()[rows]
+        )
         return pooled, records.type.to_numpy(), records.family.to_numpy() if "family" in records else None
 
     def top_features(self, layer: int, count: int = 3) -> pd.DataFrame:
@@ -428,10 +528,14 @@ class Study:
         encoded, rows = self.structures(), []
         concept = list(ELEMENTS).index(element)
         for layer in self.layers:
-            selection, heldout = (self._split_features(encoded, layer, split) for split in ("selection", "heldout"))
+            selection, heldout = (
+                self._split_features(encoded, layer, split) for split in ("selection", "heldout")
+            )
             chosen_on = concepts.auroc(selection[0], concepts.annotate_elements(selection[1]))[:, concept]
             feature = int(np.where(self.retained(layer), chosen_on, 0).argmax())
-            scored_on = concepts.auroc(heldout[0][:, [feature]], concepts.annotate_elements(heldout[1]))[0, concept]
+            scored_on = concepts.auroc(heldout[0][:, [feature]], concepts.annotate_elements(heldout[1]))[
+                0, concept
+            ]
             rows.append({"layer": layer, "feature": feature, "auroc": scored_on})
         return pd.DataFrame(rows)
 
@@ -440,7 +544,9 @@ class Study:
         scores = self.element_scores()
         scores = scores[scores.element == element]
         if scores.empty:
-            raise ValueError(f"no record of {self.parameters.structures} has the element {element} in both splits")
+            raise ValueError(
+                f"no record of {self.parameters.structures} has the element {element} in both splits"
+            )
         return scores.loc[scores.selection_f1.idxmax()]
 
     def tracks(self, best: pd.Series, record_ids: list[str]) -> pd.DataFrame:
@@ -458,7 +564,9 @@ class Study:
             record = encoded.records.iloc[row]
             mine = (encoded.tokens.record == row).to_numpy()
             activation = np.zeros(len(record.sequence))
-            activation[encoded.tokens.position[mine]] = np.minimum(column[mine] / scale, 1) if scale > 0 else 0
+            activation[encoded.tokens.position[mine]] = (
+                np.minimum(column[mine] / scale, 1) if scale > 0 else 0
+            )
             tables.append(
                 pd.DataFrame(
                     {
@@ -476,15 +584,25 @@ class Study:
             )
         return pd.concat(tables, ignore_index=True)
 
-    def example_records(self, best: pd.Series, count: int, split: str = "heldout", longest: int = 110) -> list[str]:
+    def example_records(
+        self, best: pd.Series, count: int, split: str = "heldout", longest: int = 110
+    ) -> list[str]:
         """Ids of held-out RNAs that show the feature at its typical best: of the RNAs up to `longest` nt that have the element, one from
         each of `count` families, ranked by how strongly the feature fires at its strongest nucleotide. Not chosen by agreement."""
         encoded = self.structures()
         records = encoded.records
-        pooled = features.pool_sequences(encoded.features(int(best.layer))[:, [int(best.feature)]], encoded.tokens.record.to_numpy())
+        pooled = features.pool_sequences(
+            encoded.features(int(best.layer))[:, [int(best.feature)]], encoded.tokens.record.to_numpy()
+        )
         strength = pd.Series(pooled.toarray().ravel(), index=records.index)
-        fit = records[(records.split == split) & (records.sequence.str.len() <= longest) & records.element.str.contains(best.element)]
-        fit = fit.assign(strength=strength[fit.index]).sort_values(["strength", "id"], ascending=[False, True])
+        fit = records[
+            (records.split == split)
+            & (records.sequence.str.len() <= longest)
+            & records.element.str.contains(best.element)
+        ]
+        fit = fit.assign(strength=strength[fit.index]).sort_values(
+            ["strength", "id"], ascending=[False, True]
+        )
         if "family" in fit:
             fit = fit.drop_duplicates("family")
         return fit.id.head(count).tolist()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_rna.structure import pair_table
+from sae_rna.records.structure import pair_table
 
 BASES = "ACGU"
 #: Pairs a helix may contain, as (5' base, 3' base): Watson-Crick first, the GU wobble last.
@@ -53,7 +53,9 @@ class Grammar:
 
     def __post_init__(self):
         if self.hairpin[0] < 3:
-            raise ValueError(f"a hairpin loop needs 3 nucleotides or more, the grammar allows {self.hairpin[0]}")
+            raise ValueError(
+                f"a hairpin loop needs 3 nucleotides or more, the grammar allows {self.hairpin[0]}"
+            )
         if self.stem[0] < 1:
             raise ValueError(f"a helix needs 1 base pair or more, the grammar allows {self.stem[0]}")
 
@@ -94,7 +96,9 @@ def stack_pair_tables(structures: list[str], width: int | None = None) -> np.nda
     return table
 
 
-def draw_bases(table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0) -> np.ndarray:
+def draw_bases(
+    table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
+) -> np.ndarray:
     """Bases for every position of `table_SW` so that each pair of the table is canonical or GU.
 
     GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition varies around

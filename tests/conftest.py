@@ -11,7 +11,9 @@ os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data sets that are no part of the repository: SAE_RNA_SHARED_DATA, else ../shared/data beside the checkout."""
-    folder = Path(os.environ.get("SAE_RNA_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    folder = Path(
+        os.environ.get("SAE_RNA_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    )
     if not folder.is_dir():
         pytest.skip(f"needs external real data: there is no folder {folder}; set SAE_RNA_SHARED_DATA to one")
     return folder
@@ -25,7 +27,13 @@ def tiny_model(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny-rinalmo")
     torch.manual_seed(0)
-    config = RiNALMoConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, max_position_embeddings=64)
+    config = RiNALMoConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+    )
     RiNALMoForMaskedLM(config).save_pretrained(folder)
     RnaTokenizer().save_pretrained(folder)
     return folder
@@ -38,7 +46,7 @@ def records_file(tmp_path_factory) -> Path:
     import pandas as pd
 
     from sae_rna.pretraining import STAGES
-    from sae_rna.structure import dot_bracket
+    from sae_rna.records.structure import dot_bracket
     from sae_rna.synthetic import BASES, draw_batch
 
     rng, rows = np.random.default_rng(0), []
@@ -48,7 +56,14 @@ def records_file(tmp_path_factory) -> Path:
             if length <= 60:
                 sequence = "".join(BASES[base] for base in bases[:length])
                 facts = {"type": kind, "family": f"{kind}-{number // 4}"}
-                rows.append({"id": f"{kind}-{number}", "sequence": sequence, "secondary_structure": dot_bracket(table[:length])} | facts)
+                rows.append(
+                    {
+                        "id": f"{kind}-{number}",
+                        "sequence": sequence,
+                        "secondary_structure": dot_bracket(table[:length]),
+                    }
+                    | facts
+                )
     path = tmp_path_factory.mktemp("records") / "records.parquet"
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -61,5 +76,14 @@ def study(records_file, tiny_model, tmp_path_factory):
     from sae_rna.study import Study
 
     files = {"model": str(tiny_model), "structures": str(records_file), "types": str(records_file)}
-    sizes = {"expansion": 3, "narrow": 2, "replicates": 1, "k": 4, "batch": 64, "epochs": 2, "shuffles": 3, "min_sequences": 2}
+    sizes = {
+        "expansion": 3,
+        "narrow": 2,
+        "replicates": 1,
+        "k": 4,
+        "batch": 64,
+        "epochs": 2,
+        "shuffles": 3,
+        "min_sequences": 2,
+    }
     return Study(Parameters(**files, **sizes, device="cpu", run=str(tmp_path_factory.mktemp("run"))))

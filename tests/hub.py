@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".safetensors", ".parquet")  # kept by Git LFS on the hub: known by SHA-256, other files by git's SHA-1
+LARGE = (
+    ".safetensors",
+    ".parquet",
+)  # kept by Git LFS on the hub: known by SHA-256, other files by git's SHA-1
 
 
 @dataclass
@@ -26,7 +29,11 @@ class Fault:
 
     def strikes(self, method: str, path: str) -> bool:
         of_body = self.kind in ("cut", "damage", "short")
-        if self.path not in path or self.times == 0 or (of_body and (method != "GET" or "/resolve/" not in path)):
+        if (
+            self.path not in path
+            or self.times == 0
+            or (of_body and (method != "GET" or "/resolve/" not in path))
+        ):
             return False
         self.times = None if self.times is None else self.times - 1
         return True
@@ -47,7 +54,9 @@ class Hub:
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def stop(self) -> None:
         """Close the port: for clients there is no network any more."""
@@ -72,13 +81,17 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = unquote(url.path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
-        self.fault = next((fault.kind for fault in self.hub.faults if fault.strikes(self.command, path)), None)
+        self.fault = next(
+            (fault.kind for fault in self.hub.faults if fault.strikes(self.command, path)), None
+        )
         if self.fault == "503":
             return self.answer(503, b"out of order")
         kind, _, rest = path.removeprefix("/api/").removeprefix("/").partition("/")
         if kind not in ("models", "datasets"):  # the address of a model's file starts with its owner
             kind, rest = "models", f"{kind}/{rest}"
-        repository = next((one for one in self.hub.repositories if f"{kind}/{rest}/".startswith(f"{one}/")), None)
+        repository = next(
+            (one for one in self.hub.repositories if f"{kind}/{rest}/".startswith(f"{one}/")), None
+        )
         if repository is None:
             return self.refuse("RepoNotFound")
         rest = f"{kind}/{rest}".removeprefix(repository).split("/")[1:]
@@ -88,13 +101,17 @@ class _Handler(BaseHTTPRequestHandler):
         files, file = self.hub.repositories[repository], "/".join(file)
         if verb == "revision":
             siblings = [{"rfilename": name} for name in files]
-            return self.answer_json({"id": repository.partition("/")[2], "sha": self.hub.commit(repository), "siblings": siblings})
+            return self.answer_json(
+                {"id": repository.partition("/")[2], "sha": self.hub.commit(repository), "siblings": siblings}
+            )
         if verb == "tree":
             recursive = parse_qs(url.query).get("recursive", ["false"])[0].lower() == "true"
             found = self.entries(files, file)
             if file and not found:
                 return self.refuse("EntryNotFound")
-            return self.answer_json([one for one in found if recursive or "/" not in one["path"][len(file) :].strip("/")])
+            return self.answer_json(
+                [one for one in found if recursive or "/" not in one["path"][len(file) :].strip("/")]
+            )
         if verb == "paths-info":
             asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
             return self.answer_json([one for one in self.entries(files, "") if one["path"] in asked])
@@ -106,16 +123,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def entries(self, files: dict[str, bytes], folder: str) -> list[dict]:
         """Files and folders below `folder`, as the hub lists them."""
-        inside = {name: content for name, content in files.items() if not folder or name.startswith(f"{folder}/")}
-        parents = sorted({"/".join(name.split("/")[:depth]) for name in inside for depth in range(1, name.count("/") + 1)})
-        rows = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in parents if path != folder]
+        inside = {
+            name: content for name, content in files.items() if not folder or name.startswith(f"{folder}/")
+        }
+        parents = sorted(
+            {"/".join(name.split("/")[:depth]) for name in inside for depth in range(1, name.count("/") + 1)}
+        )
+        rows = [
+            {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+            for path in parents
+            if path != folder
+        ]
         for name, content in inside.items():
-            large = {"lfs": {"oid": etag(name, content), "size": len(content), "pointerSize": 130}} if name.endswith(LARGE) else {}
-            rows.append({"type": "file", "path": name, "oid": etag("", content), "size": len(content)} | large)
+            large = (
+                {"lfs": {"oid": etag(name, content), "size": len(content), "pointerSize": 130}}
+                if name.endswith(LARGE)
+                else {}
+            )
+            rows.append(
+                {"type": "file", "path": name, "oid": etag("", content), "size": len(content)} | large
+            )
         return rows
 
     def send_file(self, repository: str, name: str, content: bytes):
-        headers = {"X-Repo-Commit": self.hub.commit(repository), "ETag": f'"{etag(name, content)}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": self.hub.commit(repository),
+            "ETag": f'"{etag(name, content)}"',
+            "Accept-Ranges": "bytes",
+        }
         if name.endswith(LARGE):
             headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(content))}
         if self.fault == "damage":
@@ -142,7 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, content: bytes, headers: dict[str, str] | None = None):
         self.send_response(status)
         # one request a connection, so that nothing goes through an old one after `Hub.stop`
-        for name, value in {"Content-Length": str(len(content)), "Connection": "close", **(headers or {})}.items():
+        for name, value in {
+            "Content-Length": str(len(content)),
+            "Connection": "close",
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -156,4 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def etag(name: str, content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest() if name.endswith(LARGE) else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return (
+        hashlib.sha256(content).hexdigest()
+        if name.endswith(LARGE)
+        else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )

@@ -68,7 +68,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """Standard output of a command that finds the cluster; CalledProcessError where it fails."""
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
 
     def jobs(self) -> list[dict[str, str]]:
         """All jobs so far in order of submission.
@@ -76,7 +78,9 @@ class Cluster:
         Each with its `id`, `state`, `cpus`, `memory`, the `time` it ran, and `rule`, Snakemake's comment of rule and wildcards.
         """
         names = ("id", "state", "cpus", "memory", "time", "rule")
-        lines = self.run("squeue", "--states=all", "--noheader", "--sort=i", "--format=%i|%T|%C|%m|%M|%k").splitlines()
+        lines = self.run(
+            "squeue", "--states=all", "--noheader", "--sort=i", "--format=%i|%T|%C|%m|%M|%k"
+        ).splitlines()
         return [dict(zip(names, line.split("|"))) for line in lines]
 
     def log(self) -> list[dict[str, str]]:
@@ -109,18 +113,32 @@ def one_node():
         key.write_bytes(secrets.token_bytes(128))
         cpus = len(os.sched_getaffinity(0))
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-        user, host = subprocess.check_output(["id", "-un"], text=True).strip(), socket.gethostname().split(".")[0]
+        user, host = (
+            subprocess.check_output(["id", "-un"], text=True).strip(),
+            socket.gethostname().split(".")[0],
+        )
         configuration.write_text(
-            CONFIGURATION.format(folder=folder, user=user, host=host, cpus=cpus, memory=memory, ports=_free_ports(2)).lstrip()
+            CONFIGURATION.format(
+                folder=folder, user=user, host=host, cpus=cpus, memory=memory, ports=_free_ports(2)
+            ).lstrip()
         )
         srun = folder / "bin/srun"  # in a job, Snakemake's plugin forgets SLURM_CONF before it calls srun
         srun.parent.mkdir()
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {shutil.which("srun", path=PATH)} "$@"\n')
+        srun.write_text(
+            f'#!/bin/sh\nSLURM_CONF={configuration} exec {shutil.which("srun", path=PATH)} "$@"\n'
+        )
         srun.chmod(0o755)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))
+        }
         environment = inherited | {"PATH": f"{srun.parent}:{PATH}", "SLURM_CONF": str(configuration)}
         cluster = Cluster(folder, environment)
-        munge = [f"--{what}={folder}/munge.{what.split('-')[0]}" for what in ("socket", "key-file", "pid-file", "log-file", "seed-file")]
+        munge = [
+            f"--{what}={folder}/munge.{what.split('-')[0]}"
+            for what in ("socket", "key-file", "pid-file", "log-file", "seed-file")
+        ]
         commands = (
             ["munged", "--foreground", "--force", *munge],
             ["slurmctld", "-D", "-c", "-f", str(configuration)],
@@ -130,10 +148,14 @@ def one_node():
         try:
             for command in commands:
                 with (folder / f"{command[0]}.out").open("w") as output:
-                    daemons.append(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
+                    daemons.append(
+                        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+                    )
                 if command[0] == "munged":
                     _wait(lambda: (folder / "munge.socket").exists(), folder, daemons)
-            _wait(lambda: cluster.run("sinfo", "--noheader", "--format=%T").strip() == "idle", folder, daemons)
+            _wait(
+                lambda: cluster.run("sinfo", "--noheader", "--format=%T").strip() == "idle", folder, daemons
+            )
             yield cluster
         finally:
             with suppress(subprocess.CalledProcessError, NoSlurm):
@@ -178,12 +200,18 @@ def _wait(ready, folder: Path, daemons: list[subprocess.Popen], seconds: float =
         if any(daemon.poll() is not None for daemon in daemons):
             break
         time.sleep(0.2)
-    logs = "\n".join(f"{path.name}: {path.read_text(errors='replace')[-1000:]}" for path in sorted(folder.glob("*d.[ol]*")))
+    logs = "\n".join(
+        f"{path.name}: {path.read_text(errors='replace')[-1000:]}" for path in sorted(folder.glob("*d.[ol]*"))
+    )
     raise NoSlurm(f"the one-node cluster did not come up:\n{logs}")
 
 
 if __name__ == "__main__":
     with one_node() as running:
         status = subprocess.run(sys.argv[1:], env=running.environment).returncode
-        print(running.run("squeue", "--states=all", "--sort=i", "--format=%6i %10T %4C %8m %8M %k"), end="", file=sys.stderr)
+        print(
+            running.run("squeue", "--states=all", "--sort=i", "--format=%6i %10T %4C %8m %8M %k"),
+            end="",
+            file=sys.stderr,
+        )
     sys.exit(status)

@@ -18,15 +18,56 @@ import pytest
 from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("Snakefile", "_config.yml", "requirements.lock", "benchmarks", "book", "notebooks", "profiles", "sae_rna")
-CHARTS = (
-    *("fig-overview", "fig-retained-features", "fig-layer-sparsity", "fig-stem-feature", "fig-hairpin-feature", "fig-element-scores"),
-    *("fig-type-features", "fig-training", "fig-type-effects", "fig-controls", "fig-confounds", "fig-recurrence", "fig-fidelity"),
+SOURCES = (
+    "Snakefile",
+    "_config.yml",
+    "requirements.lock",
+    "benchmarks",
+    "book",
+    "notebooks",
+    "profiles",
+    "sae_rna",
 )
-TABLES = ("tab-data", "tab-models", "tab-top-features", "tab-type-probe", "tab-controls", "tab-recurring-concepts", "tab-claims")
-FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(TABLES, ("csv", "html"))
+CHARTS = (
+    *(
+        "fig-overview",
+        "fig-retained-features",
+        "fig-layer-sparsity",
+        "fig-stem-feature",
+        "fig-hairpin-feature",
+        "fig-element-scores",
+    ),
+    *(
+        "fig-type-features",
+        "fig-training",
+        "fig-type-effects",
+        "fig-controls",
+        "fig-confounds",
+        "fig-recurrence",
+        "fig-fidelity",
+    ),
+)
+TABLES = (
+    "tab-data",
+    "tab-models",
+    "tab-top-features",
+    "tab-type-probe",
+    "tab-controls",
+    "tab-recurring-concepts",
+    "tab-claims",
+)
+FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
+    TABLES, ("csv", "html")
+)
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
     *("--disable-component-update", "--disable-sync"),
 )
 #: What a page says about itself once its scripts have run. A mark of the data has the class role-mark; axes and legends have others.
@@ -73,7 +114,9 @@ def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project), "SAE_RNA_ROOT": str(project)}
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "profile=smoke"]
-    return subprocess.run(command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.run(
+        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +132,11 @@ def smoke_project(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def project(request) -> Path:
     """The folder whose book is looked at."""
-    return Path(os.environ["SAE_RNA_BOOK"]).resolve() if "SAE_RNA_BOOK" in os.environ else request.getfixturevalue("smoke_project")
+    return (
+        Path(os.environ["SAE_RNA_BOOK"]).resolve()
+        if "SAE_RNA_BOOK" in os.environ
+        else request.getfixturevalue("smoke_project")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +144,16 @@ def visits(project) -> dict[Path, Visit]:
     """Every page of the book, opened once in headless chromium; other hosts are blocked."""
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
-        pytest.fail("the book is tested in chromium, which is not installed (Debian: apt-get install chromium)", pytrace=False)
+        pytest.fail(
+            "the book is tested in chromium, which is not installed (Debian: apt-get install chromium)",
+            pytrace=False,
+        )
     html = project / "_build/html"
-    pages = [page for page in sorted(html.rglob("*.html")) if not {"figures", "_static"} & set(page.relative_to(html).parts)]
+    pages = [
+        page
+        for page in sorted(html.rglob("*.html"))
+        if not {"figures", "_static"} & set(page.relative_to(html).parts)
+    ]
     visits = {page: Visit() for page in pages}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
@@ -158,7 +212,11 @@ def test_every_chart_is_drawn(visits):
 def test_every_formula_is_typeset(visits):
     def wrong(visit):
         marked, typeset, faulty = visit.seen["formulas"]
-        return [f"{marked} formulas, {typeset} typeset, {faulty} with errors"] if marked > typeset or faulty else []
+        return (
+            [f"{marked} formulas, {typeset} typeset, {faulty} with errors"]
+            if marked > typeset or faulty
+            else []
+        )
 
     assert faults(visits, wrong) == {}
     assert any(visit.seen["formulas"][0] for visit in visits.values())
@@ -173,14 +231,27 @@ def test_every_figure_and_table_stands_in_the_book_once(visits):
 
 def test_every_figure_has_its_files_at_stable_addresses(project):
     folder = project / "_build/html/figures"
-    missing = [f"{figure}.{kind}" for figure, kinds in FILES.items() for kind in kinds if not (folder / f"{figure}.{kind}").is_file()]
+    missing = [
+        f"{figure}.{kind}"
+        for figure, kinds in FILES.items()
+        for kind in kinds
+        if not (folder / f"{figure}.{kind}").is_file()
+    ]
     assert missing == []
     assert all(json.loads((folder / f"{figure}.vl.json").read_text()) for figure in CHARTS)
 
 
 def test_every_caption_is_filled(visits):
-    assert faults(visits, lambda visit: [caption for caption in visit.seen["captions"] if re.search("[{}]", caption[1])]) == {}
-    captioned = {figure for visit in visits.values() for figure, text in visit.seen["captions"] if len(text) > 20}
+    assert (
+        faults(
+            visits,
+            lambda visit: [caption for caption in visit.seen["captions"] if re.search("[{}]", caption[1])],
+        )
+        == {}
+    )
+    captioned = {
+        figure for visit in visits.values() for figure, text in visit.seen["captions"] if len(text) > 20
+    }
     assert set(FILES) <= captioned
 
 
@@ -196,18 +267,24 @@ def test_every_link_within_the_book_leads_somewhere(visits):
         target = Path(unquote(parts.path))
         if parts.scheme != "file":
             return False
-        return not target.is_file() or bool(parts.fragment and target in ids and unquote(parts.fragment) not in ids[target])
+        return not target.is_file() or bool(
+            parts.fragment and target in ids and unquote(parts.fragment) not in ids[target]
+        )
 
     assert faults(visits, lambda visit: filter(leads_nowhere, visit.seen["links"])) == {}
 
 
 def test_no_executed_notebook_holds_an_error(project):
-    notebooks = {path.stem: json.loads(path.read_text()) for path in (project / "book/executed").glob("*.ipynb")}
+    notebooks = {
+        path.stem: json.loads(path.read_text()) for path in (project / "book/executed").glob("*.ipynb")
+    }
     assert set(notebooks) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     for name, notebook in notebooks.items():
         for cell in notebook["cells"]:
             assert "papermill-error-cell-tag" not in cell["metadata"].get("tags", []), name
-            assert not [output for output in cell.get("outputs", []) if output["output_type"] == "error"], name
+            assert not [output for output in cell.get("outputs", []) if output["output_type"] == "error"], (
+                name
+            )
 
 
 def test_an_unchanged_book_is_not_built_again(smoke_project):
@@ -229,7 +306,11 @@ def test_a_failed_notebook_stops_the_book_and_says_why(tmp_path):
     project = copy_project(tmp_path)
     notebook = project / "notebooks/01-data.ipynb"
     content = json.loads(notebook.read_text())
-    first = next(cell for cell in content["cells"] if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []))
+    first = next(
+        cell
+        for cell in content["cells"]
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+    )
     first["source"] = ["raise ValueError('the sky fell on cell one')"]
     notebook.write_text(json.dumps(content))
     result = snakemake(project, "book/executed/01-data.ipynb")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sae_rna.parameters import ROOT
-from sae_rna.structure import CANONICAL_PAIRS, element_string, pair_table
+from sae_rna.records.structure import CANONICAL_PAIRS, element_string, pair_table
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,17 @@ def records():
 
 
 def test_columns_and_ids(records):
-    expected = ["id", "sequence", "secondary_structure", "element", "type", "family", "architecture", "origin", "split"]
+    expected = [
+        "id",
+        "sequence",
+        "secondary_structure",
+        "element",
+        "type",
+        "family",
+        "architecture",
+        "origin",
+        "split",
+    ]
     assert list(records.columns) == expected
     assert records.id.is_unique and records.sequence.is_unique and records.notna().all(axis=None)
     assert set("".join(records.sequence.head(5000))) == set("ACGU")

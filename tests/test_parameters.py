@@ -8,9 +8,9 @@ import nbformat
 import pytest
 
 from sae_rna.__main__ import main
+from sae_rna.cache import RunFolder
 from sae_rna.notebook import parameters_cell, start
-from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, layer_groups, model_shape, read_profile
-from sae_rna.runs import RunFolder, source_files
+from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -59,7 +59,9 @@ def test_shipped_profiles_are_valid(profile):
 def test_the_paper_profile_asks_for_giga_and_the_hubs_data():
     parameters = Parameters.from_profile("paper")
     assert parameters.model == "multimolecule/rinalmo-giga"
-    assert parameters.structures == "multimolecule/bprna-90" and parameters.types == "multimolecule/rnacentral"
+    assert (
+        parameters.structures == "multimolecule/bprna-90" and parameters.types == "multimolecule/rnacentral"
+    )
     assert parameters.expansion * 1280 > 7783  # the paper's hairpin feature has this number
 
 
@@ -72,7 +74,12 @@ def test_an_unknown_profile_and_a_misspelt_name_in_one_are_refused(tmp_path):
 
 
 def test_the_command_line_ends_in_one_sentence(capsys, tmp_path):
-    assert main(["notebook", "notebooks/01-data.ipynb", "--output", str(tmp_path / "x.ipynb"), "-p", "layr", "5"]) == 1
+    assert (
+        main(
+            ["notebook", "notebooks/01-data.ipynb", "--output", str(tmp_path / "x.ipynb"), "-p", "layr", "5"]
+        )
+        == 1
+    )
     assert capsys.readouterr().err == "sae-rna: there is no parameter 'layr': did you mean 'layers'?\n"
     assert not list(tmp_path.iterdir())
 
@@ -85,7 +92,10 @@ def test_notebooks_explain_every_parameter_with_its_default_and_hold_no_logic_an
     assert code[0].source == parameters_cell([item.name for item in dataclasses.fields(Parameters)])
     for cell in code:
         assert not cell.outputs
-        assert not any(isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.For, ast.While)) for node in ast.walk(ast.parse(cell.source)))
+        assert not any(
+            isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.For, ast.While))
+            for node in ast.walk(ast.parse(cell.source))
+        )
 
 
 def test_the_parameter_cell_runs_and_gives_the_defaults():
@@ -123,7 +133,9 @@ def test_of_several_steps_the_missing_ones_are_made_together_and_the_others_are_
     written = (only["b"] / "result.txt").stat().st_mtime_ns
     found = run.steps(keys, "features", make)
     assert made == [["b"], ["a", "c"]] and found["b"] == only["b"] and list(found) == list("abc")
-    assert {name: (folder / "result.txt").read_text() for name, folder in found.items()} == {name: name for name in "abc"}
+    assert {name: (folder / "result.txt").read_text() for name, folder in found.items()} == {
+        name: name for name in "abc"
+    }
     assert (found["b"] / "result.txt").stat().st_mtime_ns == written
     assert run.steps(keys, "features", make) == found and len(made) == 2
 
@@ -142,7 +154,10 @@ def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == (2 if resumable else 0)
     found = {}
     run.steps(
-        {"a": {}, "b": {}}, "features", lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()}), resumable
+        {"a": {}, "b": {}},
+        "features",
+        lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()}),
+        resumable,
     )
     assert found == {"a": resumable, "b": resumable}
 
@@ -150,42 +165,20 @@ def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path
 def test_a_run_records_parameters_versions_and_facts(tmp_path):
     RunFolder(tmp_path).record(Parameters(), model={"source": "m"}, data={"d": "hash"})
     content = json.loads((tmp_path / "run.json").read_text())
-    assert content["parameters"]["k"] == Parameters().k and content["model"] == {"source": "m"} and "torch" in content["versions"]
+    assert (
+        content["parameters"]["k"] == Parameters().k
+        and content["model"] == {"source": "m"}
+        and "torch" in content["versions"]
+    )
 
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
-    assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {"topk": 16, "relu-l1": 3e-3, "relu-l1-mean": 3e-3}
+    assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {
+        "topk": 16,
+        "relu-l1": 3e-3,
+        "relu-l1-mean": 3e-3,
+    }
     assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-mean"]
     everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
     assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
     assert everything.sparsity("jumprelu") == 0.2 and everything.sparsity("matryoshka") == 8
-
-
-def test_a_step_depends_on_the_code_of_its_room_and_of_all_that_the_room_imports():
-    names = lambda room: {path.stem for path in source_files(room)}  # noqa: E731
-    assert names("features") == {"features"}
-    assert {"pipeline", "training", "kernels", "activations", "language_model", "autoencoder", "features"} <= names("pipeline")
-    assert not {"concepts", "study", "tables", "publishing", "figures"} & names("pipeline")
-    assert names("concepts") < names("study")
-
-
-def test_groups_of_layers_are_named_after_what_they_hold():
-    chosen = Parameters(layers=[1, 3, 4, 5, 6], layer_group=2)
-    assert layer_groups(chosen, 6) == {"layers-1_3": [1, 3], "layers-4-5": [4, 5], "layers-6": [6]}
-    assert list(layer_groups(Parameters(layer_group=12), 33)) == ["layers-1-12", "layers-13-24", "layers-25-33"]
-
-
-def test_the_shape_of_a_model_is_read_without_loading_it(tmp_path):
-    assert model_shape(Parameters()) == (6, 128)
-    with pytest.raises(ValueError, match="has no config.json that can be read .* check the parameter 'model'"):
-        model_shape(Parameters(model=str(tmp_path)))
-
-
-def test_every_variant_has_a_name_of_its_own_and_the_shown_one_is_trained_once():
-    p = Parameters(replicates=2)
-    assert [variant.name for variant in p.main] == ["topk-x8-seed0", "relu-l1-x8-seed0", "relu-l1-mean-x8-seed0"]
-    assert [variant.name for variant in p.repeated] == ["topk-x8-seed0", "topk-x8-seed1", "topk-x8-seed2", "topk-x4-seed0"]
-    assert p.random.name == "topk-x8-seed0-random-model"
-    own, random = p.variants["language-model"], p.variants["random-model"]
-    assert own == [*p.main, *p.repeated[1:]] and random == [p.random] and len({variant.name for variant in own + random}) == 3 + 3 + 1
-    assert all(set(sets[data]) <= set(p.variants[model]) for model, sets in p.encoded.items() for data in ("types", "structures"))

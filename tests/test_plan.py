@@ -9,20 +9,30 @@ from transformers import AutoConfig
 
 from sae_rna import plan as planning
 from sae_rna.__main__ import main
-from sae_rna.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
 from sae_rna.parameters import ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
 
 SIZE = Size(blocks=4, width=10, block_parameters=1000, other_parameters=500, longest=100)
-DATA = Data({"train": 30, "types": 10, "structures": 5}, {"train": 1000, "types": 200, "structures": 100}, True)
+DATA = Data(
+    {"train": 30, "types": 10, "structures": 5}, {"train": 1000, "types": 200, "structures": 100}, True
+)
 SPEED = Speed(1e6, {("topk", 8): 2e6, ("topk", 4): 1e6}, "CPU", True)
 SPEED_OF_TWO = SPEED._replace(training=SPEED.training | {("relu-l1", 8): 1e6})
 
 
 def small(**other):
     """Layers 1 and 2 together and 3 alone; TopK in two sizes and on the random model."""
-    values = {"layers": [1, 2, 3], "layer_group": 2, "compared": "topk", "replicates": 0, "k": 2, "epochs": 2.0, "shuffles": 4}
+    values = {
+        "layers": [1, 2, 3],
+        "layer_group": 2,
+        "compared": "topk",
+        "replicates": 0,
+        "k": 2,
+        "epochs": 2.0,
+        "shuffles": 4,
+    }
     return Parameters(**values | other)
 
 
@@ -30,10 +40,16 @@ def test_hours_disk_and_memory_are_those_counted_by_hand():
     table = plan(small(), SIZE, DATA, SPEED).set_index("step")
     seconds = table.hours * 3600
     # one pass for all kinds of autoencoders, as all fits into the buffer, to blocks 2 and 3: 2 x 1000 parameters x 5 blocks x 1000 tokens
-    assert seconds["train on language-model: its states"] == seconds["train on random-model: its states"] == pytest.approx(10)
+    assert (
+        seconds["train on language-model: its states"]
+        == seconds["train on random-model: its states"]
+        == pytest.approx(10)
+    )
     assert seconds["- topk-x8-seed0"] == pytest.approx(12 * 10 * 80 * 3 * 2 * 1000 / 2e6)
     assert seconds["- topk-x4-seed0"] == pytest.approx(12 * 10 * 40 * 3 * 2 * 1000 / 1e6)
-    assert seconds["encode types with language-model"] == pytest.approx((2 * 1000 * 5 + 4 * 10 * 80 * 3) * 200 / 1e6)
+    assert seconds["encode types with language-model"] == pytest.approx(
+        (2 * 1000 * 5 + 4 * 10 * 80 * 3) * 200 / 1e6
+    )
     assert seconds["score structures"] == pytest.approx(2 * 2 * 100 * 3 * 5 / planning.SCORED_PER_SECOND)
     assert table.index.tolist() == [
         "train on language-model: its states", "- topk-x8-seed0", "- topk-x4-seed0",
@@ -44,26 +60,42 @@ def test_hours_disk_and_memory_are_those_counted_by_hand():
     assert table.jobs.tolist() == 9 * [2] + 2 * [1]
     assert table.disk_gb["- topk-x4-seed0"] * 1e9 == pytest.approx(3 * 2 * 4 * 10 * 40)
     assert table.disk_gb["encode structures with random-model"] * 1e9 == pytest.approx(3 * 8 * 2 * 100)
-    model, buffer, states = 4 * (4 * 1000 + 500), 4 * 1000 * 2 * 10, 4 * BATCH_TOKENS * (2 + planning.FORWARD_FLOATS) * 10
+    model, buffer, states = (
+        4 * (4 * 1000 + 500),
+        4 * 1000 * 2 * 10,
+        4 * BATCH_TOKENS * (2 + planning.FORWARD_FLOATS) * 10,
+    )
     training = 2 * 4 * (2 * 4 * 10 * (80 + 40))  # two layers' weights, moments and gradients, of both sizes
-    assert (table.memory_gb["- topk-x8-seed0"] - planning.OVERHEAD_GB) * 1e9 == pytest.approx(model + buffer + states + training)
+    assert (table.memory_gb["- topk-x8-seed0"] - planning.OVERHEAD_GB) * 1e9 == pytest.approx(
+        model + buffer + states + training
+    )
 
 
 def test_epochs_cost_passes_of_the_language_model_only_where_the_buffer_does_not_hold_all():
     def passes(tokens):
-        return plan(small(buffer_tokens=tokens), SIZE, DATA, SPEED).set_index("step").hours["train on language-model: its states"]
+        return (
+            plan(small(buffer_tokens=tokens), SIZE, DATA, SPEED)
+            .set_index("step")
+            .hours["train on language-model: its states"]
+        )
 
     assert passes(999) == 2 * passes(1000)
 
 
 def test_a_further_architecture_costs_its_training_and_no_pass_of_the_language_model():
-    few, more = (plan(small(compared=compared), SIZE, DATA, SPEED_OF_TWO).set_index("step") for compared in ("topk", "relu-l1"))
+    few, more = (
+        plan(small(compared=compared), SIZE, DATA, SPEED_OF_TWO).set_index("step")
+        for compared in ("topk", "relu-l1")
+    )
     assert sorted(set(more.index) - set(few.index)) == ["- relu-l1-x8-seed0"]
     states = "train on language-model: its states"
     assert more.hours[states] == few.hours[states] and more.memory_gb[states] > few.memory_gb[states]
 
 
-@given(st.dictionaries(st.sampled_from(["train", "types", "structures"]), st.integers(1, 10**9), min_size=3), st.floats(1, 10))
+@given(
+    st.dictionaries(st.sampled_from(["train", "types", "structures"]), st.integers(1, 10**9), min_size=3),
+    st.floats(1, 10),
+)
 def test_more_tokens_never_cost_less(tokens, factor):
     more = {use: int(count * factor) for use, count in tokens.items()}
     tables = [plan(small(), SIZE, DATA._replace(tokens=each), SPEED) for each in (tokens, more)]
@@ -103,18 +135,39 @@ def test_counted_data_are_those_the_study_reads(tmp_path):
     p = Parameters(types=file, structures=file, run=str(tmp_path), per_type=20, per_split=60, longest=120)
     data, study = study_data(p, 120), Study(p)
     train = study.type_records[study.type_records.split == "train"]
-    expected = {"train": train, "types": study.evaluation_records("types"), "structures": study.structure_records}
+    expected = {
+        "train": train,
+        "types": study.evaluation_records("types"),
+        "structures": study.structure_records,
+    }
     assert data == Data(
-        {use: len(table) for use, table in expected.items()}, {use: table.sequence.str.len().sum() for use, table in expected.items()}, True
+        {use: len(table) for use, table in expected.items()},
+        {use: table.sequence.str.len().sum() for use, table in expected.items()},
+        True,
     )
 
 
 def test_data_on_the_hub_have_upper_bounds_until_the_run_has_drawn_its_sample(tmp_path):
-    p = Parameters(types="multimolecule/rnacentral", structures="multimolecule/bprna-90", per_type=7, per_split=9, run=str(tmp_path))
+    p = Parameters(
+        types="multimolecule/rnacentral",
+        structures="multimolecule/bprna-90",
+        per_type=7,
+        per_split=9,
+        run=str(tmp_path),
+    )
     data = study_data(p, 50)
-    assert not data.exact and data.sequences == {"train": planning.HUB_TYPES * 7, "types": 18, "structures": 18}
+    assert not data.exact and data.sequences == {
+        "train": planning.HUB_TYPES * 7,
+        "types": 18,
+        "structures": 18,
+    }
     assert data.tokens == {use: 50 * count for use, count in data.sequences.items()}
-    assert plan(p, SIZE._replace(blocks=6), data, FAKE).step.head(2).str.startswith("sample multimolecule/").all()
+    assert (
+        plan(p, SIZE._replace(blocks=6), data, FAKE)
+        .step.head(2)
+        .str.startswith("sample multimolecule/")
+        .all()
+    )
     for name in ("types", "structures"):
         (tmp_path / f"sample-{name}-0123").mkdir()
         pd.read_parquet(ROOT / "data" / "records.parquet").sample(300, random_state=1).to_parquet(
@@ -124,11 +177,15 @@ def test_data_on_the_hub_have_upper_bounds_until_the_run_has_drawn_its_sample(tm
     assert drawn.exact and 0 < drawn.tokens["train"] < data.tokens["train"]
 
 
-FAKE = Speed(1e10, dict.fromkeys([("topk", 8), ("topk", 4), ("relu-l1", 8), ("relu-l1-mean", 8)], 1e10), "CPU", True)
+FAKE = Speed(
+    1e10, dict.fromkeys([("topk", 8), ("topk", 4), ("relu-l1", 8), ("relu-l1-mean", 8)], 1e10), "CPU", True
+)
 
 
 def test_each_warning_names_a_number_and_a_remedy_and_comes_only_when_due():
-    table = pd.DataFrame({"step": ["one", "two"], "memory_gb": [2.0, 8.0], "disk_gb": [1.0, 3.0], "hours": [40.0, 7.0]})
+    table = pd.DataFrame(
+        {"step": ["one", "two"], "memory_gb": [2.0, 8.0], "disk_gb": [1.0, 3.0], "hours": [40.0, 7.0]}
+    )
     assert warnings(small(), table, memory_gb=8, disk_gb=4) == []
     memory, disk, hours = warnings(small(), table.assign(hours=[40.0, 9.0]), memory_gb=7.9, disk_gb=3.9)
     assert "'two' needs 8.0 GB" in memory and "layer_group (2)" in memory
@@ -143,7 +200,14 @@ def test_a_layer_that_the_model_does_not_have_is_named():
 
 def test_hours_of_a_gpu_that_is_not_there_are_called_assumed(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    p = Parameters(model="multimolecule/rinalmo-giga", types="a/b", structures="a/c", device="cuda", longest=1022, run=str(tmp_path))
+    p = Parameters(
+        model="multimolecule/rinalmo-giga",
+        types="a/b",
+        structures="a/c",
+        device="cuda",
+        longest=1022,
+        run=str(tmp_path),
+    )
     text = report(p)
     assert "assumed, as there is no GPU here" in text and "GPU-hours" in text and "upper bounds" in text
     assert "33 blocks of width 1280" in text

@@ -9,7 +9,7 @@ import pytest
 import torch
 from multimolecule import RnaTokenizer
 
-from sae_rna.language_model import LanguageModel
+from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.pretraining import (
     HAIRPINS,
     STAGES,
@@ -25,7 +25,12 @@ from sae_rna.pretraining import (
 from sae_rna.synthetic import draw_batch
 
 RECIPE = Recipe(width=32, blocks=2, heads=2, intermediate=48, tokens=6000, batch_tokens=960, warmup_steps=2)
-RECORDS = pd.DataFrame({"sequence": ["GGGGAAAACCCC", "GGGCAAAAAGCCC"] * 4, "secondary_structure": ["((((....))))", "((((.....))))"] * 4})
+RECORDS = pd.DataFrame(
+    {
+        "sequence": ["GGGGAAAACCCC", "GGGCAAAAAGCCC"] * 4,
+        "secondary_structure": ["((((....))))", "((((.....))))"] * 4,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +51,17 @@ def test_masks_change_only_chosen_positions_and_remember_the_truth(batches, spar
     assert (np.sort(truth[nucleotide]) == np.sort(batches.base_ids[bases[bases >= 0]])).all()
     share = changed.sum() / nucleotide.sum()
     assert (share == pytest.approx(0.15, abs=0.02)) if not spare else share > 0.15
-    hidden_with_partner = changed & (batch.partner >= 0) & np.take_along_axis(changed, np.maximum(batch.partner, 0), 1)
+    hidden_with_partner = (
+        changed & (batch.partner >= 0) & np.take_along_axis(changed, np.maximum(batch.partner, 0), 1)
+    )
     assert hidden_with_partner.any() != spare
 
 
 def test_batches_depend_on_seed_and_step_alone(batches):
     one, same, other = (batches.draw(step, Curriculum()) for step in (3, 3, 4))
-    assert (one.inputs == same.inputs).all() and (one.inputs.shape != other.inputs.shape or (one.inputs != other.inputs).any())
+    assert (one.inputs == same.inputs).all() and (
+        one.inputs.shape != other.inputs.shape or (one.inputs != other.inputs).any()
+    )
 
 
 def test_family_batches_come_only_after_the_curriculum(batches):
@@ -72,7 +81,9 @@ def test_a_stage_ends_when_its_own_accuracy_is_reached():
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     recipe = Recipe(tokens=1000, anneal=0.25, warmup_steps=10)
-    factors = [learning_rate_factor(recipe, step, seen) for step, seen in ((0, 0), (50, 500), (90, 875), (99, 1000))]
+    factors = [
+        learning_rate_factor(recipe, step, seen) for step, seen in ((0, 0), (50, 500), (90, 875), (99, 1000))
+    ]
     assert factors == [0.1, 1.0, 0.5, 0.0]
 
 
@@ -81,7 +92,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pretrain_interrupted(tmp_path / "parts")
     pretrain(RECIPE, RECORDS, tmp_path / "parts", compiled=False, every=2)
-    one, two = (LanguageModel.load(str(tmp_path / folder / "model")).fingerprint for folder in ("whole", "parts"))
+    one, two = (
+        LanguageModel.load(str(tmp_path / folder / "model")).fingerprint for folder in ("whole", "parts")
+    )
     assert one == two
 
 
@@ -111,7 +124,8 @@ def test_the_checkpoint_holds_weights_and_both_optimisers(tmp_path):
     assert all(optimizer.state for optimizer in optimizers)
     released = LanguageModel.load(str(tmp_path / "model"), masked=True)
     assert torch.equal(
-        released.model.model.encoder.layer[0].attention.self.query.weight, model.model.encoder.layer[0].attention.self.query.weight
+        released.model.model.encoder.layer[0].attention.self.query.weight,
+        model.model.encoder.layer[0].attention.self.query.weight,
     )
     assert json.loads((tmp_path / "model" / "pretraining.json").read_text())["recipe"]["width"] == 32
 
@@ -119,8 +133,13 @@ def test_the_checkpoint_holds_weights_and_both_optimisers(tmp_path):
 def test_a_released_model_can_be_trained_further(tmp_path):
     pretrain(RECIPE, RECORDS, tmp_path / "first", compiled=False, every=2)
     released = tmp_path / "first" / "model"
-    pretrain(RECIPE, RECORDS, tmp_path / "same", compiled=False, every=2, start=released)  # its budget is spent already
-    assert LanguageModel.load(str(tmp_path / "same" / "model")).fingerprint == LanguageModel.load(str(released)).fingerprint
+    pretrain(
+        RECIPE, RECORDS, tmp_path / "same", compiled=False, every=2, start=released
+    )  # its budget is spent already
+    assert (
+        LanguageModel.load(str(tmp_path / "same" / "model")).fingerprint
+        == LanguageModel.load(str(released)).fingerprint
+    )
     longer = replace(RECIPE, tokens=2 * RECIPE.tokens)
     pretrain(longer, RECORDS, tmp_path / "more", compiled=False, every=2, start=released)
     facts = json.loads((tmp_path / "more" / "model" / "pretraining.json").read_text())

@@ -24,14 +24,22 @@ from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.skipif("SAE_RNA_SLURM" not in os.environ, reason="starts a Slurm cluster of its own: set SAE_RNA_SLURM=1"),
+    pytest.mark.skipif(
+        "SAE_RNA_SLURM" not in os.environ, reason="starts a Slurm cluster of its own: set SAE_RNA_SLURM=1"
+    ),
 ]
 PATIENCE_SECONDS = 1800
 CHANGES = {"compared": ["relu-l1"], "epochs": 6, "layer_group": 2}
 """To the smoke profile: two groups of layers, and long enough to be killed in the middle."""
 #: The cluster of the test has no accounting, answers at once and shares a disk with itself.
 SETTINGS = (
-    *("--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue", "--slurm-keep-successful-logs"),
+    *(
+        "--workflow-profile",
+        "profiles/slurm",
+        "--slurm-status-command",
+        "squeue",
+        "--slurm-keep-successful-logs",
+    ),
     *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"),
 )
 
@@ -75,7 +83,9 @@ class Trial:
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory) -> Trial:
     if find_spec("snakemake_executor_plugin_slurm") is None:
-        pytest.fail("Snakemake has no plug-in for Slurm: pip install snakemake-executor-plugin-slurm", pytrace=False)
+        pytest.fail(
+            "Snakemake has no plug-in for Slurm: pip install snakemake-executor-plugin-slurm", pytrace=False
+        )
     project = copy_project(tmp_path_factory.mktemp("slurm"))
     training = project / "sae_rna/training.py"
     often = re.sub(r"(checkpoint_seconds: float) = \d+", r"\1 = 0", training.read_text())
@@ -87,7 +97,9 @@ def trial(tmp_path_factory) -> Trial:
     targets = receipts(project)
     try:
         with one_node() as cluster:
-            workflow = _snakemake(project, cluster.environment, *targets, *SETTINGS, "--config", "profile=disturbed")
+            workflow = _snakemake(
+                project, cluster.environment, *targets, *SETTINGS, "--config", "profile=disturbed"
+            )
             try:
                 victim = _kill_one(cluster, project / "runs/disturbed", workflow)
                 _finish(workflow, project)
@@ -97,7 +109,10 @@ def trial(tmp_path_factory) -> Trial:
     except NoSlurm as error:
         pytest.fail(str(error), pytrace=False)
     target = f"runs/undisturbed/done/{victim.model}.{victim.layers}.trained.json"
-    _finish(_snakemake(project, dict(os.environ), target, "--cores", "1", "--config", "profile=undisturbed"), project)
+    _finish(
+        _snakemake(project, dict(os.environ), target, "--cores", "1", "--config", "profile=undisturbed"),
+        project,
+    )
     return Trial(project, jobs, log, victim)
 
 
@@ -113,7 +128,11 @@ def _snakemake(project: Path, environment: dict[str, str], *arguments: str) -> s
     environment = environment | {"PATH": path, "PYTHONPATH": str(project), "SAE_RNA_ROOT": str(project)}
     with (project / "snakemake.out").open("a") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *arguments], cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=project,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
 
@@ -132,7 +151,10 @@ def _kill_one(cluster: Cluster, run: Path, workflow: subprocess.Popen) -> Victim
                 os.kill(pid, signal.SIGKILL)
                 return replace(seen, step=_step(run, seen))
         time.sleep(0.2)
-    pytest.fail(f"no training process was there to be killed:\n{(run.parents[1] / 'snakemake.out').read_text()[-3000:]}", pytrace=False)
+    pytest.fail(
+        f"no training process was there to be killed:\n{(run.parents[1] / 'snakemake.out').read_text()[-3000:]}",
+        pytrace=False,
+    )
 
 
 def _training(pid: int) -> list[str]:
@@ -162,12 +184,16 @@ def test_every_group_of_layers_is_a_job_of_slurm(trial):
 
 
 def test_slurms_own_log_knows_the_same_jobs(trial):
-    assert {line["JobId"]: line["JobState"] for line in trial.log} == {job["id"]: job["state"] for job in trial.jobs}
+    assert {line["JobId"]: line["JobState"] for line in trial.log} == {
+        job["id"]: job["state"] for job in trial.jobs
+    }
 
 
 def test_slurm_is_asked_for_what_the_rule_declares(trial):
     planned = (trial.project / "snakemake.out").read_text()
-    assert {job["memory"] for job in trial.jobs} == {f"{size}M" for size in re.findall(r"mem_mb=(\d+)", planned)}
+    assert {job["memory"] for job in trial.jobs} == {
+        f"{size}M" for size in re.findall(r"mem_mb=(\d+)", planned)
+    }
     assert {line["TimeLimit"] for line in trial.log} == set(re.findall(r"runtime=(\d+)", planned))
     assert {job["cpus"] for job in trial.jobs} == {"2"}
 
@@ -184,7 +210,9 @@ def test_it_goes_on_from_its_checkpoint(trial):
     second = [job["id"] for job in trial.jobs if job["rule"] == rule][-1]
     assert "goes on" not in trial.output(trial.victim.job)
     (step, steps) = map(int, re.search(r"goes on from step (\d+) of (\d+)", trial.output(second)).groups())
-    assert trial.victim.step <= step <= trial.victim.step + 1 < steps  # a checkpoint may have been ready that was not yet in its place
+    assert (
+        trial.victim.step <= step <= trial.victim.step + 1 < steps
+    )  # a checkpoint may have been ready that was not yet in its place
 
 
 def test_it_ends_with_the_very_weights_of_a_run_that_was_not_killed(trial):
@@ -196,7 +224,9 @@ def test_it_ends_with_the_very_weights_of_a_run_that_was_not_killed(trial):
         }
         for run in ("disturbed", "undisturbed")
     )
-    assert disturbed.keys() == undisturbed.keys() and {name for name, _ in disturbed} == set(trial.victim.names)
+    assert disturbed.keys() == undisturbed.keys() and {name for name, _ in disturbed} == set(
+        trial.victim.names
+    )
     for file, tensors in disturbed.items():
         assert tensors.keys() == undisturbed[file].keys()
         assert all(tensor.equal(undisturbed[file][part]) for part, tensor in tensors.items()), file

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from sae_rna import tables
 from sae_rna.__main__ import main
+from sae_rna.analysis import tables
 from sae_rna.study import Study
 
 
@@ -33,7 +33,9 @@ def test_tokens_stand_in_record_order_so_that_pooled_sequences_meet_their_own_ty
 @pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize("layer", [1, 3])
 def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer, random):
-    variant, model = (study.parameters.random, study.random_model) if random else (study.parameters.main[0], study.model)
+    variant, model = (
+        (study.parameters.random, study.random_model) if random else (study.parameters.main[0], study.model)
+    )
     encoded, sae = study.structures(variant), study.autoencoder(layer, variant)
     for row in (0, len(encoded.records) - 1):
         mine = (encoded.tokens.record == row).to_numpy()
@@ -42,7 +44,9 @@ def test_kept_features_are_those_of_encoding_a_record_by_itself(study, layer, ra
         assert "".join(encoded.tokens.element[mine]) == encoded.records.element[row]
         (states,) = model.hidden_states([sequence], [layer])
         direct = sae.encode(sae.standardise(states.values_TLD).transpose(0, 1))[0]
-        torch.testing.assert_close(torch.tensor(encoded.features(layer)[mine].toarray()), direct, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.tensor(encoded.features(layer)[mine].toarray()), direct, atol=1e-4, rtol=1e-3
+        )
 
 
 def test_summary_and_layer_table_agree_with_the_features_themselves(study):
@@ -66,9 +70,11 @@ def test_finished_steps_are_found_again_and_give_the_same_tables(study):
     assert len(list(study.run.folder.glob("autoencoders-topk-x3-seed0-layers-*"))) == len(study.groups) == 1
 
 
-def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(study, tmp_path, monkeypatch):
-    from sae_rna import training
-    from sae_rna.activations import ActivationStream
+def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(
+    study, tmp_path, monkeypatch
+):
+    from sae_rna.extraction.stream import ActivationStream
+    from sae_rna.sae import trainer as training
 
     again, starts, epochs = replace(study.parameters, run=str(tmp_path)), [], ActivationStream.epochs
 
@@ -80,7 +86,9 @@ def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_aut
             yield x
 
     monkeypatch.setattr(ActivationStream, "epochs", stopped)
-    monkeypatch.setattr(training.train, "__kwdefaults__", training.train.__kwdefaults__ | {"checkpoint_seconds": 0})
+    monkeypatch.setattr(
+        training.train, "__kwdefaults__", training.train.__kwdefaults__ | {"checkpoint_seconds": 0}
+    )
     with pytest.raises(KeyboardInterrupt):
         shown(Study(again))
     resumed = shown(Study(again))
@@ -107,7 +115,9 @@ def test_a_control_on_random_weights_and_a_second_seed_are_autoencoders_of_their
     assert random.config.fingerprint != shown_one.config.fingerprint == study.model.fingerprint
     assert not torch.equal(random.standardise.std, shown_one.standardise.std)
     other = study.autoencoders(p.repeated[1], study.groups[0])
-    assert other.config.members[0].seed == p.seed + 1 and torch.equal(other.standardise.std, shown_one.standardise.std)
+    assert other.config.members[0].seed == p.seed + 1 and torch.equal(
+        other.standardise.std, shown_one.standardise.std
+    )
     assert not torch.equal(other.encoder_weight, shown_one.encoder_weight)
 
 
@@ -122,16 +132,30 @@ def test_the_commands_do_the_steps_of_the_study_and_leave_a_receipt(study, tmp_p
     profile.write_text(yaml.safe_dump(asdict(study.parameters)))
     for command, made in (("train", study.train_all), ("encode", study.encode_all)):
         for model in study.parameters.variants:
-            assert main([command, model, "layers-1-3", "--profile", str(profile), "--receipt", str(receipt)]) == 0
-            assert json.loads(receipt.read_text()) == capsys.readouterr().out.split() == list(map(str, made(model, study.groups[0])))
+            assert (
+                main([command, model, "layers-1-3", "--profile", str(profile), "--receipt", str(receipt)])
+                == 0
+            )
+            assert (
+                json.loads(receipt.read_text())
+                == capsys.readouterr().out.split()
+                == list(map(str, made(model, study.groups[0])))
+            )
     assert main(["train", "language-model", "layers-7", "--profile", str(profile)]) == 1
     assert "no group of layers 'layers-7': choose layers-1-3" in capsys.readouterr().err
 
 
-def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encoding_alone(study, tmp_path, monkeypatch):
-    from sae_rna.language_model import LanguageModel
+def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encoding_alone(
+    study, tmp_path, monkeypatch
+):
+    from sae_rna.extraction.language_model import LanguageModel
 
-    together, p, passes, read = Study(replace(study.parameters, run=str(tmp_path))), study.parameters, [], LanguageModel.hidden_states
+    together, p, passes, read = (
+        Study(replace(study.parameters, run=str(tmp_path))),
+        study.parameters,
+        [],
+        LanguageModel.hidden_states,
+    )
 
     def counted(self, sequences, *arguments):
         passes.append(len(sequences))
@@ -139,10 +163,16 @@ def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encodi
 
     monkeypatch.setattr(LanguageModel, "hidden_states", counted)
     for model in p.variants:
-        folders = together.train_all(model, together.groups[0]), together.encode_all(model, together.groups[0])
+        folders = (
+            together.train_all(model, together.groups[0]),
+            together.encode_all(model, together.groups[0]),
+        )
         assert all(folder.is_dir() for of in folders for folder in of)
     records = [len(together.evaluation_records(data)) for data in ("types", "structures")]
-    assert passes == 2 * [(together.type_records.split == "train").sum(), *records]  # one pass of each model over each set
+    assert passes == 2 * [
+        (together.type_records.split == "train").sum(),
+        *records,
+    ]  # one pass of each model over each set
     for variant in (*p.main, *p.repeated, p.random):
         alone, other = (one.autoencoders(variant, one.groups[0]).state_dict() for one in (study, together))
         assert all(torch.equal(value, other[name]) for name, value in alone.items()), variant.name
@@ -161,7 +191,11 @@ def test_tracks_hold_every_nucleotide_of_the_examples_with_activations_in_shares
     for name in names:
         record = study.structure_records.set_index("id").loc[name]
         mine = tracks[tracks.record == name]
-        assert "".join(mine.base) == record.sequence and "".join(mine.bracket) == record.secondary_structure and record.split == "heldout"
+        assert (
+            "".join(mine.base) == record.sequence
+            and "".join(mine.bracket) == record.secondary_structure
+            and record.split == "heldout"
+        )
         assert mine.activation.between(0, 1).all()
         paired = mine.set_index("position").partner
         assert all(paired[j] == i for i, j in paired.items() if j)
@@ -203,7 +237,9 @@ def test_folded_structures_are_called_predicted_in_tables_and_captions(study, re
     pd.read_parquet(records_file)[["id", "sequence", "type", "family"]].to_csv(plain, index=False)
     folded = Study(replace(study.parameters, structures=str(plain), fold=True, run=str(tmp_path / "run")))
     data, _ = tables.data(folded)
-    assert data.structures[data.use == "structures"].str.fullmatch(r"predicted \(ViennaRNA [\d.]+, MFE\)").all()
+    assert (
+        data.structures[data.use == "structures"].str.fullmatch(r"predicted \(ViennaRNA [\d.]+, MFE\)").all()
+    )
     assert tables.element_agreement(folded)[1]["structures"].startswith("predicted")
     data, _ = tables.data(study)
     assert set(data.structures) == {"known", "–"} and study.structure_source == "known"

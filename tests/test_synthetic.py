@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_rna.pretraining import STAGES
-from sae_rna.structure import CANONICAL_PAIRS, element_string
+from sae_rna.records.structure import CANONICAL_PAIRS, element_string
 from sae_rna.synthetic import BASES, PADDING, Grammar, draw_batch, draw_structure
 
 
@@ -44,13 +44,20 @@ def test_tetraloops_are_gnra_or_uncg_when_all_are_asked_for():
     grammar = replace(Grammar(), hairpin=(4, 4), tetraloops=1.0)
     bases, table = draw_batch(grammar, 50, np.random.default_rng(1))
     for row, partner in zip(bases, table):
-        loop = next("".join(BASES[b] for b in row[i + 1 : i + 5]) for i, j in enumerate(partner) if j - i == 5)
-        assert (loop[0] == "G" and loop[2] in "AG" and loop[3] == "A") or (loop[0] == "U" and loop[2:] == "CG")
+        loop = next(
+            "".join(BASES[b] for b in row[i + 1 : i + 5]) for i, j in enumerate(partner) if j - i == 5
+        )
+        assert (loop[0] == "G" and loop[2] in "AG" and loop[3] == "A") or (
+            loop[0] == "U" and loop[2:] == "CG"
+        )
 
 
 def test_later_stages_hold_the_elements_that_earlier_ones_lack():
     rng = np.random.default_rng(0)
-    seen = [set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150))) for grammar, _ in STAGES]
+    seen = [
+        set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150)))
+        for grammar, _ in STAGES
+    ]
     assert seen[0] <= set("SHE") and {"I", "B"} <= seen[2] and {"M", "X"} <= seen[3]
 
 

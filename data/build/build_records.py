@@ -19,8 +19,8 @@ import pandas as pd
 from Bio import AlignIO
 from tqdm import tqdm
 
-from sae_rna.sequences import project
-from sae_rna.structure import element_string, pair_table, split_pseudoknots
+from sae_rna.records.readers import project
+from sae_rna.records.structure import element_string, pair_table, split_pseudoknots
 
 MODELS = Path("/usr/share/prokka/db/cm")
 ALIGNMENTS = Path("/usr/share/doc/infernal/examples/testsuite")
@@ -58,7 +58,12 @@ def rna_types() -> dict[str, str]:
                 leaf = "SRP_RNA"
             elif re.search("transfer-messenger", description, re.I):
                 leaf = "tmRNA"
-            types[accession] = {"Gene": "other", "Cis-reg": "cis-reg", "Intron": "intron", "splicing": "snRNA"}.get(leaf, leaf)
+            types[accession] = {
+                "Gene": "other",
+                "Cis-reg": "cis-reg",
+                "Intron": "intron",
+                "splicing": "snRNA",
+            }.get(leaf, leaf)
     return types
 
 
@@ -94,7 +99,11 @@ def sampled_families() -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         for kingdom in ("Archaea", "Bacteria", "Viruses"):
             models = Path(folder) / f"{kingdom}.cm"
-            models.write_text(subprocess.run(["cmconvert", "-a", MODELS / kingdom], check=True, capture_output=True, text=True).stdout)
+            models.write_text(
+                subprocess.run(
+                    ["cmconvert", "-a", MODELS / kingdom], check=True, capture_output=True, text=True
+                ).stdout
+            )
             text = models.read_text()
             accession = dict(re.findall(r"^NAME +(\S+)\nACC +(\S+)", text, re.M))
             fresh = {name for name, key in accession.items() if key not in seen}
@@ -102,14 +111,30 @@ def sampled_families() -> list[dict]:
             for exponent in EXPONENTS:
                 emitted = Path(folder) / "emitted.sto"
                 subprocess.run(
-                    ["cmemit", "-a", "--exp", str(exponent), "-N", str(PER_EXPONENT), "--seed", str(SEED), "-o", emitted, models],
+                    [
+                        "cmemit",
+                        "-a",
+                        "--exp",
+                        str(exponent),
+                        "-N",
+                        str(PER_EXPONENT),
+                        "--seed",
+                        str(SEED),
+                        "-o",
+                        emitted,
+                        models,
+                    ],
                     check=True,
                 )
                 names = re.findall(r"^#=GF ID +(\S+)", emitted.read_text(), re.M)
-                for name, alignment in tqdm(zip(names, AlignIO.parse(emitted, "stockholm")), kingdom, len(names)):
+                for name, alignment in tqdm(
+                    zip(names, AlignIO.parse(emitted, "stockholm")), kingdom, len(names)
+                ):
                     if name in fresh:
                         key = accession[name]
-                        records += from_alignment(alignment, f"{key}-e{exponent}", types.get(key, "other"), name, "sampled", LENGTH)
+                        records += from_alignment(
+                            alignment, f"{key}-e{exponent}", types.get(key, "other"), name, "sampled", LENGTH
+                        )
     return records
 
 
@@ -122,7 +147,9 @@ def natural_records() -> list[dict]:
     return records
 
 
-def from_alignment(alignment, stem: str, rna_type: str, family: str, origin: str, length: tuple[int, int]) -> list[dict]:
+def from_alignment(
+    alignment, stem: str, rna_type: str, family: str, origin: str, length: tuple[int, int]
+) -> list[dict]:
     """One record per row of `alignment` that is made of A, C, G and U alone and has an allowed length."""
     consensus = alignment.column_annotations["secondary_structure"]
     consensus = re.sub(r"[^][(){}<>A-Za-z]", ".", consensus)
@@ -158,20 +185,40 @@ def assign_splits(records: pd.DataFrame) -> pd.Series:
     for _, families in records[records.origin == "sampled"].groupby("type").family:
         names = rng.permutation(sorted(set(families)))
         tenth = max(1, round(len(names) / 10)) if len(names) >= 5 else 0
-        split |= {name: "selection" for name in names[:tenth]} | {name: "heldout" for name in names[tenth : 2 * tenth]}
+        split |= {name: "selection" for name in names[:tenth]} | {
+            name: "heldout" for name in names[tenth : 2 * tenth]
+        }
         split |= {name: "train" for name in names[2 * tenth :]}
     split |= {name: "heldout" for name in split if RELATIVES_OF_NATURAL.search(name)}
-    splits = pd.Series(np.where(records.origin == "natural", "natural", records.family.map(split)), records.index)
+    splits = pd.Series(
+        np.where(records.origin == "natural", "natural", records.family.map(split)), records.index
+    )
     return splits.mask((splits == "train") & (rng.random(len(splits)) < 0.05), "validation")
 
 
 def main():
-    records = pd.DataFrame(sampled_families() + natural_records()).drop_duplicates("sequence", ignore_index=True)
+    records = pd.DataFrame(sampled_families() + natural_records()).drop_duplicates(
+        "sequence", ignore_index=True
+    )
     records = records[records.groupby("family").sequence.transform("size") >= 20].reset_index(drop=True)
-    records["element"] = [element_string(structure) for structure in tqdm(records.secondary_structure, "elements")]
+    records["element"] = [
+        element_string(structure) for structure in tqdm(records.secondary_structure, "elements")
+    ]
     records["split"] = assign_splits(records)
-    columns = ["id", "sequence", "secondary_structure", "element", "type", "family", "architecture", "origin", "split"]
-    records[columns].to_parquet(DATA / "records.parquet", compression="zstd", compression_level=19, index=False)
+    columns = [
+        "id",
+        "sequence",
+        "secondary_structure",
+        "element",
+        "type",
+        "family",
+        "architecture",
+        "origin",
+        "split",
+    ]
+    records[columns].to_parquet(
+        DATA / "records.parquet", compression="zstd", compression_level=19, index=False
+    )
     print(records.groupby(["origin", "split"]).agg(records=("id", "size"), families=("family", "nunique")))
     print(Counter(records.type).most_common())
 

@@ -21,7 +21,14 @@ DATA = Path(__file__).resolve().parents[1]
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table."""
     cells = [
-        [f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
+        [
+            f"{value:,}"
+            if isinstance(value, int)
+            else f"{value:.3f}"
+            if isinstance(value, float)
+            else str(value)
+            for value in row
+        ]
         for row in table.itertuples(index=False)
     ]
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *cells]
@@ -30,12 +37,17 @@ def markdown(table: pd.DataFrame) -> str:
 
 def data_card(records: pd.DataFrame) -> str:
     length = records.sequence.str.len()
-    splits = records.groupby(["origin", "split"]).agg(RNAs=("id", "size"), families=("family", "nunique"), types=("type", "nunique"))
+    splits = records.groupby(["origin", "split"]).agg(
+        RNAs=("id", "size"), families=("family", "nunique"), types=("type", "nunique")
+    )
     splits["nucleotides"] = length.groupby([records.origin, records.split]).sum()
     types = pd.crosstab(records.type, records.split).reset_index()
     types.insert(1, "families", types.type.map(records.groupby("type").family.nunique()))
     shares = (
-        length.groupby(records.origin).describe(percentiles=[0.1, 0.5, 0.9])[["min", "10%", "50%", "90%", "max"]].astype(int).reset_index()
+        length.groupby(records.origin)
+        .describe(percentiles=[0.1, 0.5, 0.9])[["min", "10%", "50%", "90%", "max"]]
+        .astype(int)
+        .reset_index()
     )
     natural = ", ".join(sorted({f"{family} ({kind})" for kind, family in NATURAL.values()}))
     return f"""# Data card: records.parquet

@@ -7,10 +7,13 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from sae_rna.figures import theme
 from sae_rna.figures.theme import ACTIVATION, ELEMENT_COLOURS, GREY, WIDTH
-from sae_rna.structure import ELEMENTS
+from sae_rna.records.structure import ELEMENTS
 
 #: What is said of features that their confounds explain: of those for elements, and for types.
-EXPLAINED, EXPLAINED_TYPE = "explained by base, neighbours, position, length", "explained by length and composition"
+EXPLAINED, EXPLAINED_TYPE = (
+    "explained by base, neighbours, position, length",
+    "explained by length and composition",
+)
 _SERIES = {"f1": "best feature", "base_f1": "always-on feature", "null_p95": "shuffled null, 95th percentile"}
 
 
@@ -38,7 +41,14 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
         rows = table[table.element == letter]
         base = alt.Chart(rows).encode(x=x)
         leftmost = len(panels) % 4 == 0
-        axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f", labelFlush=True, labels=leftmost, ticks=leftmost, domain=leftmost)
+        axis = alt.Axis(
+            values=[0, 0.2, 0.4, 0.6, 0.8, 1],
+            format=".1f",
+            labelFlush=True,
+            labels=leftmost,
+            ticks=leftmost,
+            domain=leftmost,
+        )
         y = {"title": "held-out F1" if leftmost else None, "axis": axis, "scale": alt.Scale(domain=[0, 1])}
         tooltip = [
             alt.Tooltip("layer:Q"),
@@ -101,17 +111,35 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
         for layer, rows in table.groupby("layer")
     }
     types = list(np.array(sorted(table.type.unique()))[clustered(np.vstack(list(matrices.values())).T)])
-    legend = alt.Legend(orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, tickCount=3)
-    colour = alt.Color("activation:Q", title="normalised activation", scale=alt.Scale(domain=[0, 1], range=ACTIVATION), legend=legend)
-    tooltip = ["type:N", "feature:O", alt.Tooltip("activation:Q", format=".3f"), alt.Tooltip("rank:Q", title="rank within type")]
+    legend = alt.Legend(
+        orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, tickCount=3
+    )
+    colour = alt.Color(
+        "activation:Q",
+        title="normalised activation",
+        scale=alt.Scale(domain=[0, 1], range=ACTIVATION),
+        legend=legend,
+    )
+    tooltip = [
+        "type:N",
+        "feature:O",
+        alt.Tooltip("activation:Q", format=".3f"),
+        alt.Tooltip("rank:Q", title="rank within type"),
+    ]
     tooltip += [alt.Tooltip("explained:N", title="explained by its confounds") for _ in judged]
     panels = []
     for layer, matrix in matrices.items():
         features = matrix.index[clustered(matrix.to_numpy())].tolist()
         step = max(4.0, min(14.0, 320 / len(features)))
-        x_axis = alt.Axis(labels=bool(layer == layers[-1]), labelAngle=-45, labelLimit=140, ticks=False, domain=False)
-        explained = table[(table.layer == layer) & table.explained].feature.unique().tolist() if judged else []
-        y_axis = alt.Axis(labels=bool(step >= 8), labelFontSize=min(10, step), minExtent=30, ticks=False, domain=False)
+        x_axis = alt.Axis(
+            labels=bool(layer == layers[-1]), labelAngle=-45, labelLimit=140, ticks=False, domain=False
+        )
+        explained = (
+            table[(table.layer == layer) & table.explained].feature.unique().tolist() if judged else []
+        )
+        y_axis = alt.Axis(
+            labels=bool(step >= 8), labelFontSize=min(10, step), minExtent=30, ticks=False, domain=False
+        )
         if explained:  # rows too low for names still show their daggers
             name = "datum.label" if step >= 8 else "''"
             y_axis.labels, y_axis.labelFontSize, y_axis.labelOverlap = True, max(8, min(10, step)), False
@@ -132,7 +160,9 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
         panels.append(panel.properties(width=WIDTH - 90, height=alt.Step(step), title=title))
     return alt.vconcat(*panels, spacing=10).properties(
         description=f"Heat map of normalised activation, {len(types)} RNA types by the union of each type's {top} strongest features, "
-        + ", ".join(f"{theme.layer_name(layer)} with {len(matrix)} features" for layer, matrix in matrices.items())
+        + ", ".join(
+            f"{theme.layer_name(layer)} with {len(matrix)} features" for layer, matrix in matrices.items()
+        )
         + (f"; a † marks a feature {EXPLAINED_TYPE}" if judged and table.explained.any() else "")
     )
 
@@ -156,12 +186,19 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     table = theme.checked(table, "masked_accuracy", ["set", "predictor", "positions", "tokens", "accuracy"])
     unknown = sorted(set(table.positions) - set(_POSITIONS))
     if unknown:
-        raise ValueError(f"masked_accuracy: {unknown[0]!r} is no kind of position; there are {', '.join(_POSITIONS)}")
+        raise ValueError(
+            f"masked_accuracy: {unknown[0]!r} is no kind of position; there are {', '.join(_POSITIONS)}"
+        )
     sets, predictors = list(dict.fromkeys(table["set"])), list(dict.fromkeys(table.predictor))
     table["positions"] = table.positions.map(_POSITIONS)
     baselines = range(len(predictors) - 1)
-    colours = alt.Scale(domain=predictors, range=["#0072b2", *(["#5a5a5a", "#8a8a8a", "#b3b3b3"][i % 3] for i in baselines)])
-    shapes = alt.Scale(domain=predictors, range=["circle", *(["diamond", "triangle-up", "square", "cross"][i % 4] for i in baselines)])
+    colours = alt.Scale(
+        domain=predictors, range=["#0072b2", *(["#5a5a5a", "#8a8a8a", "#b3b3b3"][i % 3] for i in baselines)]
+    )
+    shapes = alt.Scale(
+        domain=predictors,
+        range=["circle", *(["diamond", "triangle-up", "square", "cross"][i % 4] for i in baselines)],
+    )
     legend = alt.Legend(orient="top", columns=4, labelLimit=260)
     tooltip = [
         alt.Tooltip("set:N"),
@@ -169,20 +206,37 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
         alt.Tooltip("accuracy:Q", format=".3f"),
         alt.Tooltip("tokens:Q", format=",", title="masked bases"),
     ]
-    x = alt.X("accuracy:Q", title="accuracy", axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=alt.Scale(domain=[0, 1]))
+    x = alt.X(
+        "accuracy:Q",
+        title="accuracy",
+        axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
+        scale=alt.Scale(domain=[0, 1]),
+    )
     shown = [name for name in _POSITIONS.values() if name in set(table.positions)]
     panels = []
     for positions in shown:
         axis = alt.Axis(labels=not panels, labelLimit=260, ticks=False, domain=False, grid=True)
-        base = alt.Chart(table[table.positions == positions]).encode(x=x, y=alt.Y("set:N", title=None, sort=sets, axis=axis))
+        base = alt.Chart(table[table.positions == positions]).encode(
+            x=x, y=alt.Y("set:N", title=None, sort=sets, axis=axis)
+        )
         points = base.mark_point(size=75).encode(
             color=alt.Color("predictor:N", sort=predictors, title=None, scale=colours, legend=legend),
             shape=alt.Shape("predictor:N", sort=predictors, title=None, scale=shapes, legend=legend),
             tooltip=tooltip,
         )
-        number = base.mark_text(dy=-11, fontSize=10.5, color="#0072b2").encode(text=alt.Text("accuracy:Q", format=".3f"))
+        number = base.mark_text(dy=-11, fontSize=10.5, color="#0072b2").encode(
+            text=alt.Text("accuracy:Q", format=".3f")
+        )
         number = number.transform_filter(alt.datum.predictor == predictors[0])
-        panels.append((points + number).properties(width=(WIDTH - 230) // len(shown) - 12, height=alt.Step(34), title=positions))
+        panels.append(
+            (points + number).properties(
+                width=(WIDTH - 230) // len(shown) - 12, height=alt.Step(34), title=positions
+            )
+        )
     return alt.hconcat(*panels, spacing=14).properties(
-        description="Masked-base accuracy of " + ", ".join(map(str, predictors)) + " on " + ", ".join(map(str, sets)) + ", by pairing."
+        description="Masked-base accuracy of "
+        + ", ".join(map(str, predictors))
+        + " on "
+        + ", ".join(map(str, sets))
+        + ", by pairing."
     )

@@ -16,7 +16,16 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     Parameters: `layers`, one row per layer x architecture, with layer, architecture, latents (dictionary size), retained
     (features), dead_share (0..1), density_p10, density_p50 and density_p90 (share of tokens, over live features).
     """
-    columns = ["layer", "architecture", "latents", "retained", "dead_share", "density_p10", "density_p50", "density_p90"]
+    columns = [
+        "layer",
+        "architecture",
+        "latents",
+        "retained",
+        "dead_share",
+        "density_p10",
+        "density_p50",
+        "density_p90",
+    ]
     table = theme.with_architecture_names(theme.checked(layers, "retained_features", columns))
     colour = alt.Color("architecture:N", title=None, scale=theme.architecture_scale(theme.architectures(layers)),
                        legend=alt.Legend(orient="top", symbolType="stroke"))  # fmt: skip
@@ -40,20 +49,41 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     ceiling_name = ceiling.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
     retained = alt.layer(
         ceiling.mark_rule(strokeDash=[4, 3], color=GREY),
-        ceiling_name.mark_text(align="right", baseline="bottom", x="width", dy=-3, color=GREY, fontSize=11).encode(text="name:N"),
-        lines(alt.Y("retained:Q", title=f"features active in ≥ {min_sequences} sequences", scale=alt.Scale(domainMin=0))),
+        ceiling_name.mark_text(
+            align="right", baseline="bottom", x="width", dy=-3, color=GREY, fontSize=11
+        ).encode(text="name:N"),
+        lines(
+            alt.Y(
+                "retained:Q",
+                title=f"features active in ≥ {min_sequences} sequences",
+                scale=alt.Scale(domainMin=0),
+            )
+        ),
     )
-    dead = lines(alt.Y("dead_share:Q", title="share of features", axis=alt.Axis(format="%", tickCount=4), scale=alt.Scale(domain=[0, 1])))
+    dead = lines(
+        alt.Y(
+            "dead_share:Q",
+            title="share of features",
+            axis=alt.Axis(format="%", tickCount=4),
+            scale=alt.Scale(domain=[0, 1]),
+        )
+    )
     axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
     band = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
-    density = base.mark_area(opacity=0.18).encode(y=band, y2="density_p90:Q") + lines(alt.Y("density_p50:Q", scale=scale))
-    density_title = alt.Title("Firing density", subtitle="median of live features, band 10th to 90th percentile")
+    density = base.mark_area(opacity=0.18).encode(y=band, y2="density_p90:Q") + lines(
+        alt.Y("density_p50:Q", scale=scale)
+    )
+    density_title = alt.Title(
+        "Firing density", subtitle="median of live features, band 10th to 90th percentile"
+    )
     beside = alt.vconcat(
         dead.properties(width=240, height=125, title="Dead share"),
         density.properties(width=240, height=125, title=density_title),
         spacing=18,
     )
-    return alt.hconcat(retained.properties(width=325, height=345, title="Retained features"), beside, spacing=20).properties(
+    return alt.hconcat(
+        retained.properties(width=325, height=345, title="Retained features"), beside, spacing=20
+    ).properties(
         description=f"Features retained per layer, {table.retained.min():,} to {table.retained.max():,}, with the share of dead features "
         f"({table.dead_share.min():.0%} to {table.dead_share.max():.0%}) and the firing density of live features."
     )
@@ -62,7 +92,10 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
 _MEASURES = {  # column -> how it is written in the figure and in its cells
     "l0_share": ("active latents (L0 share)", "{:.2%}"),
     "dead_share": ("dead features", "{:.1%}"),
-    **{column: (f"firing density, {column.removeprefix('density_p')}th percentile", "{:.2%}") for column in reversed(DECILES)},
+    **{
+        column: (f"firing density, {column.removeprefix('density_p')}th percentile", "{:.2%}")
+        for column in reversed(DECILES)
+    },
     "explained_variance": ("explained variance", "{:.3f}"),
     "type_selectivity": ("type selectivity", "{:.3f}"),
 }
@@ -89,10 +122,19 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
     x = alt.X(
         "layer:O",
         title="layer",
-        axis=alt.Axis(values=theme.layer_ticks(table.layer), labelExpr="'L' + datum.value", labelAngle=0, ticks=False, domain=False),
+        axis=alt.Axis(
+            values=theme.layer_ticks(table.layer),
+            labelExpr="'L' + datum.value",
+            labelAngle=0,
+            ticks=False,
+            domain=False,
+        ),
     )
     y = alt.Y(
-        "measure:N", title=None, sort=[name for name, _ in _MEASURES.values()], axis=alt.Axis(labelLimit=220, ticks=False, domain=False)
+        "measure:N",
+        title=None,
+        sort=[name for name, _ in _MEASURES.values()],
+        axis=alt.Axis(labelLimit=220, ticks=False, domain=False),
     )
     legend = alt.Legend(
         orient="top",
@@ -102,7 +144,9 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
         values=[0, 1],
         labelExpr="datum.value == 0 ? 'lowest' : 'highest'",
     )
-    colour = alt.Color("shade:Q", title="within each row", scale=alt.Scale(domain=[0, 1], range=SEQUENTIAL), legend=legend)
+    colour = alt.Color(
+        "shade:Q", title="within each row", scale=alt.Scale(domain=[0, 1], range=SEQUENTIAL), legend=legend
+    )
     tooltip = [alt.Tooltip("layer:O"), alt.Tooltip("measure:N"), alt.Tooltip("value:Q", format=".4~g")]
     panels = []
     for architecture in theme.architectures(table):
@@ -112,7 +156,11 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
             text="label:N", color=alt.condition("datum.shade > 0.6", alt.value("white"), alt.value(INK))
         )
         title = theme.ARCHITECTURES.get(architecture, architecture)
-        panels.append((cells + numbers).properties(width=WIDTH - 185, height=alt.Step(36 if crowded else 19), title=title))
+        panels.append(
+            (cells + numbers).properties(
+                width=WIDTH - 185, height=alt.Step(36 if crowded else 19), title=title
+            )
+        )
     return alt.vconcat(*panels, spacing=20).properties(
         description="Heat map of sparsity measures per layer, each row on its own scale with the value in the cell, for "
         + " and ".join(theme.ARCHITECTURES.get(a, a) for a in theme.architectures(table))
@@ -126,8 +174,15 @@ def _short(number: str) -> str:
     return number
 
 
-_CURVES = {"loss": "loss", "l0": "active latents (L0)", "explained_variance": "explained variance", "dead_share": "dead features"}
-_LOWEST_VARIANCE = -0.25  # an autoencoder that has not learnt yet can be far below; that would flatten everything else
+_CURVES = {
+    "loss": "loss",
+    "l0": "active latents (L0)",
+    "explained_variance": "explained variance",
+    "dead_share": "dead features",
+}
+_LOWEST_VARIANCE = (
+    -0.25
+)  # an autoencoder that has not learnt yet can be far below; that would flatten everything else
 
 
 def training(table: pd.DataFrame) -> alt.VConcatChart:
@@ -138,7 +193,9 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
     Parameters: `table`, one row per layer x architecture x log step, with tokens, layer, architecture, loss, l0,
     explained_variance, dead_share (0..1).
     """
-    table = theme.fits(_thinned(theme.select(table, "training", ["tokens", "layer", "architecture", *_CURVES])), "training")
+    table = theme.fits(
+        _thinned(theme.select(table, "training", ["tokens", "layer", "architecture", *_CURVES])), "training"
+    )
     names = theme.architectures(table)
     width = (WIDTH - 50) // len(names) - 55
     low, high = int(table.layer.min()), int(table.layer.max())
@@ -150,7 +207,12 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
         values=theme.layer_ticks(table.layer),
         labelExpr="'L' + datum.value",
     )
-    colour = alt.Color("layer:Q", title="layer", scale=alt.Scale(domain=[low, max(high, low + 1)], range=LAYERS), legend=legend)
+    colour = alt.Color(
+        "layer:Q",
+        title="layer",
+        scale=alt.Scale(domain=[low, max(high, low + 1)], range=LAYERS),
+        legend=legend,
+    )
     x_axis = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=4, grid=False)
     rows = []
     for measure, title in _CURVES.items():
@@ -159,17 +221,27 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
             curves = table[table.architecture == name]
             axis, scale = _curve_axis(measure, curves if measure == "loss" else table)
             base = alt.Chart(curves).encode(
-                x=alt.X("tokens:Q", title="training tokens" if measure == "dead_share" else None, axis=x_axis),
+                x=alt.X(
+                    "tokens:Q", title="training tokens" if measure == "dead_share" else None, axis=x_axis
+                ),
                 y=alt.Y(f"{measure}:Q", title=title if name == names[0] else None, axis=axis, scale=scale),
                 color=colour,
                 detail="layer:N",
             )
             # A line has one tooltip for all its points, so unseen points carry them.
             points = base.mark_point(opacity=0, size=40, clip=True).encode(
-                tooltip=["layer:Q", alt.Tooltip("tokens:Q", format=","), alt.Tooltip(f"{measure}:Q", format=".4~g", title=title)]
+                tooltip=[
+                    "layer:Q",
+                    alt.Tooltip("tokens:Q", format=","),
+                    alt.Tooltip(f"{measure}:Q", format=".4~g", title=title),
+                ]
             )
             heading = theme.ARCHITECTURES.get(name, name) if measure == "loss" else ""
-            panels.append((base.mark_line(strokeWidth=1.5, clip=True) + points).properties(width=width, height=105, title=heading))
+            panels.append(
+                (base.mark_line(strokeWidth=1.5, clip=True) + points).properties(
+                    width=width, height=105, title=heading
+                )
+            )
         rows.append(alt.hconcat(*panels, spacing=18))
     return alt.vconcat(*rows, spacing=8).properties(
         description=f"Loss, L0, explained variance and dead share over {table.tokens.max():,} training tokens, "
@@ -182,15 +254,22 @@ def _curve_axis(measure: str, table: pd.DataFrame) -> tuple[alt.Axis, alt.Scale]
     if measure in ("loss", "l0"):
         return theme.log_axis(values, format=",.4~f", minExtent=36)
     if measure == "dead_share":
-        return alt.Axis(format="%", minExtent=36, tickCount=4), alt.Scale(domain=[0, max(0.05, float(values.max()))], nice=True)
+        return alt.Axis(format="%", minExtent=36, tickCount=4), alt.Scale(
+            domain=[0, max(0.05, float(values.max()))], nice=True
+        )
     low, high = max(_LOWEST_VARIANCE, float(values.min())), float(values.max())
-    return alt.Axis(format="~g", minExtent=36, tickCount=4), alt.Scale(domain=[min(low, high), max(high, low + 0.01)], nice=True)
+    return alt.Axis(format="~g", minExtent=36, tickCount=4), alt.Scale(
+        domain=[min(low, high), max(high, low + 0.01)], nice=True
+    )
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
     """At most 60 evenly spaced rows of every curve, first and last kept, and fewer where there are many curves."""
-    curves = [curve for _, curve in table.sort_values("tokens").groupby(["architecture", "layer"], sort=False)]
+    curves = [
+        curve for _, curve in table.sort_values("tokens").groupby(["architecture", "layer"], sort=False)
+    ]
     room = max(2, min(60, theme.MAXIMUM_ROWS // 2 // len(curves)))
     return pd.concat(
-        [curve.iloc[np.unique(np.linspace(0, len(curve) - 1, room).round().astype(int))] for curve in curves], ignore_index=True
+        [curve.iloc[np.unique(np.linspace(0, len(curve) - 1, room).round().astype(int))] for curve in curves],
+        ignore_index=True,
     )

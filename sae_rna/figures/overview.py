@@ -29,7 +29,10 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
     table["left"], table["top"] = column * (width + _ARROW) + 1, row * (box_height + _ARROW) + 1
     table["right"], table["bottom"] = table.left + width, table.top + box_height
     height = table.bottom.max() + 1
-    scale = {"x": alt.Scale(domain=[0, WIDTH], nice=False), "y": alt.Scale(domain=[0, height], reverse=True, nice=False)}
+    scale = {
+        "x": alt.Scale(domain=[0, WIDTH], nice=False),
+        "y": alt.Scale(domain=[0, height], reverse=True, nice=False),
+    }
 
     def x(field: str) -> alt.X:
         return alt.X(field, axis=None, scale=scale["x"])
@@ -39,7 +42,10 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
 
     base = alt.Chart(table).encode(tooltip=["step:N", "title:N", "detail:N"])
     place = base.transform_calculate(
-        text_x=f"datum.left + {_PADDING}", title_y="datum.top + 34", detail_y="datum.top + 54", step_y="datum.top + 17"
+        text_x=f"datum.left + {_PADDING}",
+        title_y="datum.top + 34",
+        detail_y="datum.top + 54",
+        step_y="datum.top + 17",
     )
     boxes = base.mark_rect(cornerRadius=6, fill="#f3f7f9", stroke="#2b7c86", strokeWidth=1.2).encode(
         x("left:Q"), y("top:Q"), x2="right:Q", y2="bottom:Q"
@@ -47,20 +53,26 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
     step = place.mark_text(align="left", baseline="middle", fontSize=11, color="#2b7c86").encode(
         x("text_x:Q"), y("step_y:Q"), text="step:N"
     )
-    title = place.mark_text(align="left", baseline="middle", fontSize=14, fontWeight="bold", color=INK).encode(
-        x("text_x:Q"), y("title_y:Q"), text="title:N"
-    )
-    detail = place.mark_text(align="left", baseline="top", fontSize=11.5, lineHeight=15, lineBreak="\n", color="#444444").encode(
-        x("text_x:Q"), y("detail_y:Q"), text="detail:N"
-    )
+    title = place.mark_text(
+        align="left", baseline="middle", fontSize=14, fontWeight="bold", color=INK
+    ).encode(x("text_x:Q"), y("title_y:Q"), text="title:N")
+    detail = place.mark_text(
+        align="left", baseline="top", fontSize=11.5, lineHeight=15, lineBreak="\n", color="#444444"
+    ).encode(x("text_x:Q"), y("detail_y:Q"), text="detail:N")
     lines, heads = _arrows(table)
-    line = alt.Chart(lines).mark_line(color=GREY, strokeWidth=1.6).encode(x("x:Q"), y("y:Q"), detail="arrow:N", order="point:Q")
+    line = (
+        alt.Chart(lines)
+        .mark_line(color=GREY, strokeWidth=1.6)
+        .encode(x("x:Q"), y("y:Q"), detail="arrow:N", order="point:Q")
+    )
     head = alt.Chart(heads).mark_point(shape="triangle-up", color=GREY, size=70).encode(
         x("x:Q"), y("y:Q"), angle=alt.Angle("angle:Q", scale=None)
     )  # fmt: skip
     drawn = [boxes, step, title, detail] + ([line, head] if len(table) > 1 else [])
     return alt.layer(*drawn).properties(
-        width=WIDTH, height=height, description="The pipeline: " + " → ".join(f"{s.title} ({s.step})" for s in table.itertuples())
+        width=WIDTH,
+        height=height,
+        description="The pipeline: " + " → ".join(f"{s.title} ({s.step})" for s in table.itertuples()),
     )
 
 
@@ -77,11 +89,20 @@ def _arrows(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             middle = (here.top + here.bottom) / 2
             corners, angle = [(here.right + 3, middle), (there.left - 6, middle)], 90
         else:
-            between, start, end = (here.bottom + there.top) / 2, (here.left + here.right) / 2, (there.left + there.right) / 2
-            corners, angle = [(start, here.bottom + 3), (start, between), (end, between), (end, there.top - 6)], 180
+            between, start, end = (
+                (here.bottom + there.top) / 2,
+                (here.left + here.right) / 2,
+                (there.left + there.right) / 2,
+            )
+            corners, angle = (
+                [(start, here.bottom + 3), (start, between), (end, between), (end, there.top - 6)],
+                180,
+            )
         lines += [{"arrow": arrow, "point": point, "x": x, "y": y} for point, (x, y) in enumerate(corners)]
         heads.append({"x": corners[-1][0], "y": corners[-1][1], "angle": angle})
-    return pd.DataFrame(lines, columns=["arrow", "point", "x", "y"]), pd.DataFrame(heads, columns=["x", "y", "angle"])
+    return pd.DataFrame(lines, columns=["arrow", "point", "x", "y"]), pd.DataFrame(
+        heads, columns=["x", "y", "angle"]
+    )
 
 
 def length_distribution(lengths: pd.DataFrame, bin_width: int = 10) -> alt.ConcatChart:
@@ -92,7 +113,9 @@ def length_distribution(lengths: pd.DataFrame, bin_width: int = 10) -> alt.Conca
     """
     lengths = theme.select(lengths, "length_distribution", ["group", "length", "records"])
     lengths["length"] = lengths.length // bin_width * bin_width
-    table = theme.fits(lengths.groupby(["group", "length"], sort=False, as_index=False).records.sum(), "length_distribution")
+    table = theme.fits(
+        lengths.groupby(["group", "length"], sort=False, as_index=False).records.sum(), "length_distribution"
+    )
     table["end"] = table.length + bin_width
     domain = [int(table.length.min()), int(table.end.max())]
     groups = list(dict.fromkeys(table.group))
@@ -102,7 +125,9 @@ def length_distribution(lengths: pd.DataFrame, bin_width: int = 10) -> alt.Conca
         rows = table[table.group == group]
         bars = alt.Chart(rows).mark_bar(color="#2b7c86", binSpacing=0.5)
         bars = bars.encode(
-            x=alt.X("length:Q", bin="binned", title="length (nt)", scale=alt.Scale(domain=domain), axis=x_axis),
+            x=alt.X(
+                "length:Q", bin="binned", title="length (nt)", scale=alt.Scale(domain=domain), axis=x_axis
+            ),
             x2="end:Q",
             y=alt.Y("records:Q", title="records", axis=y_axis),
             tooltip=[

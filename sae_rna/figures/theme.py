@@ -38,7 +38,9 @@ ARCHITECTURES = {
     "relu-l1": "ReLU + L1",
     "relu-l1-mean": "ReLU + L1, mean error",
 }
-ARCHITECTURE_COLOURS = dict(zip(ARCHITECTURES, ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7")))
+ARCHITECTURE_COLOURS = dict(
+    zip(ARCHITECTURES, ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7"))
+)
 #: Activation from 0 (silent) to 1 (the feature's maximum).
 ACTIVATION = ["#f4f3f7", "#dcd3ec", "#b59fd6", "#8a63b8", "#5e2b91", "#31064f"]
 #: Layers from first to last, as lines.
@@ -57,10 +59,18 @@ def _theme() -> alt.theme.ThemeConfig:
             "padding": 4,
             "font": FONT,
             "view": {"stroke": None},
-            "axis": title | label | {"gridColor": "#ececec", "domainColor": GREY, "tickColor": GREY, "titlePadding": 6},
+            "axis": title
+            | label
+            | {"gridColor": "#ececec", "domainColor": GREY, "tickColor": GREY, "titlePadding": 6},
             "legend": title | label | {"symbolStrokeWidth": 2, "gradientStrokeWidth": 0},
             "header": title | label | {"titleFontSize": 13, "labelFontSize": 12, "labelFontWeight": "bold"},
-            "title": {"fontSize": 13, "color": INK, "anchor": "start", "subtitleColor": GREY, "subtitleFontSize": 11},
+            "title": {
+                "fontSize": 13,
+                "color": INK,
+                "anchor": "start",
+                "subtitleColor": GREY,
+                "subtitleFontSize": 11,
+            },
             "line": {"strokeWidth": 2},
             "point": {"size": 45, "filled": True, "opacity": 1},
         }
@@ -71,7 +81,9 @@ def select(table: pd.DataFrame, figure: str, columns: Sequence[str]) -> pd.DataF
     """The columns of `table` that a figure needs. ValueError where one is missing or the table is empty."""
     missing = [column for column in columns if column not in table]
     if missing:
-        raise ValueError(f"{figure}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+        raise ValueError(
+            f"{figure}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        )
     if table.empty:
         raise ValueError(f"{figure}: the table has no rows, so there is nothing to draw")
     return table[list(columns)].reset_index(drop=True)
@@ -86,7 +98,9 @@ def nothing(text: str) -> alt.Chart:
 def fits(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     """`table`, once it is known to fit into a page. ValueError above `MAXIMUM_ROWS` rows."""
     if len(table) > MAXIMUM_ROWS:
-        raise ValueError(f"{figure}: {len(table):,} rows are more than a page can carry ({MAXIMUM_ROWS:,}): aggregate or select first")
+        raise ValueError(
+            f"{figure}: {len(table):,} rows are more than a page can carry ({MAXIMUM_ROWS:,}): aggregate or select first"
+        )
     return table
 
 
@@ -99,19 +113,26 @@ def known_elements(letters: pd.Series, figure: str) -> list[str]:
     """Element letters that occur, in the order of `structure.ELEMENTS`. ValueError for a letter that is none."""
     unknown = sorted(set(letters) - set(ELEMENT_COLOURS))
     if unknown:
-        raise ValueError(f"{figure}: {unknown[0]!r} is no structural element; the letters are {', '.join(ELEMENT_COLOURS)}")
+        raise ValueError(
+            f"{figure}: {unknown[0]!r} is no structural element; the letters are {', '.join(ELEMENT_COLOURS)}"
+        )
     return [letter for letter in ELEMENT_COLOURS if letter in set(letters)]
 
 
 def architectures(table: pd.DataFrame) -> list[str]:
     """Architectures of `table` in reading order, unknown ones last."""
     present = list(dict.fromkeys(table["architecture"]))
-    return [name for name in ARCHITECTURES if name in present] + [name for name in present if name not in ARCHITECTURES]
+    return [name for name in ARCHITECTURES if name in present] + [
+        name for name in present if name not in ARCHITECTURES
+    ]
 
 
 def architecture_scale(names: Sequence[str]) -> alt.Scale:
     """Fixed colour of each architecture; the scale's domain is the written name."""
-    return alt.Scale(domain=[ARCHITECTURES.get(n, n) for n in names], range=[ARCHITECTURE_COLOURS.get(n, GREY) for n in names])
+    return alt.Scale(
+        domain=[ARCHITECTURES.get(n, n) for n in names],
+        range=[ARCHITECTURE_COLOURS.get(n, GREY) for n in names],
+    )
 
 
 def with_architecture_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +155,11 @@ def layer_axis(layers: pd.Series, title: str | None = "layer", **axis) -> alt.X:
 def layer_ticks(layers: pd.Series) -> list[int]:
     """Layers that get a label: all of up to ten, else the first, the last and every fifth."""
     low, high = int(layers.min()), int(layers.max())
-    return list(range(low, high + 1)) if high - low < 10 else sorted({low, *range(5 * (low // 5 + 1), high - 1, 5), high})
+    return (
+        list(range(low, high + 1))
+        if high - low < 10
+        else sorted({low, *range(5 * (low // 5 + 1), high - 1, 5), high})
+    )
 
 
 def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
@@ -146,7 +171,11 @@ def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
     low, high = (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else (0.5, 2.0)
     width = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if width < 0.9 else (1, 2, 5) if width < 2.2 else (1,)
-    ticks = [float(f"{step}e{decade}") for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high))) for step in steps]
+    ticks = [
+        float(f"{step}e{decade}")
+        for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        for step in steps
+    ]
     scale = alt.Scale(type="log", domain=[low, high], nice=False, clamp=True)
     # A clamped scale would draw a tick from outside at its end, labelled with a value that is not there.
     return alt.Axis(values=[tick for tick in ticks if low <= tick <= high], **axis), scale

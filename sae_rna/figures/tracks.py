@@ -6,7 +6,7 @@ import pandas as pd
 
 from sae_rna.figures import theme
 from sae_rna.figures.theme import ACTIVATION, ELEMENT_COLOURS, GREY, INK, MONOSPACE, WIDTH
-from sae_rna.structure import ELEMENTS, dot_bracket, split_pseudoknots
+from sae_rna.records.structure import ELEMENTS, dot_bracket, split_pseudoknots
 
 #: Nucleotides in one row of a track.
 ROW = 60
@@ -26,7 +26,9 @@ def layout(structure: str) -> pd.DataFrame:
     on the left, as a tRNA cloverleaf does; long hairpins lie on their side, 5' strand on top, as a miRNA precursor does.
     Raises ValueError naming the position of a symbol that is no dot-bracket.
     """
-    from multimolecule.visualize.rna.secondary_structure.layout import secondary_structure_layout  # seconds to import
+    from multimolecule.visualize.rna.secondary_structure.layout import (
+        secondary_structure_layout,  # seconds to import
+    )
 
     nested, _ = split_pseudoknots(structure)
     x, y = secondary_structure_layout(dot_bracket(nested), normalize=False)
@@ -55,12 +57,26 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     drawing is not to be `layout`'s, and explained (bool) where it is known that its confounds explain the feature, or not. RNAs
     are drawn in the order of the table, `ROW` nucleotides in a row.
     """
-    columns = ["record", "position", "base", "bracket", "element", "activation", "partner", "feature", "layer"]
-    table = theme.checked(tracks, "feature_tracks", columns + [column for column in ("x", "y", "explained") if column in tracks])
+    columns = [
+        "record",
+        "position",
+        "base",
+        "bracket",
+        "element",
+        "activation",
+        "partner",
+        "feature",
+        "layer",
+    ]
+    table = theme.checked(
+        tracks, "feature_tracks", columns + [column for column in ("x", "y", "explained") if column in tracks]
+    )
     outside = table[~table.activation.between(0, 1)]
     if len(outside):
         row = outside.iloc[0]
-        raise ValueError(f"feature_tracks: {row.record}, position {row.position}: activation {row.activation} is not between 0 and 1")
+        raise ValueError(
+            f"feature_tracks: {row.record}, position {row.position}: activation {row.activation} is not between 0 and 1"
+        )
     present = theme.known_elements(table.element, "feature_tracks")
     panels, shown = [], []
     for (record, feature, layer), rna in table.groupby(["record", "feature", "layer"], sort=False):
@@ -71,7 +87,9 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
         title = alt.Title(str(record), subtitle=f"{name}, {len(rna)} nt")
         panels += [_track(rna, present).properties(title=title), _drawing(rna, present)]
         shown.append(f"{name} on {record}")
-    chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(fill="shared", color="shared", stroke="independent")
+    chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(
+        fill="shared", color="shared", stroke="independent"
+    )
     return chart.properties(
         description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its structural element, and as colour "
         "on the drawn secondary structure."
@@ -82,7 +100,9 @@ def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
     """`rna` with places in the track (column, top), the partner's place in the drawing and the name of each element."""
     rna = rna.sort_values("position").reset_index(drop=True)
     if list(rna.position) != list(range(1, len(rna) + 1)):
-        raise ValueError(f"feature_tracks: the positions of {rna.record[0]} are not 1 to {len(rna)}, each once")
+        raise ValueError(
+            f"feature_tracks: the positions of {rna.record[0]} are not 1 to {len(rna)}, each once"
+        )
     partner = rna.partner.to_numpy()
     wrong = (partner < 0) | (partner > len(rna))
     if wrong.any():
@@ -135,12 +155,18 @@ _TOOLTIP = [
 
 
 def _fill() -> alt.Fill:
-    legend = alt.Legend(orient="top", direction="horizontal", gradientLength=120, gradientThickness=9, tickCount=3)
-    return alt.Fill("activation:Q", title="activation", scale=alt.Scale(domain=[0, 1], range=ACTIVATION), legend=legend)
+    legend = alt.Legend(
+        orient="top", direction="horizontal", gradientLength=120, gradientThickness=9, tickCount=3
+    )
+    return alt.Fill(
+        "activation:Q", title="activation", scale=alt.Scale(domain=[0, 1], range=ACTIVATION), legend=legend
+    )
 
 
 def _element_scale(present: list[str]) -> alt.Scale:
-    return alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=[ELEMENT_COLOURS[letter] for letter in present])
+    return alt.Scale(
+        domain=[ELEMENTS[letter] for letter in present], range=[ELEMENT_COLOURS[letter] for letter in present]
+    )
 
 
 def _letters(colour_above: float = _DARK):
@@ -173,7 +199,9 @@ def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
     brackets, bases = _NUMBERS, _NUMBERS + _BRACKETS
     element = alt.Color("name:N", title="element", scale=_element_scale(present),
                         legend=alt.Legend(orient="top", direction="horizontal", symbolType="square", columns=8))  # fmt: skip
-    numbers = text(0, _NUMBERS, "position", fontSize=10, color=GREY).transform_filter("datum.position == 1 || datum.position % 10 == 0")
+    numbers = text(0, _NUMBERS, "position", fontSize=10, color=GREY).transform_filter(
+        "datum.position == 1 || datum.position % 10 == 0"
+    )
     return alt.layer(
         numbers,
         text(brackets, _BRACKETS, "bracket", font=MONOSPACE, fontSize=12, color=INK),
@@ -196,12 +224,20 @@ def _drawing(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
     return alt.layer(
         base.mark_line(color="#b8b8b8", strokeWidth=0.08 * step).encode(order="position:Q"),
         pair.transform_filter("datum.element != 'K'").mark_rule(color="#7a7a7a", strokeWidth=0.11 * step),
-        pair.transform_filter("datum.element == 'K'").mark_rule(color=ELEMENT_COLOURS["K"], strokeDash=[3, 2], opacity=0.6),
-        base.mark_circle(size=(0.8 * step) ** 2, opacity=1, strokeWidth=max(1.2, 0.09 * step)).encode(
-            fill=_fill(), stroke=alt.Stroke("name:N", scale=_element_scale(present), legend=None), tooltip=_TOOLTIP
+        pair.transform_filter("datum.element == 'K'").mark_rule(
+            color=ELEMENT_COLOURS["K"], strokeDash=[3, 2], opacity=0.6
         ),
-        base.mark_text(font=MONOSPACE, fontSize=0.55 * step, baseline="middle", tooltip=None).encode(text="base:N", color=_letters()),
+        base.mark_circle(size=(0.8 * step) ** 2, opacity=1, strokeWidth=max(1.2, 0.09 * step)).encode(
+            fill=_fill(),
+            stroke=alt.Stroke("name:N", scale=_element_scale(present), legend=None),
+            tooltip=_TOOLTIP,
+        ),
+        base.mark_text(font=MONOSPACE, fontSize=0.55 * step, baseline="middle", tooltip=None).encode(
+            text="base:N", color=_letters()
+        ),
         base.mark_text(fontSize=max(9, min(11, 0.5 * step)), color=GREY, baseline="middle").encode(
-            x=alt.X("label_x:Q", axis=None, scale=x_scale), y=alt.Y("label_y:Q", axis=None, scale=y_scale), text="label:N"
+            x=alt.X("label_x:Q", axis=None, scale=x_scale),
+            y=alt.Y("label_y:Q", axis=None, scale=y_scale),
+            text="label:N",
         ),
     ).properties(width=step * across, height=step * up)

@@ -14,7 +14,10 @@ from sae_rna.figures.theme import GREY, INK, SEQUENTIAL, WIDTH
 
 BLUE, DARK, MIDDLE, LIGHT = "#0072b2", "#3d3d3d", "#8a8a8a", "#b8b8b8"
 # Symbols of our own: an upright stroke, and a taller one in dashes.
-_STROKE, _DASHES = "M-.18,-1H.18V1H-.18Z", "M-.13,-1.6H.13V-.8H-.13Z M-.13,-.4H.13V.4H-.13Z M-.13,.8H.13V1.6H-.13Z"
+_STROKE, _DASHES = (
+    "M-.18,-1H.18V1H-.18Z",
+    "M-.13,-1.6H.13V-.8H-.13Z M-.13,-.4H.13V.4H-.13Z M-.13,.8H.13V1.6H-.13Z",
+)
 # Where concepts stand in rows: width of their names and height of a row, pixels.
 _NAMES, _ROW = 140, 24
 _FEW = 12
@@ -30,14 +33,22 @@ def _refuse_repeats(table: pd.DataFrame, figure: str, keys: Sequence[str]):
 
 def _with_interval(value: float, low: float, high: float) -> str:
     """A value and, as far as it is known, its interval."""
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if np.isfinite([low, high]).all() else f"{value:.3f}" if np.isfinite(value) else "–"
+    return (
+        f"{value:.3f} ({low:.3f} to {high:.3f})"
+        if np.isfinite([low, high]).all()
+        else f"{value:.3f}"
+        if np.isfinite(value)
+        else "–"
+    )
 
 
 # ---------------------------------------------------------------- a row per concept
 
 
 def _rows(concepts: Sequence[str]) -> alt.Y:
-    axis = alt.Axis(minExtent=_NAMES, labelPadding=9, labelLimit=_NAMES - 12, ticks=False, domain=False, grid=False)
+    axis = alt.Axis(
+        minExtent=_NAMES, labelPadding=9, labelLimit=_NAMES - 12, ticks=False, domain=False, grid=False
+    )
     return alt.Y("concept:N", title=None, sort=list(concepts), axis=axis)
 
 
@@ -63,7 +74,9 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
         raise ValueError(f"controls: {score!r} is no score to draw; there are {' and '.join(_SCORES)}")
     columns = ["concept", "group", "source", "layer", "f1", "f1_low", "f1_high", "auroc", "null_p95"]
     known = [column for column in ("auroc_low", "auroc_high") if column in table]
-    table = theme.checked(table, "controls", columns + known).reindex(columns=[*columns, "auroc_low", "auroc_high"])
+    table = theme.checked(table, "controls", columns + known).reindex(
+        columns=[*columns, "auroc_low", "auroc_high"]
+    )
     _refuse_repeats(table, "controls", ["group", "concept", "source"])
     table[["value", "low", "high"]] = table[[score, f"{score}_low", f"{score}_high"]]
     null_N = table.null_p95 if score == "f1" else np.nan
@@ -79,8 +92,17 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     table["layer"] = [theme.layer_name(layer) if pd.notna(layer) else "–" for layer in table.layer]
     table["written"] = list(map(_with_interval, table.value, table.low, table.high))
 
-    plot, number, name = 382, 48, 60  # width of the plot; right end of the numbers and left end of the names beside it
-    marks = {tested: (BLUE, "circle"), _RIVAL: (DARK, "square"), _OTHERS: (MIDDLE, _STROKE), _NULL: (MIDDLE, _DASHES)}
+    plot, number, name = (
+        382,
+        48,
+        60,
+    )  # width of the plot; right end of the numbers and left end of the names beside it
+    marks = {
+        tested: (BLUE, "circle"),
+        _RIVAL: (DARK, "square"),
+        _OTHERS: (MIDDLE, _STROKE),
+        _NULL: (MIDDLE, _DASHES),
+    }
     marks = {kind: mark for kind, mark in marks.items() if (table.kind == kind).any()}
     colours, shapes = (alt.Scale(domain=list(marks), range=list(values)) for values in zip(*marks.values()))
     legend = alt.Legend(orient="top", labelLimit=260, symbolSize=75, symbolStrokeWidth=0, offset=26)
@@ -88,14 +110,25 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     shape = alt.Shape("kind:N", title=None, scale=shapes, legend=legend)
     tooltip = ["concept:N", "source:N", "layer:N", alt.Tooltip("written:N", title=_SCORES[score])]
     ends = table[["value", "low", "high"]]
-    scale = alt.Scale(domain=[min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)], nice=True, zero=False)
+    scale = alt.Scale(
+        domain=[min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)],
+        nice=True,
+        zero=False,
+    )
     groups = list(dict.fromkeys(leads.group))
     panels = []
     for group in groups:
         rows, beside = table[table.group == group], leads[leads.group == group]
         names = _rows(beside.concept)
         last = group == groups[-1]
-        axis = alt.Axis(title=_SCORES[score] if last else None, labels=last, ticks=last, domain=last, tickCount=6, labelFlush=False)
+        axis = alt.Axis(
+            title=_SCORES[score] if last else None,
+            labels=last,
+            ticks=last,
+            domain=last,
+            tickCount=6,
+            labelFlush=False,
+        )
         x = alt.X("value:Q", title=_SCORES[score], axis=axis, scale=scale)
         layers = []
         for place, kind in [(0.5, _NULL), (0.7, _OTHERS), (0.7, _RIVAL), (0.3, tested)]:
@@ -104,13 +137,19 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
             base = alt.Chart(rows[rows.kind == kind]).encode(y=lane, color=colour)
             if kind in (_RIVAL, tested):
                 interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.6)
-                layers.append(interval.encode(x=alt.X("low:Q", title=_SCORES[score], scale=scale), x2="high:Q"))
+                layers.append(
+                    interval.encode(x=alt.X("low:Q", title=_SCORES[score], scale=scale), x2="high:Q")
+                )
             layers.append(base.mark_point(size=75).encode(x=x, shape=shape, tooltip=tooltip))
         text = alt.Chart(beside).encode(y=names)
         lead_colour = alt.condition("datum.ahead", alt.value(BLUE), alt.value(GREY))
         layers += [
-            text.mark_text(x=plot + number, align="right", fontSize=11).encode(text="lead:N", color=lead_colour),
-            text.mark_text(x=plot + name, align="left", fontSize=11, limit=118, color=INK).encode(text="rival:N"),
+            text.mark_text(x=plot + number, align="right", fontSize=11).encode(
+                text="lead:N", color=lead_colour
+            ),
+            text.mark_text(x=plot + name, align="left", fontSize=11, limit=118, color=INK).encode(
+                text="rival:N"
+            ),
             _heading(str(group), -_NAMES, fontSize=12, fontWeight="bold", color=INK),
         ]
         if group == groups[0] and len(rivals):
@@ -133,8 +172,16 @@ def _leads(concepts: pd.DataFrame, own: pd.DataFrame, rivals: pd.DataFrame) -> p
     return both[keys].assign(lead=texts, ahead=lead > 0, rival=both.source.fillna(""))
 
 
-_FEATURE, _EXPLAINED, _PREDICTION = "feature", "feature explained by its confounds", "prediction from its confounds"
-_MARKS = {_FEATURE: (BLUE, BLUE, "circle"), _EXPLAINED: (BLUE, "white", "diamond"), _PREDICTION: (DARK, DARK, _STROKE)}
+_FEATURE, _EXPLAINED, _PREDICTION = (
+    "feature",
+    "feature explained by its confounds",
+    "prediction from its confounds",
+)
+_MARKS = {
+    _FEATURE: (BLUE, BLUE, "circle"),
+    _EXPLAINED: (BLUE, "white", "diamond"),
+    _PREDICTION: (DARK, DARK, _STROKE),
+}
 
 
 def confounds(table: pd.DataFrame) -> alt.LayerChart:
@@ -143,17 +190,28 @@ def confounds(table: pd.DataFrame) -> alt.LayerChart:
     A feature that its confounds explain is a hollow diamond, as in `element_scores`. Parameters: `table`, one row per concept, with
     concept, layer, feature, f1, confound_f1, r2 (of the feature's activation, held out) and explained (bool).
     """
-    table = theme.checked(table, "confounds", ["concept", "layer", "feature", "f1", "confound_f1", "r2", "explained"])
+    table = theme.checked(
+        table, "confounds", ["concept", "layer", "feature", "f1", "confound_f1", "r2", "explained"]
+    )
     _refuse_repeats(table, "confounds", ["concept"])
     explained = table.explained.eq(True)
     table["kind"], table["prediction"] = np.where(explained, _EXPLAINED, _FEATURE), _PREDICTION
     table["verdict"] = np.where(explained, "explained by confounds", "")
-    table["name"] = [f"{theme.layer_name(layer)}, {feature:.0f}" for layer, feature in zip(table.layer, table.feature)]
+    table["name"] = [
+        f"{theme.layer_name(layer)}, {feature:.0f}" for layer, feature in zip(table.layer, table.feature)
+    ]
     table["written"] = ["–" if np.isnan(r2) else f"{r2:.2f}".replace("-", "−") for r2 in table.r2]
 
-    plot, name, r2, verdict = 302, 18, 114, 128  # width of the plot; where the texts beside it begin, the number ends
+    plot, name, r2, verdict = (
+        302,
+        18,
+        114,
+        128,
+    )  # width of the plot; where the texts beside it begin, the number ends
     kinds = [kind for kind in _MARKS if kind in {_PREDICTION, *table.kind}]
-    scales = [alt.Scale(domain=kinds, range=list(values)) for values in zip(*(_MARKS[kind] for kind in kinds))]
+    scales = [
+        alt.Scale(domain=kinds, range=list(values)) for values in zip(*(_MARKS[kind] for kind in kinds))
+    ]
     legend = alt.Legend(orient="top", labelLimit=300, symbolSize=75, symbolStrokeWidth=1.6, offset=26)
 
     def series(column: str) -> list[alt.Stroke | alt.Fill | alt.Shape]:
@@ -173,7 +231,9 @@ def confounds(table: pd.DataFrame) -> alt.LayerChart:
     base = alt.Chart(table).encode(y=_rows(table.concept))
     return alt.layer(
         base.mark_rule(strokeWidth=2, color="#c9d9e4").encode(x=x, x2="confound_f1:Q"),
-        base.mark_point(size=75).encode(*series("prediction"), x=alt.X("confound_f1:Q", title=_SCORES["f1"], scale=scale), tooltip=tooltip),
+        base.mark_point(size=75).encode(
+            *series("prediction"), x=alt.X("confound_f1:Q", title=_SCORES["f1"], scale=scale), tooltip=tooltip
+        ),
         base.mark_point(size=75, strokeWidth=1.6).encode(*series("kind"), x=x, tooltip=tooltip),
         base.mark_text(x=plot + name, align="left", fontSize=11, color=INK).encode(text="name:N"),
         base.mark_text(x=plot + r2, align="right", fontSize=11, color=INK).encode(text="written:N"),
@@ -191,9 +251,13 @@ def confounds(table: pd.DataFrame) -> alt.LayerChart:
 # ---------------------------------------------------------------- over layers
 
 
-def _series(column: str, names: Sequence[str], colours: Sequence[str], dashes: Sequence[list[int]]) -> tuple[alt.Color, alt.StrokeDash]:
+def _series(
+    column: str, names: Sequence[str], colours: Sequence[str], dashes: Sequence[list[int]]
+) -> tuple[alt.Color, alt.StrokeDash]:
     """Colour and dashes of each line, in one legend."""
-    legend = alt.Legend(orient="top", columns=4, labelLimit=260, symbolType="stroke", symbolSize=400, symbolOpacity=1)
+    legend = alt.Legend(
+        orient="top", columns=4, labelLimit=260, symbolType="stroke", symbolSize=400, symbolOpacity=1
+    )
     colour, dash = (alt.Scale(domain=list(names), range=list(values)) for values in (colours, dashes))
     return (
         alt.Color(f"{column}:N", title=None, scale=colour, legend=legend),
@@ -201,7 +265,14 @@ def _series(column: str, names: Sequence[str], colours: Sequence[str], dashes: S
     )
 
 
-def _lines(table: pd.DataFrame, x: alt.X, y: alt.Y, series: tuple[alt.Color, alt.StrokeDash], size: int, tooltip: list) -> alt.LayerChart:
+def _lines(
+    table: pd.DataFrame,
+    x: alt.X,
+    y: alt.Y,
+    series: tuple[alt.Color, alt.StrokeDash],
+    size: int,
+    tooltip: list,
+) -> alt.LayerChart:
     """A line for each series, with points on it."""
     base = alt.Chart(table).encode(x=x, y=y, color=series[0])
     return base.mark_line().encode(strokeDash=series[1]) + base.mark_point(size=size).encode(tooltip=tooltip)
@@ -232,10 +303,14 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     table = theme.checked(table, "fidelity", columns)
     _refuse_repeats(table, "fidelity", ["layer", "variant"])
     table = table[table.variant != _MODEL].rename(columns={"variant": "architecture"})
-    order = sorted(theme.architectures(table), key=_ABLATION.__eq__)  # what is under test first, its controls, ablation last
+    order = sorted(
+        theme.architectures(table), key=_ABLATION.__eq__
+    )  # what is under test first, its controls, ablation last
     others = [name for name in order if name not in theme.ARCHITECTURES]
     lines = [
-        _CONTROL_LINES[others.index(name) % len(_CONTROL_LINES)] if name in others else (theme.ARCHITECTURE_COLOURS[name], [1, 0])
+        _CONTROL_LINES[others.index(name) % len(_CONTROL_LINES)]
+        if name in others
+        else (theme.ARCHITECTURE_COLOURS[name], [1, 0])
         for name in order
     ]
     names = [theme.ARCHITECTURES.get(name, name) for name in order]
@@ -257,16 +332,24 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     base = alt.Chart(recovered).transform_filter("isValid(datum.low) && isValid(datum.high)")
     interval = base.mark_rule(strokeWidth=1.2) if few else base.mark_area(opacity=0.12)
     interval = interval.encode(x=x, color=series[0], y="low:Q", y2="high:Q")
-    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=GREY).encode(y="loss_recovered:Q")
+    references = (
+        alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]}))
+        .mark_rule(color=GREY)
+        .encode(y="loss_recovered:Q")
+    )
     y = alt.Y("loss_recovered:Q", title="loss recovered", axis=alt.Axis(tickCount=6))
     left = references + interval + _lines(recovered, x, y, series, size, tooltip)
     axis, scale = theme.log_axis(table.kl, format="~g")
-    right = _lines(table, x, alt.Y("kl:Q", title="nats per masked base", axis=axis, scale=scale), series, size, tooltip)
+    right = _lines(
+        table, x, alt.Y("kl:Q", title="nats per masked base", axis=axis, scale=scale), series, size, tooltip
+    )
     titles = [
         alt.Title("Loss recovered", subtitle="1: the language model, 0: mean ablation"),
         alt.Title("KL divergence", subtitle="from the language model's own predictions"),
     ]
-    panels = [chart.properties(width=284, height=230, title=title) for chart, title in zip((left, right), titles)]
+    panels = [
+        chart.properties(width=284, height=230, title=title) for chart, title in zip((left, right), titles)
+    ]
     return alt.hconcat(*panels, spacing=18).properties(
         description=f"Loss recovered and KL divergence when the states of layer {_range(table.block)} are replaced by {', '.join(names)}."
     )
@@ -282,7 +365,9 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     Parameters: `table`, one row per layer x comparison, with layer, comparison (which other dictionary), share and share_null (0..1; of
     the features, and of those of a random dictionary), median_cosine (of a feature and the closest one).
     """
-    table = theme.checked(table, "recurrence", ["layer", "comparison", "share", "share_null", "median_cosine"])
+    table = theme.checked(
+        table, "recurrence", ["layer", "comparison", "share", "share_null", "median_cosine"]
+    )
     _refuse_repeats(table, "recurrence", ["layer", "comparison"])
     names = list(dict.fromkeys(table.comparison))
     lines = [*((_COLOURS[number % len(_COLOURS)], [1, 0]) for number in range(len(names))), (MIDDLE, [4, 3])]
@@ -296,12 +381,22 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
         alt.Tooltip("median_cosine:Q", format=".3f", title="median cosine"),
     ]
     nulls = [
-        _side_by_side(rows.assign(series=_RANDOM), len(names) if few else 0, places) for _, rows in table.groupby("comparison", sort=False)
+        _side_by_side(rows.assign(series=_RANDOM), len(names) if few else 0, places)
+        for _, rows in table.groupby("comparison", sort=False)
     ]
-    table = _side_by_side(table.assign(series=table.comparison), table.comparison.map(names.index) if few else 0, places)
-    share = {"title": "share of features", "axis": alt.Axis(format="%", tickCount=5), "scale": alt.Scale(domain=[0, 1])}
+    table = _side_by_side(
+        table.assign(series=table.comparison), table.comparison.map(names.index) if few else 0, places
+    )
+    share = {
+        "title": "share of features",
+        "axis": alt.Axis(format="%", tickCount=5),
+        "scale": alt.Scale(domain=[0, 1]),
+    }
     cosine = alt.Y(
-        "median_cosine:Q", title="cosine", axis=alt.Axis(tickCount=5), scale=alt.Scale(domain=[min(0, table.median_cosine.min()), 1])
+        "median_cosine:Q",
+        title="cosine",
+        axis=alt.Axis(tickCount=5),
+        scale=alt.Scale(domain=[min(0, table.median_cosine.min()), 1]),
     )
     left = alt.layer(
         *(_lines(null, x, alt.Y("share_null:Q", **share), series, size, tooltip) for null in nulls),
@@ -309,7 +404,9 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     )
     right = _lines(table, x, cosine, series, size, tooltip)
     panels = [(left, "Features that recur"), (right, "Median similarity to the closest feature")]
-    return alt.hconcat(*(chart.properties(width=288, height=190, title=title) for chart, title in panels), spacing=18).properties(
+    return alt.hconcat(
+        *(chart.properties(width=288, height=190, title=title) for chart, title in panels), spacing=18
+    ).properties(
         description=f"Share of the features of layer {_range(table.block)} that recur in {' and '.join(map(str, names))}: "
         f"{table.share.min():.0%} to {table.share.max():.0%}, of a random dictionary's {table.share_null.max():.2%} at most."
     )
@@ -328,13 +425,23 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     table["surviving"] = table.surviving.where(table.tested > 0, 0)
     most = int(table.surviving.max())
     scale = alt.Scale(domain=[0, max(most, 1)], range=SEQUENTIAL)
-    table["label"] = [f"{surviving:,.0f}" if tested > 0 else "–" for surviving, tested in zip(table.surviving, table.tested)]
+    table["label"] = [
+        f"{surviving:,.0f}" if tested > 0 else "–" for surviving, tested in zip(table.surviving, table.tested)
+    ]
     types = table.groupby("type", sort=False).surviving.sum().sort_values(ascending=False, kind="stable")
     crowded = table.layer.nunique() > _FEW  # then the numbers stand upright
-    ticks = alt.Axis(values=theme.layer_ticks(table.layer), labelExpr="'L' + datum.value", labelAngle=0, ticks=False, domain=False)
+    ticks = alt.Axis(
+        values=theme.layer_ticks(table.layer),
+        labelExpr="'L' + datum.value",
+        labelAngle=0,
+        ticks=False,
+        domain=False,
+    )
     names = alt.Axis(labelLimit=_NAMES, ticks=False, domain=False)
     values = sorted({0, max(most, 1) // 2, max(most, 1)})
-    legend = alt.Legend(orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, values=values, format=",d")
+    legend = alt.Legend(
+        orient="top", titleOrient="left", gradientLength=160, gradientThickness=9, values=values, format=",d"
+    )
     colour = alt.Color("surviving:Q", title="type-selective features", scale=scale, legend=legend)
     tooltip = [
         alt.Tooltip("layer:O"),
@@ -343,9 +450,14 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
         alt.Tooltip("tested:Q", format=",", title="features tested"),
     ]
     base = alt.Chart(table).encode(
-        x=alt.X("layer:O", title="layer", axis=ticks), y=alt.Y("type:N", title=None, sort=types.index.tolist(), axis=names)
+        x=alt.X("layer:O", title="layer", axis=ticks),
+        y=alt.Y("type:N", title=None, sort=types.index.tolist(), axis=names),
     )
-    cells = base.transform_filter("datum.tested > 0").mark_rect(stroke="white").encode(color=colour, tooltip=tooltip)
+    cells = (
+        base.transform_filter("datum.tested > 0")
+        .mark_rect(stroke="white")
+        .encode(color=colour, tooltip=tooltip)
+    )
     white = f"datum.tested > 0 && datum.surviving > {0.6 * most}"
     numbers = base.mark_text(fontSize=10 if crowded else 11, angle=270 if crowded else 0).encode(
         text="label:N", color=alt.condition(white, alt.value("white"), alt.value(INK))

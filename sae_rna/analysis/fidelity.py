@@ -1,0 +1,321 @@
+"""What an autoencoder keeps of the activations it was given, and of the language model's predictions.
+
+A reconstruction that explains most of the variance may still lose what the model goes on to use, so the reconstruction is put in the
+place of the hidden states and the model predicts masked bases from it. Loss recovered (Bricken et al. 2023, "Towards
+Monosemanticity"; Gao et al. 2024, arXiv:2406.04093) is (CE_ablate - CE_variant) / (CE_ablate - CE_lm), here with mean ablation and never
+clipped.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import log_softmax
+from tqdm import tqdm
+
+from sae_rna.analysis.language_model import choose_masked, model_log_probabilities
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import Standardiser
+from sae_rna.records.composition import encode_bases
+from sae_rna.sae.autoencoder import SparseAutoencoders
+from sae_rna.sae.explained_variance import ExplainedVariance
+
+RESAMPLES = 1000
+"""Of the sequences, for the interval of loss recovered."""
+
+Replace = Callable[[torch.Tensor], torch.Tensor]
+"""Hidden states of nucleotides in, others of the same shape [T, D] out."""
+
+
+@contextmanager
+def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Iterator[None]:
+    """As long as it lasts, the model goes on from `replace(values_TD)` instead of its own hidden states of `layer`.
+
+    Layers are numbered as in `hidden_states`: 0 is the embedding layer, `i` the output of block `i`, the last one taken after the
+    encoder's final layer norm, where it has one. `replace` is called once a batch with the hidden states of all nucleotides, float32 and
+    not standardised, masked positions included; special tokens, padding and ambiguity codes keep their states.
+
+    Raises ValueError if the model has no such layer, or is not built of `encoder.layer` as multimolecule's encoders are.
+    """
+    model.check_layers([layer])
+    core = model.model.base_model
+    blocks = getattr(getattr(core, "encoder", None), "layer", ())
+    if len(blocks) != model.layers:
+        raise ValueError(
+            f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like encoders have them"
+        )
+    nucleotides_BW = torch.empty(0)
+
+    def find_nucleotides(_, args, kwargs):
+        nonlocal nucleotides_BW
+        ids = args[0] if args else kwargs["input_ids"]
+        nucleotides_BW = model.nucleotide_mask(ids) | (ids == model.tokenizer.mask_token_id)
+
+    def replaced(states_BWD: torch.Tensor) -> torch.Tensor:
+        states_BWD = states_BWD.clone()
+        states_BWD[nucleotides_BW] = replace(states_BWD[nucleotides_BW].float()).to(states_BWD.dtype)
+        return states_BWD
+
+    def enter_block(_, args):
+        return replaced(args[0]), *args[1:]
+
+    def leave_encoder(_, __, output):
+        output["last_hidden_state"] = replaced(output["last_hidden_state"])
+        return output
+
+    hooks = [core.register_forward_pre_hook(find_nucleotides, with_kwargs=True)]
+    if (
+        layer < model.layers
+    ):  # what enters a block is what the layer before it, or the embedding layer, put out
+        hooks.append(blocks[layer].register_forward_pre_hook(enter_block))
+    else:  # the encoder's own output is after its final layer norm, whatever that is called
+        hooks.append(core.encoder.register_forward_hook(leave_encoder))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def masked_log_probabilities(
+    model: LanguageModel,
+    sequences: Sequence[str],
+    masked: list[np.ndarray],
+    layer: int | None = None,
+    replace: Replace | None = None,
+) -> np.ndarray:
+    """ln P(A, C, G, U) at the masked positions of all sequences one after the other, shape [M, 4].
+
+    `model` comes from `LanguageModel.load(..., masked=True)`, `masked` from `evaluation.choose_masked`. With `layer` and `replace` the
+    model predicts from replaced hidden states; see `replaced_states`, also for the ValueErrors.
+    """
+    with replaced_states(model, layer, replace) if replace else nullcontext():
+        return np.concatenate(model_log_probabilities(model, sequences, masked))
+
+
+Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
+"""Standardised x [T, D] in; its reconstruction and the number of active coefficients of all its tokens together out."""
+
+
+class Reconstruction:
+    """A replacement of hidden states that keeps count of its explained variance and its active coefficients a token."""
+
+    def __init__(self, standardise: Standardiser, reconstruct: Reconstruct):
+        """`standardise` has one row."""
+        self.standardise, self.reconstruct = standardise, reconstruct
+        self.variance, self.active = ExplainedVariance(), 0
+
+    def __call__(self, values_TD: torch.Tensor) -> torch.Tensor:
+        x_TD = self.standardise(values_TD)
+        guess_TD, active = self.reconstruct(x_TD)
+        self.variance.update(x_TD[None], guess_TD[None])
+        self.active += active
+        return guess_TD * self.standardise.std + self.standardise.mean
+
+    @property
+    def l0(self) -> float:
+        return self.active / self.variance.count
+
+
+def mean_ablation(x_TD: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The training mean for every token; a `Reconstruct`."""
+    return torch.zeros_like(x_TD), 0
+
+
+def through_autoencoder(member: SparseAutoencoders) -> Reconstruct:
+    """What a stack of one makes of the states."""
+
+    def reconstruct(x_TD):
+        features_1TF = member.encode(x_TD[None])
+        return member.decode(features_1TF)[0], int((features_1TF > 0).sum())
+
+    return reconstruct
+
+
+def first_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
+    """The projection on the first k columns of an orthonormal basis, the same k for all tokens."""
+    return lambda x_TD: (x_TD @ basis_DD[:, :k] @ basis_DD[:, :k].T, k * len(x_TD))
+
+
+def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
+    """Each token's own k largest of all D coefficients in an orthonormal basis: a sparse code without a learnt dictionary."""
+
+    def reconstruct(x_TD):
+        scores_TD = x_TD @ basis_DD
+        chosen = scores_TD.abs().topk(k, dim=-1, sorted=False).indices
+        return torch.zeros_like(scores_TD).scatter(
+            -1, chosen, scores_TD.gather(-1, chosen)
+        ) @ basis_DD.T, k * len(x_TD)
+
+    return reconstruct
+
+
+COMPONENTS = {"PCA, first components": first_components, "PCA, largest components": largest_components}
+
+
+def principal_components(
+    model: LanguageModel, sequences: Sequence[str], layers: Sequence[int], standardise: Standardiser
+) -> torch.Tensor:
+    """Orthonormal bases [L, D, D] of the standardised hidden states of `sequences`, one component a column, the widest first.
+
+    The components go through the mean that `standardise` (one row a layer) made zero. Raises ValueError for fewer nucleotides than
+    dimensions.
+    """
+    products, tokens = 0, 0
+    for states in model.hidden_states(sequences, layers):
+        x_LTD = standardise(states.values_TLD).transpose(0, 1).double()
+        products, tokens = products + x_LTD.mT @ x_LTD, tokens + len(states.values_TLD)
+    if tokens < model.width:
+        raise ValueError(
+            f"{tokens} nucleotides are too few for {model.width} principal components: give more training sequences"
+        )
+    return torch.linalg.eigh(products).eigenvectors.flip(-1).float()
+
+
+class _Variant(NamedTuple):
+    """What a row of the table is made of."""
+
+    variant: str
+    architecture: str
+    l0: float
+    explained_variance: float
+    log_probabilities_M4: np.ndarray
+
+
+def fidelity_table(
+    model: LanguageModel,
+    stacks: dict[str, SparseAutoencoders],
+    training: Sequence[str],
+    sequences: Sequence[str],
+    layers: Sequence[int],
+    seed: int,
+) -> pd.DataFrame:
+    """How well the language model predicts masked bases when one layer's hidden states are replaced: one row per layer and variant.
+
+    Parameters
+    ----------
+    model
+        From `LanguageModel.load(..., masked=True)`.
+    stacks
+        Autoencoders by the name of their architecture, trained on this model. The ablation and the principal components use the
+        first one's mean and units; stacks of one run share them.
+    training
+        Sequences that the principal components are fitted on, unmasked like those the autoencoders saw.
+    sequences
+        Held-out RNAs; 15 % of their bases are masked, the same ones for every variant.
+    layers
+        Each held by every stack.
+    seed
+        Of the masked positions and the resampling.
+
+    Returns
+    -------
+    Columns: `layer`; `variant`, one of
+
+    - ``language model``: as it is,
+    - ``mean ablation``: every nucleotide's state is the training mean,
+    - ``autoencoder``: the reconstruction of the stack `architecture` (empty for the two above),
+    - ``PCA, first components``: projected on the first k principal components, the same for all tokens, and
+    - ``PCA, largest components``: each token's own k largest of all D components. For both k is the autoencoder's `l0`, rounded and at
+      least 1; from D on there is nothing to leave out, and the row is the language model's;
+
+    `l0` (active coefficients a token; missing for the language model), `explained_variance` (standardised states of the masked
+    inputs), `cross_entropy` (nats a masked base, among A, C, G and U), `kl` (mean KL(P_model || P_variant), nats), `loss_recovered`
+    (unclipped: below 0 is worse than ablation, above 1 better than the model itself), `low` and `high` (its 95 % interval, sequences
+    resampled), `ce_lm`, `ce_ablate`, `positions` (masked bases), `sequences` and `reason` (why loss recovered or its interval is missing;
+    else empty). Loss recovered is missing where the model predicts no better than its ablation, the interval where that happens in a
+    resample.
+
+    Autoencoders and components were fitted on states of unmasked sequences. Masked inputs are off that distribution: the mask token's
+    own states, those of its neighbours, and all others' where token dropout rescales the embeddings by the share of masked tokens. So the
+    explained variance here is not that of unmasked sequences, and the loss recovered includes what the shift costs.
+
+    Raises ValueError without stacks or masked positions, and for a layer that the model or a stack does not have.
+    """
+    if not stacks:
+        raise ValueError("there is nothing to compare without autoencoders: give at least one stack")
+    layers = model.check_layers(layers)
+    members = {(name, layer): stack.only(layer).eval() for name, stack in stacks.items() for layer in layers}
+    masked = choose_masked(sequences, seed)
+    sequence_M = np.repeat(np.arange(len(masked)), [len(positions) for positions in masked])
+    if not len(sequence_M):
+        raise ValueError(f"no base of the {len(masked)} sequences is masked: give more or longer ones")
+    truth_M = np.concatenate([codes[positions] for codes, positions in zip(encode_bases(sequences), masked)])
+    units = {layer: members[next(iter(stacks)), layer].standardise for layer in layers}
+    together = Standardiser(
+        torch.cat([unit.mean for unit in units.values()]), torch.cat([unit.std for unit in units.values()])
+    )
+    bases = dict(zip(layers, principal_components(model, training, layers, together)))
+    own = _Variant("language model", "", np.nan, 1.0, masked_log_probabilities(model, sequences, masked))
+    # Whole sequences are drawn, since masked bases of one sequence are not independent.
+    draws_RS = np.random.default_rng(seed).multinomial(
+        len(masked), np.full(len(masked), 1 / len(masked)), RESAMPLES
+    )
+
+    def predict(layer: int, variant: str, architecture: str, replace: Reconstruction) -> _Variant:
+        log_probabilities = masked_log_probabilities(model, sequences, masked, layer, replace)
+        return _Variant(variant, architecture, replace.l0, replace.variance.value().item(), log_probabilities)
+
+    tables = []
+    for layer in tqdm(layers, "fidelity", mininterval=1):
+        variants = [own, predict(layer, "mean ablation", "", Reconstruction(units[layer], mean_ablation))]
+        for name in stacks:
+            member = members[name, layer]
+            variants.append(
+                predict(
+                    layer,
+                    "autoencoder",
+                    name,
+                    Reconstruction(member.standardise, through_autoencoder(member)),
+                )
+            )
+            k = max(round(variants[-1].l0), 1)
+            for pca, components in COMPONENTS.items():
+                if k < model.width:
+                    variants.append(
+                        predict(layer, pca, name, Reconstruction(units[layer], components(bases[layer], k)))
+                    )
+                else:  # all D components are the state itself
+                    variants.append(own._replace(variant=pca, architecture=name, l0=model.width))
+        tables.append(_scores(variants, truth_M, sequence_M, draws_RS).assign(layer=layer))
+    table = pd.concat(tables, ignore_index=True).assign(positions=len(sequence_M), sequences=len(masked))
+    return table[["layer", *table.columns.drop(["layer", "reason"]), "reason"]]
+
+
+def _scores(
+    variants: list[_Variant], truth_M: np.ndarray, sequence_M: np.ndarray, draws_RS: np.ndarray
+) -> pd.DataFrame:
+    """Rows of one layer; the first two variants are the model and its ablation, the draws say how often each sequence counts."""
+    logs_VM4 = log_softmax(
+        np.stack([variant.log_probabilities_M4 for variant in variants]).astype(np.float64), axis=-1
+    )
+    loss_VM = -logs_VM4[:, np.arange(len(truth_M)), truth_M]
+    cross_entropy_V = loss_VM.mean(1)
+    loss_VS = np.stack([np.bincount(sequence_M, loss_M, minlength=draws_RS.shape[1]) for loss_M in loss_VM])
+    loss_VR = loss_VS @ draws_RS.T
+    recovered_V, recovered_VR = _recovered(cross_entropy_V), _recovered(loss_VR)
+    low, high = np.quantile(recovered_VR, (0.025, 0.975), axis=1)
+    reason = ""
+    if np.isnan(recovered_V[0]):
+        reason = "the language model predicts no better than its mean ablation at this layer"
+    elif np.isnan(low[0]):
+        reason = "no interval: in some resamples the language model predicts no better than its mean ablation"
+    return pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1]).assign(
+        cross_entropy=cross_entropy_V,
+        kl=(np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1),
+        loss_recovered=recovered_V,
+        low=low,
+        high=high,
+        ce_lm=cross_entropy_V[0],
+        ce_ablate=cross_entropy_V[1],
+        reason=reason,
+    )
+
+
+def _recovered(loss_V: np.ndarray) -> np.ndarray:
+    """Loss recovered by each variant, NaN where the first, the model, does not beat the second, its ablation."""
+    margin = loss_V[1] - loss_V[0]
+    return (loss_V[1] - loss_V) / np.where(margin > 0, margin, np.nan)

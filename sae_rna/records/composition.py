@@ -1,0 +1,84 @@
+"""What a sequence is made of: base codes, windows, k-mers, GC content and length. Knows nothing of any model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import normalize
+
+NUCLEOTIDES = "ACGU"
+
+
+def encode_bases(sequences: Sequence[str]) -> list[np.ndarray]:
+    """Index into ACGU of every base, -1 for any other letter."""
+    table = np.full(128, -1)
+    table[[ord(base) for base in NUCLEOTIDES]] = range(4)
+    return [table[np.frombuffer(sequence.encode("ascii"), np.uint8)] for sequence in sequences]
+
+
+def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
+    """One-hot bases of the window of `reach` on both sides of every position; all zero beyond the ends. Shape [T, 4 (2 reach + 1)].
+
+    Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
+    """
+    rows = []
+    for codes in encode_bases(sequences):
+        one_hot = np.zeros((len(codes) + 2 * reach, 4), dtype=np.float32)
+        known = np.nonzero(codes >= 0)[0]
+        one_hot[known + reach, codes[known]] = 1
+        windows = np.lib.stride_tricks.sliding_window_view(one_hot, 2 * reach + 1, axis=0)
+        rows.append(windows[known].reshape(len(known), 4 * (2 * reach + 1)))
+    return np.concatenate(rows)
+
+
+def windows(sequences: Sequence[str], reach: int = 5) -> sparse.csr_matrix:
+    """Which base stands at each place of -reach .. reach, [T, 4 (2 reach + 1)]: `composition.one_hot_windows`, named by `window_names`."""
+    return sparse.csr_matrix(one_hot_windows(sequences, reach))
+
+
+def kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
+    """The k-mer around every nucleotide, one-hot, [T, 4^k]; see `kmer_names`.
+
+    The nucleotide is the middle one, the left of the two for an even k. Where the k-mer reaches beyond the sequence, or holds a letter
+    other than A, C, G and U, the row is empty. Such letters have no row themselves.
+    """
+    if k < 1:
+        raise ValueError(f"k-mers of {k} nucleotides are impossible: k is 1 or more")
+    before, powers, columns = (k - 1) // 2, 4 ** np.arange(k)[::-1], [np.empty(0, np.int64)]
+    for codes in encode_bases(sequences):
+        padded = np.pad(codes, (before, k - 1 - before), constant_values=-1)
+        around = np.lib.stride_tricks.sliding_window_view(padded, k)[codes >= 0]
+        columns.append(np.where((around >= 0).all(1), around @ powers, -1))
+    column_T = np.concatenate(columns)
+    present_T = column_T >= 0
+    indptr = np.concatenate([[0], present_T.cumsum()])
+    return sparse.csr_matrix(
+        (np.ones(indptr[-1], np.float32), column_T[present_T], indptr), shape=(len(column_T), 4**k)
+    )
+
+
+def kmer_names(k: int) -> list[str]:
+    """Names of the columns of `kmers`, from AA...A to UU...U."""
+    return [
+        "".join(NUCLEOTIDES[number // 4**place % 4] for place in range(k)[::-1]) for number in range(4**k)
+    ]
+
+
+def kmer_frequencies(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
+    """Share of each k-mer among the k-mers of every sequence, [S, 4^k], columns as `kmer_names`; 0 where there are none.
+
+    k-mers with other letters than A, C, G and U do not count.
+    """
+    counter = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, vocabulary=kmer_names(k))
+    return normalize(counter.transform(sequences).astype(float), norm="l1")
+
+
+def gc_content(sequences: Sequence[str]) -> np.ndarray:
+    """Share of G and C among the A, C, G and U of every sequence, [S]; 0 where there are none."""
+    return kmer_frequencies(sequences, 1)[:, [NUCLEOTIDES.index(base) for base in "GC"]].sum(axis=1).A1
+
+
+def length_and_gc(sequences: Sequence[str]) -> np.ndarray:
+    """Log length and GC content of every sequence, [S, 2]: what types may differ in without any feature."""
+    return np.column_stack([np.log([max(len(sequence), 1) for sequence in sequences]), gc_content(sequences)])

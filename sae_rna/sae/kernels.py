@@ -1,0 +1,444 @@
+"""The arithmetic of sparse training on a CPU, compiled by numba: what a TopK step needs beside the encoder's matrix product.
+
+A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a matrix product; reconstruction and
+gradients touch K rows of the dictionary. The kernels below do just that, with the rows in bfloat16 or float32.
+
+B tokens, D width, F latents, N active latents of the whole batch. Sparse codes are in CSR form: those of token b are at
+``indices[start[b]:start[b + 1]]``. Every result is the same for any number of threads, since each output belongs to one thread.
+"""
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_reductions = {
+    "reassoc",
+    "contract",
+    "nsz",
+}  # lets sums use vector registers; infinities and NaN keep their meaning
+
+
+def use_threads(count: int):
+    """Run the kernels on as many threads as PyTorch uses."""
+    numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's memory as NumPy sees it; bfloat16 as uint16, since NumPy has no such type."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def as_bits(tensor: torch.Tensor) -> np.ndarray:
+    """bfloat16 or float32 as signed integers: positive numbers keep their order, and negative ones are negative."""
+    return tensor.detach().view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32).numpy()
+
+
+@intrinsic
+def _number(context, value):
+    """The float32 that 16 bits (bfloat16), 32 bits or a float32 stand for."""
+
+    def generate(_, builder, signature, arguments):
+        (value,), (kind,) = arguments, signature.args
+        if kind in (types.uint16, types.int16):
+            value = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return value if kind == types.float32 else builder.bitcast(value, ir.FloatType())
+
+    return types.float32(value), generate
+
+
+@intrinsic
+def _rounded(context, value, target):
+    """A float32 as an element of the array `target`: as it is, or the nearest bfloat16 (ties to even, not for NaN) as 16 bits."""
+
+    def generate(_, builder, signature, arguments):
+        value = arguments[0]
+        if signature.args[1].dtype == types.float32:
+            return value
+        word = ir.IntType(32)
+        bits = builder.bitcast(value, word)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
+        rounded = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
+        return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+
+    return target.dtype(types.float32, target), generate
+
+
+@numba.njit(cache=True)
+def _kth_largest(values, count, k):
+    """The k-th largest of the first `count` positive integers, 0 if there are fewer: bit by bit, counting, which is vector work."""
+    found = 0
+    for bit in range(values.itemsize * 8 - 2, -1, -1):
+        trial = values.dtype.type(found | (1 << bit))
+        above = np.int32(0)
+        for i in range(count):
+            above += np.int32(1) if values[i] >= trial else np.int32(0)
+        if above >= k:
+            found |= 1 << bit
+    return values.dtype.type(found)
+
+
+@numba.njit(parallel=True, cache=True)
+def top_k(bits, k):
+    """Per token the k largest positive numbers, in no order: indices, values [B, k] and how many there are [B].
+
+    `bits` [B, F] are numbers as `as_bits` gives them. Of equal numbers any may be taken, the same ones each time.
+    The k-th largest of group maxima is a lower bound, so only groups that reach it are looked at again.
+    """
+    tokens, latents = bits.shape
+    groups = min(8 * k, latents)
+    whole = latents // groups * groups
+    indices, values, counts = (
+        np.empty((tokens, k), np.int32),
+        np.empty((tokens, k), np.float32),
+        np.empty(tokens, np.int64),
+    )
+    for b in numba.prange(tokens):
+        row = bits[b]
+        largest = np.zeros(groups, bits.dtype)
+        for start in range(0, whole, groups):
+            part = row[start : start + groups]
+            for i in range(groups):
+                largest[i] = part[i] if part[i] > largest[i] else largest[i]
+        for i in range(whole, latents):
+            largest[i - whole] = max(largest[i - whole], row[i])
+        bound = max(_kth_largest(largest, groups, k), bits.dtype.type(1))
+        candidates, places, found = np.empty(latents, bits.dtype), np.empty(latents, np.int32), 0
+        for i in range(groups):
+            if largest[i] >= bound:
+                for j in range(i, latents, groups):
+                    if row[j] >= bound:
+                        candidates[found], places[found] = row[j], j
+                        found += 1
+        last = _kth_largest(candidates, found, k) if found > k else bits.dtype.type(1)
+        equal = k
+        for i in range(found):
+            equal -= 1 if candidates[i] > last else 0
+        kept = 0
+        for i in range(found):
+            if candidates[i] > last or (candidates[i] == last and equal > 0):
+                equal -= 1 if candidates[i] == last else 0
+                indices[b, kept], values[b, kept] = places[i], _number(candidates[i])
+                kept += 1
+        counts[b] = kept
+    return indices, values, counts
+
+
+@numba.njit(cache=True)
+def to_csr(indices, values, counts):
+    """What `top_k` found as start [B + 1], indices and values [N]."""
+    start = np.zeros(len(counts) + 1, np.int64)
+    start[1:] = np.cumsum(counts)
+    flat_indices, flat_values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+    for b in range(len(counts)):
+        flat_indices[start[b] : start[b + 1]] = indices[b, : counts[b]]
+        flat_values[start[b] : start[b + 1]] = values[b, : counts[b]]
+    return start, flat_indices, flat_values
+
+
+@numba.njit(parallel=True, cache=True)
+def _at_least(bits, bound):
+    """Numbers of `bits` [B, F] that are at least `bound`, as start [B + 1], indices and bits [N]."""
+    tokens, latents = bits.shape
+    start = np.zeros(tokens + 1, np.int64)
+    for b in numba.prange(tokens):
+        count = np.int32(0)
+        for j in range(latents):
+            count += np.int32(1) if bits[b, j] >= bound else np.int32(0)
+        start[b + 1] = count
+    start = np.cumsum(start)
+    indices, found = np.empty(start[-1], np.int32), np.empty(start[-1], bits.dtype)
+    for b in numba.prange(tokens):
+        place = start[b]
+        for first in range(0, latents, 64):
+            end = min(first + 64, latents)
+            largest = bits[b, first]
+            for j in range(first, end):
+                largest = bits[b, j] if bits[b, j] > largest else largest
+            if largest >= bound:
+                for j in range(first, end):
+                    if bits[b, j] >= bound:
+                        indices[place], found[place] = j, bits[b, j]
+                        place += 1
+    return start, indices, found
+
+
+@numba.njit(cache=True)
+def _keep(start, indices, found, wanted):
+    """Of candidates in CSR form the `wanted` largest, by value and then by place."""
+    last = _kth_largest(found, len(found), wanted) if len(found) > wanted else found.dtype.type(1)
+    equal = wanted
+    for i in range(len(found)):
+        equal -= 1 if found[i] > last else 0
+    kept_start, kept = np.zeros_like(start), 0
+    kept_indices, values = (
+        np.empty(min(wanted, len(found)), np.int32),
+        np.empty(min(wanted, len(found)), np.float32),
+    )
+    for b in range(len(start) - 1):
+        for i in range(start[b], start[b + 1]):
+            if found[i] > last or (found[i] == last and equal > 0):
+                equal -= 1 if found[i] == last else 0
+                kept_indices[kept], values[kept] = indices[i], _number(found[i])
+                kept += 1
+        kept_start[b + 1] = kept
+    return kept_start, kept_indices[:kept], values[:kept]
+
+
+def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
+    """The `wanted` largest positive numbers of a whole batch as start [B + 1], indices and values [N], by token and latent.
+
+    `guess` should lie somewhat below the smallest number kept; where it turns out too high, all positive numbers are looked at.
+    """
+    one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
+    start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
+    if start[-1] < wanted:
+        start, indices, found = _at_least(bits, bits.dtype.type(1))
+    return _keep(start, indices, found, wanted)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=_reductions)
+def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
+    """Reconstruct, and compare with the truth.
+
+    x [B, D] float32, bias [D], dictionary [F, D]. `prefixes` [G] are the dictionary sizes of a Matryoshka loss, the last of which is F;
+    any other loss has that one alone, and Matryoshka needs each token's indices in ascending order. Writes
+
+    residual [G, B, D]
+        scale * (sum of the residuals x^ - x of prefix g and of all larger ones).
+    slopes [N]
+        d loss / d activation, where the loss is scale / 2 * sum of squared residuals over prefixes.
+    errors [G, B]
+        Squared residual of each token, not scaled.
+    """
+    tokens, width = x.shape
+    for b in numba.prange(tokens):
+        rest = np.empty((len(prefixes), width), np.float32)
+        current, place = np.empty(width, np.float32), start[b]
+        for d in range(width):
+            current[d] = bias[d] - x[b, d]
+        for g in range(len(prefixes)):
+            while (
+                place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]
+            ):  # four rows at a time, as in `gradients`
+                v0, v1, v2, v3 = values[place], values[place + 1], values[place + 2], values[place + 3]
+                w0, w1 = dictionary[indices[place]], dictionary[indices[place + 1]]
+                w2, w3 = dictionary[indices[place + 2]], dictionary[indices[place + 3]]
+                for d in range(width):
+                    current[d] += (v0 * _number(w0[d]) + v1 * _number(w1[d])) + (
+                        v2 * _number(w2[d]) + v3 * _number(w3[d])
+                    )
+                place += 4
+            while place < start[b + 1] and indices[place] < prefixes[g]:
+                row, value = dictionary[indices[place]], values[place]
+                for d in range(width):
+                    current[d] += value * _number(row[d])
+                place += 1
+            error = np.float32(0)
+            for d in range(width):
+                error += current[d] * current[d]
+                rest[g, d] = scale * current[d]
+            errors[g, b] = error
+        for g in range(len(prefixes) - 1, -1, -1):
+            suffix, target = rest[g], residual[g, b]
+            if g + 1 < len(prefixes):
+                for d in range(width):
+                    suffix[d] += rest[g + 1, d]
+            for d in range(width):
+                target[d] = _rounded(suffix[d], target)
+            smallest = prefixes[g - 1] if g else 0
+            while place > start[b] and indices[place - 1] >= smallest:
+                place -= 1
+                row, slope = dictionary[indices[place]], np.float32(0)
+                for d in range(width):
+                    slope += suffix[d] * _number(row[d])
+                slopes[place] = slope
+
+
+@numba.njit(cache=True)
+def by_latent(start, indices, latents):
+    """CSR by token -> by latent: first [F + 1] and, in latent order, the token and the place in `indices` of each active latent."""
+    first = np.zeros(latents + 1, np.int64)
+    for j in indices:
+        first[j + 1] += 1
+    first = np.cumsum(first)
+    next_free = first[:-1].copy()
+    tokens, places = np.empty(len(indices), np.int32), np.empty(len(indices), np.int64)
+    for b in range(len(start) - 1):
+        for place in range(start[b], start[b + 1]):
+            slot = next_free[indices[place]]
+            tokens[slot], places[slot] = b, place
+            next_free[indices[place]] += 1
+    return first, tokens, places
+
+
+@numba.njit(parallel=True, cache=True, fastmath=_reductions)
+def gradients(
+    inputs, residual, first, tokens, places, values, slopes, prefixes, encoder, decoder, bias, squares
+):
+    """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F]; `squares` [F] is each latent's squared norm.
+
+    `inputs` [B, D] is what the encoder saw. Rows of `encoder` and `decoder` that did not fire are left as they are, their bias
+    and square are 0.
+    """
+    latents, width = decoder.shape
+    for j in numba.prange(latents):
+        bias[j] = squares[j] = 0
+        if first[j] == first[j + 1]:
+            continue
+        group = 0
+        while j >= prefixes[group]:
+            group += 1
+        down, up, slope_sum = decoder[j], encoder[j], np.float32(0)
+        down[:] = 0
+        up[:] = 0
+        slot, end = first[j], first[j + 1]
+        while slot + 4 <= end:  # four tokens at a time: the sums are read and written a quarter as often
+            v0, v1, v2, v3 = (
+                values[places[slot]],
+                values[places[slot + 1]],
+                values[places[slot + 2]],
+                values[places[slot + 3]],
+            )
+            s0, s1, s2, s3 = (
+                slopes[places[slot]],
+                slopes[places[slot + 1]],
+                slopes[places[slot + 2]],
+                slopes[places[slot + 3]],
+            )
+            t0, t1, t2, t3 = tokens[slot], tokens[slot + 1], tokens[slot + 2], tokens[slot + 3]
+            e0, e1, e2, e3 = (
+                residual[group, t0],
+                residual[group, t1],
+                residual[group, t2],
+                residual[group, t3],
+            )
+            x0, x1, x2, x3 = inputs[t0], inputs[t1], inputs[t2], inputs[t3]
+            for d in range(width):
+                down[d] += (v0 * _number(e0[d]) + v1 * _number(e1[d])) + (
+                    v2 * _number(e2[d]) + v3 * _number(e3[d])
+                )
+            for d in range(width):
+                up[d] += (s0 * _number(x0[d]) + s1 * _number(x1[d])) + (
+                    s2 * _number(x2[d]) + s3 * _number(x3[d])
+                )
+            slope_sum += (s0 + s1) + (s2 + s3)
+            slot += 4
+        while slot < end:
+            value, slope = values[places[slot]], slopes[places[slot]]
+            error, seen = residual[group, tokens[slot]], inputs[tokens[slot]]
+            for d in range(width):
+                down[d] += value * _number(error[d])
+                up[d] += slope * _number(seen[d])
+            slope_sum += slope
+            slot += 1
+        square = slope_sum * slope_sum
+        for d in range(width):
+            square += down[d] * down[d] + up[d] * up[d]
+        bias[j], squares[j] = slope_sum, square
+
+
+@numba.njit(parallel=True, cache=True)
+def relu_slopes(features, slopes, penalty, bias, fired, activity):
+    """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
+
+    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with the derivative `penalty` of
+    an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how often it fired and the sum of
+    its activations.
+    """
+    tokens, latents = features.shape
+    for block in numba.prange((latents + 511) // 512):
+        low, high = 512 * block, min(512 * block + 512, latents)
+        bias[low:high] = 0
+        fired[low:high] = 0
+        activity[low:high] = 0
+        for b in range(tokens):
+            active, slope, total = features[b, low:high], slopes[b, low:high], bias[low:high]
+            count, active_sum = fired[low:high], activity[low:high]
+            for j in range(high - low):
+                on = _number(active[j]) > np.float32(0)
+                value = _number(slope[j]) + penalty if on else np.float32(0)
+                slope[j] = _rounded(value, slope)
+                total[j] += value
+                count[j] += 1 if on else 0
+                active_sum[j] += _number(active[j])
+
+
+@numba.njit(parallel=True, cache=True, fastmath=_reductions)
+def squared_norms(matrix, squares):
+    """Squared norm of every row of a matrix [R, C]."""
+    for r in numba.prange(matrix.shape[0]):
+        row, square = matrix[r], np.float32(0)
+        for c in range(matrix.shape[1]):
+            square += _number(row[c]) * _number(row[c])
+        squares[r] = square
+
+
+@numba.njit(parallel=True, cache=True)
+def moments(x, residual, scale, sums):
+    """Per dimension the sums of x, x^2, r and r^2 over the batch, r = residual / scale; sums [4, D] float64, by blocks of columns."""
+    tokens, width = x.shape
+    blocks, inverse = (width + 63) // 64, np.float32(1) / scale
+    for block in numba.prange(blocks):
+        low, high = 64 * block, min(64 * block + 64, width)
+        part, total = np.zeros((4, high - low), np.float32), np.zeros((4, high - low), np.float64)
+        for start in range(0, tokens, 128):  # short sums in float32, their sum in float64
+            part[:] = 0
+            for b in range(start, min(start + 128, tokens)):
+                truth, rest = x[b, low:high], residual[b, low:high]
+                for d in range(high - low):
+                    part[0, d] += truth[d]
+                    part[1, d] += truth[d] * truth[d]
+                    part[2, d] += inverse * _number(rest[d])
+                    part[3, d] += (inverse * _number(rest[d])) * (inverse * _number(rest[d]))
+            total += part
+        sums[:, low:high] = total
+
+
+@numba.njit(parallel=True, cache=True, fastmath=_reductions)
+def adam(
+    weight,
+    mean,
+    square,
+    gradient,
+    touched,
+    scale,
+    rate,
+    beta1,
+    beta2,
+    correction1,
+    correction2,
+    decay,
+    unit_norm,
+    copy,
+):
+    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in torch.optim.SparseAdam.
+
+    The gradient is multiplied by `scale`. correction = 1 - beta^t. With `unit_norm` the rows are normalised afterwards.
+    The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0] asks for none).
+    """
+    rows, columns = weight.shape
+    for r in numba.prange(rows):
+        if not touched[r]:
+            continue
+        w, m, v, g = weight[r], mean[r], square[r], gradient[r]
+        norm = np.float32(0)
+        for c in range(columns):
+            slope = scale * _number(g[c])
+            m[c] = beta1 * m[c] + (np.float32(1) - beta1) * slope
+            v[c] = beta2 * v[c] + (np.float32(1) - beta2) * slope * slope
+            w[c] = w[c] * (np.float32(1) - rate * decay) - rate * (m[c] / correction1) / (
+                np.sqrt(v[c] / correction2) + np.float32(1e-8)
+            )
+            norm += w[c] * w[c]
+        if unit_norm:
+            norm = np.float32(1) / max(np.sqrt(norm), np.float32(1e-12))
+            for c in range(columns):
+                w[c] *= norm
+        if copy.shape[0]:
+            row = copy[r]
+            for c in range(columns):
+                row[c] = _rounded(w[c], row)

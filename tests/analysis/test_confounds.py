@@ -1,0 +1,375 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from sae_rna.analysis import confounds
+from sae_rna.analysis.confounds import covariates, explain, explain_types, sequence_covariates
+from sae_rna.analysis.statistics.annotations import annotate, annotate_elements
+from sae_rna.analysis.statistics.scoring import concept_scores, element_scores, score, type_scores
+from sae_rna.sae.features import column_max
+
+quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
+sequences_of = st.lists(st.text("ACGUN", min_size=1, max_size=9), min_size=1, max_size=4)
+
+
+def records_and_tokens(sequences, elements=None, splits=("selection", "heldout")):
+    """Records that take turns in the splits, and their tokens without the N."""
+    records = pd.DataFrame(
+        {"sequence": sequences, "split": [splits[row % len(splits)] for row in range(len(sequences))]}
+    )
+    length = records["sequence"].str.len()
+    tokens = pd.DataFrame(
+        {
+            "record": np.repeat(np.arange(len(records), dtype=np.int32), length),
+            "position": np.concatenate([np.arange(n, dtype=np.int32) for n in length]),
+            "base": pd.Categorical(list("".join(sequences)), categories=list("ACGUN")),
+            "element": list("".join(elements or ["S" * n for n in length])),
+        }
+    )
+    return records, tokens[tokens["base"] != "N"]
+
+
+def random_rnas(rng, count=80, splits=("selection", "heldout")):
+    """RNAs of 30 to 60 nt whose GC content varies, and runs of stem, hairpin loop and end that know nothing of the sequence."""
+    sequences, elements = [], []
+    for _ in range(count):
+        length, strong = rng.integers(30, 61), rng.uniform(0.2, 0.8)
+        sequences.append(
+            "".join(
+                rng.choice(list("ACGU"), length, p=np.array([1 - strong, strong, strong, 1 - strong]) / 2)
+            )
+        )
+        elements.append("".join(np.repeat(rng.choice(list("SHE"), 40), rng.integers(2, 7, 40)))[:length])
+    return records_and_tokens(sequences, elements, splits)
+
+
+def planted(rng, **options):
+    """A feature of each group of covariates, one that marks stems and one that fires anywhere; by name."""
+    records, tokens = random_rnas(rng, **options)
+    values, names = covariates(tokens, records)
+    known = pd.DataFrame(values, columns=names)
+    stems = (tokens["element"] == "S").to_numpy()
+    chance = rng.random((2, len(tokens)))
+    features = {
+        "base": known["base G"],
+        "neighbours": 3 * known["neighbours -2 A"],
+        "position": known["position relative"] > 0.6,
+        "composition": known["composition GC"] > 0.5,
+        "stem": (stems ^ (chance[0] < 0.03)) * (0.7 + 0.3 * chance[1]),
+        "noise": rng.exponential(size=len(tokens)) * (rng.random(len(tokens)) < 0.2),
+    }
+    activations = sparse.csr_matrix(np.stack(list(features.values()), axis=1).astype(np.float32))
+    chosen = pd.DataFrame(
+        {"element": "S", "feature": np.arange(len(features)), "threshold": 0.5}, index=list(features)
+    )
+    return activations, tokens, records, chosen
+
+
+# --- covariates -----------------------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(sequences_of, st.integers(0, 3))
+def test_covariates_of_nucleotides_are_those_of_a_plain_loop(sequences, reach):
+    records, tokens = records_and_tokens(sequences)
+    values, names = covariates(tokens, records, reach)
+    assert values.shape == (len(tokens), 4 * (2 * reach + 1) + 5) and values.dtype == np.float32
+    assert len(set(names)) == len(names)
+    for row, (record, position) in enumerate(zip(tokens["record"], tokens["position"])):
+        found, sequence = dict(zip(names, values[row])), sequences[record]
+        expected = {f"base {base}": sequence[position] == base for base in "ACGU"}
+        for offset in range(-reach, reach + 1):
+            place = position + offset
+            letter = sequence[place] if 0 <= place < len(sequence) else ""
+            expected |= {f"neighbours {offset:+d} {base}": letter == base for base in "ACGU" if offset}
+        last = len(sequence) - 1
+        expected |= {
+            "position from 5'": position,
+            "position from 3'": last - position,
+            "position relative": position / last if last else 0,
+        }
+        bases = [letter for letter in sequence if letter != "N"]
+        expected |= {
+            "composition GC": sum(letter in "GC" for letter in bases) / len(bases),
+            "composition length": len(sequence),
+        }
+        assert found == pytest.approx({name: float(value) for name, value in expected.items()})
+
+
+@quick
+@given(sequences_of)
+def test_covariates_of_sequences_are_those_of_a_plain_loop(sequences):
+    values, names = sequence_covariates(pd.DataFrame({"sequence": sequences}))
+    assert values.shape == (len(sequences), 1 + 1 + 4 + 16)
+    for sequence, row in zip(sequences, values):
+        bases = [letter for letter in sequence if letter != "N"]
+        pairs = [a + b for a, b in zip(sequence, sequence[1:]) if "N" not in a + b]
+        expected = {
+            "length": len(sequence),
+            "composition GC": sum(letter in "GC" for letter in bases) / max(len(bases), 1),
+        }
+        expected |= {f"composition {base}": bases.count(base) / max(len(bases), 1) for base in "ACGU"}
+        expected |= {
+            f"dinucleotides {a}{b}": pairs.count(a + b) / max(len(pairs), 1) for a in "ACGU" for b in "ACGU"
+        }
+        assert dict(zip(names, row)) == pytest.approx(expected)
+
+
+def test_covariates_do_not_depend_on_the_other_tokens():
+    records, tokens = random_rnas(np.random.default_rng(0), count=12)
+    some = np.random.default_rng(1).permutation(len(tokens))[:100]
+    assert (covariates(tokens.iloc[some], records)[0] == covariates(tokens, records)[0][some]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": list("GCUAC")}, "record 0, position 2: token and sequence differ"),
+        ({"position": [0, 1, 2, 0, 2]}, "record 1, position 3: token and sequence differ"),
+        ({"record": [0, 0, 0, 2, 2]}, "a token is of record 2, but there are 2"),
+    ],
+)
+def test_tokens_of_other_records_are_refused(change, message):
+    records, tokens = records_and_tokens(["GAU", "AC"])
+    with pytest.raises(ValueError, match=message):
+        covariates(tokens.assign(**change), records)
+
+
+# --- nucleotides ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_feature_that_is_a_covariate_is_explained_by_its_group_and_one_of_stems_is_not():
+    activations, tokens, records, chosen = planted(np.random.default_rng(0))
+    table = explain(activations, tokens, records, chosen).set_axis(chosen.index)
+    for group in confounds.TOKEN_GROUPS:
+        assert table.loc[group, ["r2", f"r2_{group}"]].min() > 0.97 and table.loc[group, "explained"]
+        # neighbours tell of composition, and where they are missing, of position
+        assert (
+            table.loc[group, [f"r2_{other}" for other in confounds.TOKEN_GROUPS if other != group]].max()
+            < 0.4
+        )
+    assert not table.loc["stem", "explained"]
+    assert table.loc["stem", "r2"] < 0.1
+    assert (
+        table.loc["stem", "own_f1"] > 0.9 and table.loc["stem", "confound_f1"] < 0.65
+    )  # a prediction that always fires: .52
+    assert table.loc["noise", "r2"] < 0.05
+
+
+def test_either_half_of_the_rule_makes_a_feature_explained():
+    records, tokens = random_rnas(np.random.default_rng(12))
+    guanine, stem = (tokens["base"] == "G").to_numpy(), (tokens["element"] == "S").to_numpy()
+    end = (tokens["element"] == "E").to_numpy() * 1.0
+    activations = sparse.csr_matrix(np.stack([np.where(guanine, 1, 0.3 * stem), end], axis=1))
+    table = explain(
+        activations,
+        tokens,
+        records,
+        pd.DataFrame({"element": ["S", "S"], "feature": [0, 1], "threshold": [0.15, 0.15]}),
+    )
+    assert table["explained"].all()
+    assert table["r2"].iloc[0] > 0.8 and table["confound_f1"].iloc[0] < table["own_f1"].iloc[0]
+    assert table["r2"].iloc[1] < 0.1 and table["confound_f1"].iloc[1] > table["own_f1"].iloc[1]
+
+
+def test_a_concept_that_is_a_base_is_found_as_well_by_the_covariates():
+    rng = np.random.default_rng(1)
+    sequences = ["".join(rng.choice(list("ACGU"), 50)) for _ in range(60)]
+    records, tokens = records_and_tokens(
+        sequences, [sequence.translate(str.maketrans("ACGU", "HHSH")) for sequence in sequences]
+    )
+    activations = sparse.csr_matrix(
+        (tokens["base"] == "G").to_numpy()[:, None] * rng.uniform(0.7, 1.0, (len(tokens), 1))
+    )
+    row = explain(
+        activations, tokens, records, pd.DataFrame({"element": ["S"], "feature": [0], "threshold": [0.5]})
+    ).iloc[0]
+    assert row["own_f1"] == row["confound_f1"] == 1
+    assert row["explained"] and row["r2"] > 0.9 and row["r2_base"] > 0.9
+
+
+def test_own_f1_is_the_score_of_elements_and_of_concepts():
+    activations, tokens, records, _ = planted(np.random.default_rng(2))
+    split = records["split"].to_numpy()[tokens["record"]]
+    sets = [split == name for name in ("selection", "heldout")]
+    chosen = element_scores(*((activations[rows], tokens[rows]) for rows in sets), shuffles=1)
+    table = explain(activations, tokens, records, chosen)
+    assert len(chosen) == 3 and table["own_f1"].tolist() == chosen["f1"].tolist()
+    records = records.assign(secondary_structure=["." * len(sequence) for sequence in records["sequence"]])
+    labels = [annotate(tokens[rows], records, ("element",)) for rows in sets]
+    by_name = concept_scores(
+        *((activations[rows], label) for rows, label in zip(sets, labels)), shuffles=0, bootstraps=0
+    )
+    named = explain(activations, tokens, records, by_name)
+    assert named["concept"].tolist() == by_name["concept"].tolist()
+    pd.testing.assert_frame_equal(named.drop(columns="concept"), table.drop(columns="element"))
+
+
+def test_f1_is_that_of_the_scores_with_the_prediction_as_just_another_feature(monkeypatch):
+    activations, tokens, records, chosen = planted(np.random.default_rng(3))
+    split = records["split"].to_numpy()[tokens["record"]]
+    sets = [split == "selection", split == "heldout"]
+    activations = sparse.csr_matrix(
+        activations.multiply(1 + 0.3 * sets[1][:, None])
+    )  # higher than the maximum on the selection split
+    made = []
+    regress = confounds._regress
+    monkeypatch.setattr(confounds, "_regress", lambda *given: made.append(regress(*given)) or made[0])
+    chosen = chosen.assign(element=list("SHESHE"), threshold=[0, 0.15, 0.5, 0.6, 0.8, 0.15])
+    table = explain(activations, tokens, records, chosen)
+    differ = 0
+    for values, name in ((activations, "own_f1"), (sparse.csr_matrix(made[0][0]), "confound_f1")):
+        scale = column_max(values[sets[0]])
+        selection, heldout = (
+            score(values[rows], scale, annotate_elements(tokens[rows]), confounds.THRESHOLDS).f1[
+                range(6), [0, 1, 6, 0, 1, 6]
+            ]
+            for rows in sets
+        )
+        own = (chosen["threshold"].to_numpy() * 20).round().astype(int)
+        level = own if name == "own_f1" else selection.argmax(axis=1)
+        assert table[name].tolist() == heldout[range(6), level].tolist()
+        differ += (heldout[range(6), level] < heldout.max(axis=1)).sum()
+    assert (
+        made[0][0].min() == 0 and (made[0][0] == 0).sum() > 10
+    )  # trees that say less than nothing say nothing
+    assert differ > 1  # what is chosen on the selection split is not always the best on the other
+
+
+def test_the_regression_sees_the_selection_split_alone():
+    records, tokens = random_rnas(np.random.default_rng(4))
+    heldout = (records["split"] == "heldout").to_numpy()[tokens["record"]]
+    fires = np.where(heldout, tokens["base"] == "C", tokens["base"] == "G")
+    row = explain(
+        sparse.csr_matrix(fires[:, None] * 1.0),
+        tokens,
+        records,
+        pd.DataFrame({"element": ["S"], "feature": 0, "threshold": 0.5}),
+    )
+    assert row["r2"].item() < -0.5 and row["r2_base"].item() < -0.5
+
+
+def test_other_splits_play_no_part_and_rows_follow_the_choices():
+    activations, tokens, records, chosen = planted(
+        np.random.default_rng(5), count=90, splits=("train", "selection", "heldout")
+    )
+    table = explain(activations, tokens, records, chosen)
+    used = (records["split"] != "train").to_numpy()[tokens["record"]]
+    changed = sparse.csr_matrix(activations.toarray() * used[:, None])
+    pd.testing.assert_frame_equal(explain(changed, tokens, records, chosen), table)
+    order = [3, 0, 0, 5]
+    pd.testing.assert_frame_equal(
+        explain(activations, tokens, records, chosen.iloc[order]),
+        table.iloc[order].reset_index(drop=True),
+        check_exact=True,
+    )
+
+
+def test_the_sample_follows_the_seed(monkeypatch):
+    monkeypatch.setattr(confounds, "FITTED_TOKENS", 1000)
+    activations, tokens, records, chosen = planted(np.random.default_rng(6), count=90)
+    first, again, other = (explain(activations, tokens, records, chosen, seed=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert (first["r2"] != other["r2"]).any() and (first["own_f1"] == other["own_f1"]).all()
+
+
+@quick
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 40), st.integers(0, 99))
+def test_a_sample_is_of_whole_records_within_the_limit(lengths, limit, seed):
+    record_T = np.repeat(np.arange(len(lengths)) * 2, lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confounds, "FITTED_TOKENS", limit)
+        drawn = confounds._sample(record_T, seed)
+    assert len(drawn) == len(set(drawn)) > 0 and set(drawn) <= set(record_T)
+    total = np.isin(record_T, drawn).sum()
+    assert total <= limit or len(drawn) == 1
+    left = [length for record, length in enumerate(lengths) if 2 * record not in drawn]
+    assert len(drawn) == 1 or not left or total + max(left) > limit
+
+
+def test_a_feature_that_never_fires_on_held_out_families_has_no_r2():
+    activations, tokens, records, chosen = planted(np.random.default_rng(7), count=40)
+    heldout = (records["split"] == "heldout").to_numpy()[tokens["record"]]
+    row = explain(
+        sparse.csr_matrix(activations.toarray() * ~heldout[:, None]), tokens, records, chosen.loc[["stem"]]
+    ).iloc[0]
+    assert row["r2"] == row["own_f1"] == 0 and row["explained"]  # chance does as well
+
+
+def test_what_does_not_fit_is_refused():
+    activations, tokens, records, chosen = planted(np.random.default_rng(8), count=8)
+    with pytest.raises(
+        ValueError,
+        match=f"the activations have 5 rows, there are {len(tokens)} tokens: both need the same rows",
+    ):
+        explain(activations[:5], tokens, records, chosen)
+    with pytest.raises(ValueError, match="no feature is chosen"):
+        explain(activations, tokens, records, chosen.head(0))
+    with pytest.raises(ValueError, match="feature 6 is chosen, the activations have 6"):
+        explain(activations, tokens, records, chosen.assign(feature=6))
+    with pytest.raises(ValueError, match="'Z' is none of the concepts S, H, "):
+        explain(activations, tokens, records, chosen.assign(element="Z"))
+    with pytest.raises(ValueError, match="no record is in the split 'heldout'"):
+        explain(activations, tokens, records.assign(split="selection"), chosen)
+
+
+# --- sequences ------------------------------------------------------------------------------------------------------------------------
+
+
+def planted_types(rng, count=400):
+    """Features of length, of GC content and of a type that neither shows; types A and B."""
+    records, _ = random_rnas(rng, count)
+    records["type"] = rng.choice(["A", "B"], count)
+    values, names = sequence_covariates(records)
+    known = pd.DataFrame(values, columns=names)
+    features = [
+        known["length"] > 45,
+        known["composition GC"],
+        (records["type"] == "A").to_numpy() * rng.uniform(0.5, 1.0, count) + rng.uniform(0, 0.3, count),
+    ]
+    chosen = pd.DataFrame({"type": "A", "feature": range(3)}, index=["length", "composition", "type"])
+    return sparse.csr_matrix(np.stack(features, axis=1).astype(np.float32)), records, chosen
+
+
+def test_length_and_composition_explain_features_of_types_but_not_the_type_itself():
+    pooled, records, chosen = planted_types(np.random.default_rng(9))
+    table = explain_types(pooled, records, chosen).set_axis(chosen.index)
+    assert table["explained"].tolist() == [True, True, False]
+    assert (
+        table.loc["length", ["r2", "r2_length"]].min() > 0.95 and table.loc["length", "r2_composition"] < 0.2
+    )
+    assert (
+        table.loc["composition", ["r2", "r2_composition"]].min() > 0.9
+        and table.loc["composition", "r2_length"] < 0.2
+    )
+    assert table.loc["composition", "r2_dinucleotides"] > 0.7
+    assert table.loc["type", "r2"] < 0.1
+    assert table.loc["type", "own_auroc"] == 1 and 0.35 < table.loc["type", "confound_auroc"] < 0.65
+
+
+def test_a_feature_of_another_type_tells_less_of_this_one_than_chance():
+    pooled, records, chosen = planted_types(np.random.default_rng(13))
+    row = explain_types(pooled, records, chosen.loc[["type"]].assign(type="B")).iloc[0]
+    assert row["own_auroc"] == 0 < row["confound_auroc"] and row["r2"] < 0.1 and row["explained"]
+
+
+def test_own_auroc_is_the_score_of_types():
+    pooled, records, _ = planted_types(np.random.default_rng(10))
+    sets = [
+        (pooled[(records["split"] == name).to_numpy()], records["type"][records["split"] == name])
+        for name in ("selection", "heldout")
+    ]
+    chosen = type_scores(*sets, shuffles=1)
+    table = explain_types(pooled, records, chosen)
+    assert table["own_auroc"].tolist() == chosen["auroc"].tolist() and table["type"].tolist() == ["A", "B"]
+
+
+def test_types_that_do_not_fit_are_refused():
+    pooled, records, chosen = planted_types(np.random.default_rng(11), count=50)
+    with pytest.raises(ValueError, match="the activations have 49 rows, there are 50 sequences"):
+        explain_types(pooled[:-1], records, chosen)
+    with pytest.raises(ValueError, match="'C' is none of the concepts A, B"):
+        explain_types(pooled, records, chosen.assign(type="C"))

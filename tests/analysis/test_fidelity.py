@@ -1,0 +1,436 @@
+"""Explained variance by global moments; masked bases predicted from replaced hidden states."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from sae_rna.analysis import fidelity
+from sae_rna.analysis.fidelity import (
+    fidelity_table,
+    masked_log_probabilities,
+    principal_components,
+    replaced_states,
+)
+from sae_rna.analysis.language_model import choose_masked
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import Standardiser
+from sae_rna.parameters import ROOT
+from sae_rna.pretraining import HAIRPINS
+from sae_rna.records.composition import encode_bases
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
+from sae_rna.sae.explained_variance import ExplainedVariance
+from sae_rna.synthetic import BASES, draw_batch
+
+SEQUENCES = [
+    "GGGAAACCC",
+    "GGCNACGUUAGCC",
+    "ACGU" * 8,
+    "GCGCAAAAGCGC",
+]  # of several lengths, so that there is padding; one with N
+
+
+def evaluate(batches):
+    variance = ExplainedVariance()
+    for x, reconstruction in batches:
+        variance.update(x, reconstruction)
+    return variance.value()
+
+
+def test_predicting_the_mean_gives_exactly_zero_and_the_truth_one():
+    x = torch.randn(2, 300, 5, dtype=torch.float64) * 3 + 7
+    mean = x.mean(1, keepdim=True).expand_as(x)
+    assert evaluate([(x, mean)]).abs().max() < 1e-12
+    assert evaluate([(x, x)]).tolist() == [1.0, 1.0]
+
+
+def test_a_constant_offset_costs_nothing_since_only_variance_counts():
+    x = torch.randn(1, 100, 4)
+    assert evaluate([(x, x + 3)]).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_batches_do_not_matter_and_the_formula_is_that_of_the_whole():
+    x, guess = torch.randn(3, 500, 6) + 2, torch.randn(3, 500, 6)
+    whole = 1 - (x - guess).var(1, correction=0).sum(-1) / x.var(1, correction=0).sum(-1)
+    parts = evaluate([(x[:, a:b], guess[:, a:b]) for a, b in ((0, 10), (10, 333), (333, 500))])
+    torch.testing.assert_close(parts.float(), whole, atol=1e-5, rtol=1e-5)
+
+
+# -- replaced hidden states --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["with a final norm", "without one"])
+def model(request, tiny_model, tmp_path_factory):
+    """Tiny models with random weights: RiNALMo, and RNABERT, whose encoder has no final layer norm."""
+    if request.param == "with a final norm":
+        return LanguageModel.load(str(tiny_model), masked=True)
+    from multimolecule import RnaBertConfig, RnaBertForMaskedLM, RnaTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-rnabert")
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "max_position_embeddings": 64,
+    }
+    RnaBertForMaskedLM(RnaBertConfig(**sizes)).save_pretrained(folder)
+    RnaTokenizer().save_pretrained(folder)
+    return LanguageModel.load(str(folder), masked=True)
+
+
+@pytest.fixture(scope="module")
+def rnabert(shared_data):
+    if not (shared_data / "rnabert" / "model.safetensors").exists():
+        pytest.skip(f"needs RNABERT's weights: there is no {shared_data / 'rnabert'}")
+    return LanguageModel.load(str(shared_data / "rnabert"), masked=True)
+
+
+def masked_tokens(model, masked):
+    """Token ids of `SEQUENCES` in one batch with the masked positions hidden, and where its nucleotides are, by plain loops."""
+    tokens = model.tokenize(SEQUENCES)
+    where = torch.zeros_like(tokens["input_ids"], dtype=torch.bool)
+    first = int(
+        len(model.tokenizer("A")["input_ids"]) > 1
+    )  # RNABERT was trained without special tokens around its sequences
+    for row, sequence in enumerate(SEQUENCES):
+        for position, base in enumerate(sequence):
+            where[row, first + position] = base in "ACGU"
+        tokens["input_ids"][row, torch.as_tensor(first + masked[row])] = model.tokenizer.mask_token_id
+    return tokens, where
+
+
+def check_identity(model):
+    masked = choose_masked(SEQUENCES, 0)
+    own = masked_log_probabilities(model, SEQUENCES, masked)
+    assert own.shape == (sum(map(len, masked)), 4) and len(own) > 5
+    np.testing.assert_allclose(np.exp(own).sum(1), 1, atol=1e-5)
+    for layer in range(model.layers + 1):
+        np.testing.assert_array_equal(
+            masked_log_probabilities(model, SEQUENCES, masked, layer, lambda values_TD: values_TD), own
+        )
+        assert (
+            masked_log_probabilities(model, SEQUENCES, masked, layer, torch.zeros_like) != own
+        ).mean() > 0.9
+
+
+def test_the_identity_changes_nothing_bit_for_bit_at_any_layer(model):
+    check_identity(model)
+
+
+def test_the_identity_changes_nothing_in_rnabert(rnabert):
+    check_identity(rnabert)
+
+
+def check_states(model):
+    masked = choose_masked(SEQUENCES, 0)
+    tokens, where = masked_tokens(model, masked)
+    with torch.inference_mode():
+        expected = model.model(**tokens, output_hidden_states=True).hidden_states
+    seen = []
+    for layer in range(model.layers + 1):
+        masked_log_probabilities(
+            model, SEQUENCES, masked, layer, lambda values_TD: seen.append(values_TD) or values_TD
+        )
+        rows = model.batches(SEQUENCES)[0].tolist()  # the one batch is sorted by length
+        torch.testing.assert_close(
+            seen[-1], torch.cat([expected[layer][row][where[row]] for row in rows]), atol=1e-5, rtol=1e-4
+        )
+    assert len(seen) == model.layers + 1
+
+
+def test_what_is_replaced_are_the_hidden_states_of_the_masked_input_in_the_numbering_of_the_library(model):
+    check_states(model)
+
+
+def test_rnaberts_states_are_those_of_the_library_too(rnabert):
+    check_states(rnabert)
+
+
+def test_nucleotides_and_masked_ones_are_replaced_and_nothing_else_is(model):
+    masked = choose_masked(SEQUENCES, 0)
+    tokens, where = masked_tokens(model, masked)
+    with torch.inference_mode():
+        own = model.model(**tokens, output_hidden_states=True).hidden_states
+        for layer in range(model.layers + 1):
+            reader = model.model.model.encoder.layer[layer] if layer < model.layers else model.model.lm_head
+            entering = []
+            with replaced_states(model, layer, lambda values_TD: torch.full_like(values_TD, 7.0)):
+                hook = reader.register_forward_pre_hook(lambda _, args: entering.append(args[0]))  # noqa: B023
+                model.model(**tokens)
+                hook.remove()
+            states = entering[0] if layer < model.layers else entering[0]["last_hidden_state"]
+            assert (states[where] == 7).all()
+            torch.testing.assert_close(states[~where], own[layer][~where], atol=1e-5, rtol=1e-4)
+
+
+def test_one_state_for_all_in_the_last_layer_gives_the_heads_one_answer(model):
+    masked = choose_masked(SEQUENCES, 0)
+    state = torch.linspace(-1, 1, model.width)
+    mine = masked_log_probabilities(
+        model, SEQUENCES, masked, model.layers, lambda values_TD: state.expand_as(values_TD)
+    )
+    bases = model.tokenizer.convert_tokens_to_ids(list("ACGU"))
+    expected = (
+        model.model.lm_head({"last_hidden_state": state[None, None]}).logits[0, 0, bases].log_softmax(-1)
+    )
+    np.testing.assert_allclose(mine, np.broadcast_to(expected.numpy(), mine.shape), atol=1e-5)
+
+
+def test_nothing_stays_behind_not_even_after_an_error(model):
+    def hooks():
+        return [
+            len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.model.modules()
+        ]
+
+    def fail(values_TD):
+        raise RuntimeError("no replacement")
+
+    masked = choose_masked(SEQUENCES, 0)
+    own, before = masked_log_probabilities(model, SEQUENCES, masked), hooks()
+    for layer in (0, 1, model.layers):
+        with pytest.raises(RuntimeError, match="no replacement"):
+            masked_log_probabilities(model, SEQUENCES, masked, layer, fail)
+        assert hooks() == before
+    np.testing.assert_array_equal(masked_log_probabilities(model, SEQUENCES, masked), own)
+
+
+def test_a_missing_layer_and_an_encoder_of_another_build_are_refused(tiny_model):
+    model = LanguageModel.load(str(tiny_model), masked=True)
+    with pytest.raises(ValueError, match="layer 4 .* blocks 1 to 3"):
+        masked_log_probabilities(model, SEQUENCES, choose_masked(SEQUENCES, 0), 4, torch.zeros_like)
+    model.model.model.encoder.layer = torch.nn.ModuleList()
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        masked_log_probabilities(model, SEQUENCES, choose_masked(SEQUENCES, 0), 1, torch.zeros_like)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nano():
+    """The shipped model, which predicts masked bases of clean hairpins far better than chance."""
+    return LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
+
+
+def hairpins(count, seed):
+    bases, _ = draw_batch(HAIRPINS, count, np.random.default_rng(seed))
+    return ["".join(BASES[base] for base in row if base >= 0) for row in bases]
+
+
+TRAINING, HELDOUT = hairpins(40, 1), hairpins(30, 2)
+LAYERS = [2, 6]
+
+
+def fitted(model, layers):
+    parts = [states.values_TLD for states in model.hidden_states(TRAINING, layers)]
+    return Standardiser.fit(torch.cat(parts))
+
+
+def stack(model, architecture="topk", sparsity=5, latents=None, layers=LAYERS):
+    """Untrained autoencoders; those of topk reconstruct a little, since their encoder starts as the decoder's transpose."""
+    members = tuple(Member(layer, sparsity) for layer in layers)
+    config = AutoencoderConfig(architecture, members, width=model.width, latents=latents or 2 * model.width)
+    return SparseAutoencoders(config, fitted(model, layers)).requires_grad_(False)
+
+
+def mirror(model, sign=1.0):
+    """An autoencoder that gives back every state, times `sign`: x = relu(x) - relu(-x)."""
+    autoencoder, eye = stack(model, "relu-l1", 0.0), torch.eye(model.width)
+    autoencoder.encoder_weight.copy_(torch.cat([eye, -eye], 1).expand_as(autoencoder.encoder_weight))
+    autoencoder.decoder_weight.copy_(sign * torch.cat([eye, -eye]).expand_as(autoencoder.decoder_weight))
+    return autoencoder
+
+
+@pytest.fixture(scope="module")
+def table(nano):
+    stacks = {"mirror": mirror(nano), "negated": mirror(nano, -1.0), "topk": stack(nano)}
+    return fidelity_table(nano, stacks, TRAINING, HELDOUT, LAYERS, seed=3)
+
+
+def rows(table, variant, architecture=""):
+    return table[(table.variant == variant) & (table.architecture == architecture)]
+
+
+def test_every_layer_has_the_model_its_ablation_and_three_rows_per_autoencoder(table):
+    assert not table.duplicated(["layer", "variant", "architecture"]).any()
+    assert table.groupby("layer").size().to_dict() == {2: 11, 6: 11}
+    assert (table.reason == "").all() and (table.ce_lm < table.ce_ablate).all()
+    assert table.ce_lm.nunique() == 1 and table.positions.nunique() == 1
+    assert table.positions[0] == sum(map(len, choose_masked(HELDOUT, 3)))
+
+
+def test_the_model_itself_recovers_one_and_its_ablation_zero(table):
+    own, ablated = rows(table, "language model"), rows(table, "mean ablation")
+    assert (own[["loss_recovered", "low", "high", "explained_variance"]] == 1).all(axis=None) and (
+        own.kl == 0
+    ).all()
+    assert own.l0.isna().all()
+    assert (ablated[["loss_recovered", "low", "high", "l0"]] == 0).all(axis=None)
+    assert ablated.explained_variance.abs().max() < 1e-6 and (ablated.kl > 0.05).all()
+
+
+def test_an_autoencoder_that_gives_back_its_input_recovers_all(table):
+    mirrored = rows(table, "autoencoder", "mirror")
+    np.testing.assert_allclose(
+        mirrored[["loss_recovered", "low", "high", "explained_variance"]], 1, atol=1e-4
+    )
+    np.testing.assert_allclose(mirrored.kl, 0, atol=1e-6)
+    np.testing.assert_allclose(mirrored.l0, 128, atol=0.1)  # each dimension is positive or negative
+
+
+def test_harm_is_not_clipped(table):
+    negated = rows(table, "autoencoder", "negated")
+    assert (negated.loss_recovered < -0.2).any() and (negated.explained_variance < -1).all()
+
+
+def test_the_row_of_the_model_stands_for_components_without_a_choice(table):
+    whole = table[table.variant.str.startswith("PCA") & (table.architecture == "mirror")]
+    assert (
+        (whole[["loss_recovered", "explained_variance"]] == 1).all(axis=None)
+        and (whole.kl == 0).all()
+        and (whole.l0 == 128).all()
+    )
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("variant", ["autoencoder", "PCA, first components", "PCA, largest components"])
+def test_a_row_is_what_plain_loops_make_of_it(nano, table, layer, variant):
+    autoencoder = stack(nano).only(layer)
+    mean, std = autoencoder.standardise.mean[0], autoencoder.standardise.std[0]
+    states = torch.cat([states.values_TLD[:, 0] for states in nano.hidden_states(TRAINING, [layer])])
+    components = PCA(svd_solver="full").fit(((states - mean) / std).double().numpy()).components_
+    masked, seen = choose_masked(HELDOUT, 3), []
+
+    def replace(values_TD):
+        x_TD = ((values_TD - mean) / std).numpy()
+        if variant == "autoencoder":
+            guess_TD = autoencoder(torch.from_numpy(x_TD)[None]).reconstruction[0].numpy()
+        elif variant == "PCA, first components":
+            guess_TD = x_TD @ components[:5].T @ components[:5]
+        else:
+            guess_TD = np.zeros_like(x_TD)
+            for token, x in enumerate(x_TD):
+                scores = components @ x
+                for number in sorted(range(len(scores)), key=lambda number: -abs(scores[number]))[:5]:
+                    guess_TD[token] += scores[number] * components[number]
+        seen.append((x_TD, guess_TD))
+        return torch.from_numpy(guess_TD).float() * std + mean
+
+    own = masked_log_probabilities(nano, HELDOUT, masked)
+    ablated = masked_log_probabilities(
+        nano, HELDOUT, masked, layer, lambda values_TD: mean.expand_as(values_TD)
+    )
+    mine = masked_log_probabilities(nano, HELDOUT, masked, layer, replace)
+    truth = np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(HELDOUT), masked)])
+    losses = {name: np.array([-row[base] for row, base in zip(logs, truth)]) for name, logs in
+              {"own": own, "ablated": ablated, "mine": mine}.items()}  # fmt: skip
+    (row,) = rows(table[table.layer == layer], variant, "topk").to_dict("records")
+    assert row["l0"] == pytest.approx(5, abs=0.01)
+    x, guess = (np.concatenate(part) for part in zip(*seen))
+    assert row["explained_variance"] == pytest.approx(
+        1 - np.var(x - guess, axis=0).sum() / np.var(x, axis=0).sum(), abs=1e-4
+    )
+    assert row["cross_entropy"] == pytest.approx(losses["mine"].mean(), abs=1e-4)
+    assert row["kl"] == pytest.approx(np.mean([np.exp(p) @ (p - q) for p, q in zip(own, mine)]), abs=1e-4)
+    ce = {name: loss.mean() for name, loss in losses.items()}
+    assert row["loss_recovered"] == pytest.approx(
+        (ce["ablated"] - ce["mine"]) / (ce["ablated"] - ce["own"]), abs=2e-3
+    )
+
+    starts, rng, resampled = np.cumsum([0, *map(len, masked)]), np.random.default_rng(99), []
+    for _ in range(1000):
+        chosen = rng.integers(0, len(masked), len(masked))
+        ce = {
+            name: np.concatenate([loss[starts[i] : starts[i + 1]] for i in chosen]).mean()
+            for name, loss in losses.items()
+        }
+        resampled.append((ce["ablated"] - ce["mine"]) / (ce["ablated"] - ce["own"]))
+    np.testing.assert_allclose(
+        [row["low"], row["high"]], np.quantile(resampled, [0.025, 0.975]), atol=0.3 * np.std(resampled)
+    )
+
+
+def test_all_components_together_lose_nothing(nano):
+    masked, standardise = choose_masked(HELDOUT, 0), fitted(nano, LAYERS)
+    own = masked_log_probabilities(nano, HELDOUT, masked)
+    for number, (layer, basis) in enumerate(
+        zip(LAYERS, principal_components(nano, TRAINING, LAYERS, standardise))
+    ):
+        torch.testing.assert_close(basis.T @ basis, torch.eye(nano.width), atol=1e-5, rtol=0)
+        mean, std = standardise.mean[number], standardise.std[number]
+        for components in (fidelity.first_components, fidelity.largest_components):
+            whole = components(basis, nano.width)
+            full = masked_log_probabilities(
+                nano, HELDOUT, masked, layer, lambda h: whole((h - mean) / std)[0] * std + mean
+            )  # noqa: B023
+            np.testing.assert_allclose(full, own, atol=1e-3)
+
+
+def test_every_variant_hides_the_same_bases(nano, monkeypatch):
+    seen, original = [], fidelity.model_log_probabilities
+    monkeypatch.setattr(
+        fidelity, "model_log_probabilities", lambda *args: seen.append(args[1:]) or original(*args)
+    )
+    fidelity_table(nano, {"topk": stack(nano, layers=[2])}, TRAINING, HELDOUT, [2], seed=5)
+    assert len(seen) == 5  # model, ablation, autoencoder and its two PCAs
+    for sequences, masked in seen:
+        assert sequences == HELDOUT
+        np.testing.assert_array_equal(np.concatenate(masked), np.concatenate(choose_masked(HELDOUT, 5)))
+
+
+def test_a_model_worse_than_its_ablation_has_no_loss_recovered_and_says_why(nano):
+    wrong = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
+    head = wrong.model.lm_head.decoder
+    head.weight.copy_(-head.weight)  # the likeliest base becomes the least likely
+    table = fidelity_table(wrong, {"topk": stack(nano, layers=[6])}, TRAINING, HELDOUT, [6], seed=0)
+    assert (table.ce_lm > table.ce_ablate).all() and table.reason.str.contains(
+        "no better than its mean ablation"
+    ).all()
+    assert table[["loss_recovered", "low", "high"]].isna().all(axis=None) and table[
+        ["cross_entropy", "kl"]
+    ].notna().all(axis=None)
+
+
+def test_where_the_margin_is_not_sure_the_interval_is_missing_and_says_why():
+    truth, sequence = (
+        np.zeros(2, dtype=int),
+        np.arange(2),
+    )  # the model is better on one sequence and worse on the other
+    own, ablated = np.log([[0.7, 0.1, 0.1, 0.1], [0.2, 0.4, 0.2, 0.2]]), np.log(np.full((2, 4), 0.25))
+    variants = [
+        fidelity._Variant(name, "", np.nan, np.nan, logs)
+        for name, logs in (("model", own), ("ablation", ablated))
+    ]
+    scores = fidelity._scores(variants, truth, sequence, np.array([[1, 1], [2, 0], [0, 2]]))
+    assert scores.loss_recovered.tolist() == [1, 0] and scores[["low", "high"]].isna().all(axis=None)
+    assert scores.kl[1] == pytest.approx(
+        (0.7 * np.log(2.8) + 0.3 * np.log(0.4) + 0.4 * np.log(1.6) + 0.6 * np.log(0.8)) / 2
+    )
+    assert scores.cross_entropy.tolist() == pytest.approx([-np.log(0.7 * 0.2) / 2, np.log(4)])
+    assert scores.reason.str.contains("interval").all()
+    assert (fidelity._scores(variants, truth, sequence, np.array([[1, 1], [2, 0]])).reason == "").all()
+
+
+def test_the_table_depends_on_its_seed_alone_and_leaves_the_stack_as_it_was(nano):
+    def run():
+        autoencoder = stack(nano, "batchtopk", 5, layers=[2]).train()
+        autoencoder.threshold.fill_(1.5)
+        table = fidelity_table(nano, {"batchtopk": autoencoder}, TRAINING, HELDOUT[:8], [2], seed=1)
+        assert autoencoder.training and autoencoder.threshold.item() == 1.5
+        return table
+
+    assert run().equals(run())
+
+
+def test_what_cannot_be_compared_is_refused(nano):
+    stacks = {"topk": stack(nano)}
+    with pytest.raises(ValueError, match="without autoencoders"):
+        fidelity_table(nano, {}, TRAINING, HELDOUT, LAYERS, 0)
+    with pytest.raises(ValueError, match="no base of the 2 sequences is masked"):
+        fidelity_table(nano, stacks, TRAINING, ["NN", "N"], LAYERS, 0)
+    with pytest.raises(ValueError, match="no autoencoder for layer 3"):
+        fidelity_table(nano, stacks, TRAINING, HELDOUT, [2, 3], 0)
+    with pytest.raises(ValueError, match="8 nucleotides are too few for 128 principal components"):
+        fidelity_table(nano, stacks, ["ACGU", "ACGU"], HELDOUT, LAYERS, 0)

@@ -1,0 +1,309 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.stats import fisher_exact
+
+from sae_rna.analysis.recurrence import (
+    Dictionary,
+    concepts_of_recurring,
+    match,
+    match_activations,
+    random_dictionary,
+    recurrence,
+    recurring,
+    summary,
+)
+
+quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
+
+
+def sparse_features(rng, tokens, latents, density=0.1):
+    return sparse.random_array((tokens, latents), density=density, format="csr", rng=rng, dtype=np.float32)
+
+
+def copied(rng, original, permutation, noise=0.0, **changes):
+    """The dictionary with its features in another order: feature f becomes permutation[f]."""
+    order = np.argsort(permutation)
+    decoder = original.decoder[order] + noise * rng.standard_normal(original.decoder.shape)
+    return Dictionary(
+        **{"seed": 1, "decoder": decoder, "activations": original.activations[:, order]} | changes
+    )
+
+
+# --- matching -------------------------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(0, 2**32))
+def test_a_permuted_and_noised_dictionary_is_recovered(seed):
+    rng = np.random.default_rng(seed)
+    decoder, permutation = rng.standard_normal((40, 32)), rng.permutation(40)
+    other = np.empty_like(decoder)
+    other[permutation] = rng.uniform(0.5, 2, (40, 1)) * (decoder + 0.1 * rng.standard_normal(decoder.shape))
+    found = match(decoder, other)
+    assert found.partner.tolist() == permutation.tolist() and found.left_out == (0, 0)
+    cosine = (
+        (decoder * other[permutation]).sum(1)
+        / np.linalg.norm(decoder, axis=1)
+        / np.linalg.norm(other[permutation], axis=1)
+    )
+    assert found.similarity == pytest.approx(cosine)
+
+
+def test_the_matching_is_the_best_as_a_whole_and_not_the_greedy_one():
+    # a0 is nearest to b0, but then a1 is left with b1, which is at a right angle to it
+    angle = lambda degrees: [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]  # noqa: E731
+    found = match(np.array([angle(10), angle(-20)]), np.array([angle(0), angle(70)]))
+    assert found.partner.tolist() == [1, 0]
+    assert found.similarity == pytest.approx([np.cos(np.radians(60)), np.cos(np.radians(20))])
+
+
+@pytest.mark.parametrize(("small", "large"), [(5, 9), (9, 5)])
+def test_of_different_widths_as_many_as_the_smaller_has_are_matched(small, large):
+    rng = np.random.default_rng(0)
+    decoder = rng.standard_normal((max(small, large), 16))
+    found = match(decoder[:small], decoder[:large])
+    assert found.partner.tolist() == [f if f < large else -1 for f in range(small)]
+    assert found.similarity[:5] == pytest.approx(1) and np.isnan(found.similarity[large:]).all()
+
+
+def test_rows_without_direction_are_left_out():
+    rows = np.eye(4)
+    found = match(rows[[0, 1, 2]] * [[1], [0], [1]], rows[[2, 0, 3]] * [[1], [1], [0]])
+    assert found.partner.tolist() == [1, -1, 0] and found.left_out == (1, 1)
+    assert found.similarity == pytest.approx([1, np.nan, 1], nan_ok=True)
+
+
+@quick
+@given(st.integers(0, 2**32), st.floats(0.01, 1))
+def test_correlations_are_those_of_numpy(seed, density):
+    rng = np.random.default_rng(seed)
+    a, b = sparse_features(rng, 60, 5, density), sparse_features(rng, 60, 7, density)
+    found = match_activations(a, b)
+    varies_a, varies_b = (x.toarray().std(0) > 0 for x in (a, b))
+    assert found.left_out == ((~varies_a).sum(), (~varies_b).sum())
+    assert (found.partner >= 0).sum() == min(varies_a.sum(), varies_b.sum())
+    for feature, partner in enumerate(found.partner):
+        if partner >= 0:
+            expected = np.corrcoef(a.toarray()[:, feature], b.toarray()[:, partner])[0, 1]
+            assert found.similarity[feature] == pytest.approx(expected, abs=1e-6)
+        else:
+            assert np.isnan(found.similarity[feature])
+
+
+def test_activations_are_matched_whatever_their_scale_and_dead_and_constant_features_are_left_out():
+    rng = np.random.default_rng(1)
+    a = sparse_features(rng, 300, 6).toarray()
+    a[:, 2], a[:, 4] = 0, 0.1
+    permutation = np.array([3, 5, 0, 1, 4, 2])
+    b = np.empty_like(a)
+    b[:, permutation] = a * rng.uniform(0.5, 2, 6)
+    found = match_activations(sparse.csr_matrix(a), sparse.csr_matrix(b))
+    assert found.partner.tolist() == [3, 5, -1, 1, -1, 2] and found.left_out == (2, 2)
+    assert found.similarity[[0, 1, 3, 5]] == pytest.approx(1)
+
+
+def test_what_cannot_be_matched_is_refused():
+    with pytest.raises(
+        ValueError, match="decoder rows have 3 and 4 dimensions: only autoencoders of one layer"
+    ):
+        match(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="activations are of 3 and of 4 tokens"):
+        match_activations(sparse.csr_matrix((3, 2)), sparse.csr_matrix((4, 2)))
+
+
+# --- recurrence -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_random_directions_have_the_mean_and_the_covariance_of_the_rows():
+    rng = np.random.default_rng(2)
+    decoder = rng.standard_normal((4000, 4)) * [3, 1, 1, 0] + [1, 0, 0, 0]
+    unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
+    drawn = random_dictionary(decoder * rng.uniform(0.1, 10, (4000, 1)), rng)
+    assert drawn.shape == decoder.shape
+    assert drawn.mean(0) == pytest.approx(unit.mean(0), abs=0.05)
+    assert np.cov(drawn.T) == pytest.approx(np.cov(unit.T), abs=0.05)
+    assert drawn[:, 3] == pytest.approx(0, abs=1e-6)
+
+
+def dictionaries(rng, latents=60, width=24, tokens=800):
+    return Dictionary(0, rng.standard_normal((latents, width)), sparse_features(rng, tokens, latents))
+
+
+def test_features_recur_in_a_permuted_dictionary_and_not_in_another():
+    rng = np.random.default_rng(3)
+    reference, permutation = dictionaries(rng), rng.permutation(60)
+    table = recurrence(
+        reference, [copied(rng, reference, permutation, noise=0.1), dictionaries(rng)._replace(seed=2)]
+    )
+    same, different = (table[table["seed"] == seed] for seed in (1, 2))
+    assert same["match"].tolist() == same["activation_match"].tolist() == permutation.tolist()
+    assert same["recurs"].all() and not different["recurs"].any()
+    assert same["cosine"].min() > 0.95 and same["correlation"].min() > 0.99
+    # what is random recurs at about the null: 5 % of the features are above the 95th percentile
+    for similarity, null in (("cosine", "null_cosine"), ("correlation", "null_correlation")):
+        assert (different[similarity] > different[null]).mean() < 0.25
+        assert different[null].iloc[0] == pytest.approx(different[similarity].quantile(0.95), rel=0.25)
+    pairs = summary(table)
+    assert pairs["recur"].tolist() == [1, 0] and pairs["features"].tolist() == [60, 60]
+    assert pairs["median_cosine"].iloc[0] > 0.95 > 0.7 > pairs["null_cosine"].max()
+
+
+def test_the_null_knows_that_decoder_rows_crowd_into_few_dimensions():
+    rng = np.random.default_rng(4)
+    crowded = [
+        Dictionary(seed, rng.standard_normal((80, 64)) * np.where(np.arange(64) < 4, 1, 0.05))
+        for seed in (0, 1)
+    ]
+    table = recurrence(crowded[0], crowded[1:])
+    assert table["null_cosine"].iloc[0] > 0.9  # an even sphere would say about .4
+    assert table["cosine"].quantile(0.95) == pytest.approx(table["null_cosine"].iloc[0], abs=0.03)
+
+
+def test_both_matchings_must_agree():
+    rng = np.random.default_rng(5)
+    reference = dictionaries(rng)
+    swapped = np.arange(60)
+    swapped[[0, 1]] = 1, 0  # features 0 and 1 have changed places in the activations, but not in the decoder
+    other = Dictionary(1, reference.decoder, reference.activations[:, swapped])
+    table = recurrence(reference, [other])
+    assert table["recurs"].tolist() == [False, False] + [True] * 58
+    assert table["cosine"].min() > 0.99 and table["correlation"].min() > 0.99
+    assert summary(table)[["recur", "recur_by_decoder", "recur_by_activation"]].iloc[
+        0
+    ].tolist() == pytest.approx([58 / 60, 1, 1])
+
+
+def test_both_similarities_must_be_high():
+    rng = np.random.default_rng(13)
+    reference = dictionaries(rng)
+    turned, silenced = reference.decoder.copy(), reference.activations.toarray()
+    turned[0] += (
+        1.5 * np.linalg.norm(turned[0]) * np.linalg.svd(turned[:1])[2][1]
+    )  # to 56 degrees: cosine .55
+    silenced[:, 1] *= rng.random(len(silenced)) < 0.3  # keeps 30 % of the tokens: correlation about .55
+    row = recurrence(reference, [Dictionary(1, turned, sparse.csr_matrix(silenced))])
+    assert row["match"].tolist() == row["activation_match"].tolist() == list(range(60))
+    assert (
+        row["cosine"].iloc[0] == pytest.approx(1 / np.hypot(1, 1.5))
+        and 0.4 < row["correlation"].iloc[1] < 0.65
+    )
+    assert row["recurs"].tolist() == [False, False] + [True] * 58
+
+
+def test_dead_features_do_not_recur_and_are_counted():
+    rng = np.random.default_rng(6)
+    reference = dictionaries(rng)
+    fires = sparse.diags_array((np.arange(60) >= 3).astype(np.float32))
+    reference = reference._replace(activations=sparse.csr_matrix(reference.activations @ fires))
+    fires_too = sparse.diags_array((np.arange(60) != 59).astype(np.float32))
+    other = Dictionary(1, reference.decoder, sparse.csr_matrix(reference.activations @ fires_too))
+    table = recurrence(reference, [other])
+    assert table["dead"].tolist() == [True] * 3 + [False] * 57
+    assert table["recurs"].tolist() == [False] * 3 + [True] * 56 + [
+        False
+    ]  # 59 is dead there, and has no counterpart
+    row = summary(table).iloc[0]
+    assert (row["features"], row["dead"], row["other_dead"]) == (57, 3, 4)
+    assert row["recur"] == pytest.approx(56 / 57)
+    assert recurring(table)["feature"].tolist() == list(range(3, 60))
+
+
+def test_a_wider_dictionary_that_holds_the_smaller_one():
+    rng = np.random.default_rng(7)
+    large = dictionaries(rng, latents=90)
+    small = Dictionary(1, large.decoder[30:], large.activations[:, 30:])
+    table = recurrence(small, [large])
+    assert table["match"].tolist() == list(range(30, 90)) and table["recurs"].all()
+    assert table["latents"].unique().tolist() == [90]
+    back = recurrence(large, [small])
+    assert back["match"].tolist() == [-1] * 30 + list(range(60)) and back["recurs"].sum() == 60
+    assert summary(back)["recur"].tolist() == [pytest.approx(60 / 90)]
+
+
+def test_without_activations_the_decoder_decides():
+    rng = np.random.default_rng(8)
+    reference = dictionaries(rng)
+    other = copied(rng, reference, rng.permutation(60), activations=None)
+    table = recurrence(reference, [other])
+    assert table["recurs"].all() and not table["dead"].any()
+    assert table["correlation"].isna().all() and (table["activation_match"] == -1).all()
+    assert np.isnan(summary(table)["recur_by_activation"].item())
+
+
+def test_most_runs_decide_whether_a_feature_recurs():
+    rng = np.random.default_rng(9)
+    reference = dictionaries(rng)
+    runs = []
+    for seed, lost in enumerate(([0, 1, 2], [0, 1], [0]), start=1):
+        decoder = reference.decoder.copy()
+        decoder[lost] = rng.standard_normal((len(lost), 24))
+        runs.append(Dictionary(seed, decoder, reference.activations))
+    table = recurring(recurrence(reference, runs))
+    assert table["found_in"].tolist() == [0, 1, 2] + [3] * 57 and (table["runs"] == 3).all()
+    assert table["recurs"].tolist() == [False, False] + [True] * 58
+    of_two = recurring(recurrence(reference, runs[:2]))
+    assert of_two["found_in"].tolist() == [0, 0, 1] + [2] * 57
+    assert of_two["recurs"].tolist() == [False] * 3 + [True] * 57  # half is not most
+
+
+def test_the_null_follows_the_seed_and_the_matching_does_not():
+    rng = np.random.default_rng(10)
+    reference, other = dictionaries(rng), dictionaries(rng)
+    first, again, changed = (recurrence(reference, [other], seed=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    nulls = ["null_cosine", "null_correlation"]
+    assert (first[nulls].iloc[0] != changed[nulls].iloc[0]).all()
+    pd.testing.assert_frame_equal(first.drop(columns=nulls), changed.drop(columns=nulls), check_exact=True)
+
+
+def test_dictionaries_that_do_not_fit_are_refused():
+    rng = np.random.default_rng(11)
+    reference = dictionaries(rng)
+    with pytest.raises(ValueError, match="there is no dictionary to compare with"):
+        recurrence(reference, [])
+    with pytest.raises(ValueError, match="seed 5: activations of 60 features, but 59 decoder rows"):
+        recurrence(reference, [Dictionary(5, reference.decoder[:59], reference.activations)])
+
+
+# --- concepts -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_concepts_of_recurring_features_by_hand():
+    features = pd.DataFrame(
+        {"feature": [0, 1, 2, 4, 5, 6, 7], "recurs": [True, True, True, False, False, False, False]}
+    )
+    f1 = np.array([0.5, 0.6, 0.1, 0.9, 0.2, 0.3, 0.4, 0.1])
+    above = np.array(
+        [True, True, False, True, False, True, False, False]
+    )  # feature 3 is dead: it counts nowhere
+    table = concepts_of_recurring(features, f1, above)
+    assert table["recurs"].tolist() == [True, False]
+    assert table["features"].tolist() == [3, 4] and table["with_concept"].tolist() == [2, 1]
+    assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 4])
+    assert table["median_f1"].tolist() == pytest.approx([0.5, 0.25])
+    assert table["odds_ratio"].tolist() == pytest.approx([6, 6])  # (2 / 1) / (1 / 3)
+    # of the 35 ways to give 3 of 7 features a concept, 1 + 12 are as extreme for the upper side and 4 for the lower
+    assert table["p_value"].tolist() == pytest.approx([fisher_exact([[2, 1], [1, 3]]).pvalue] * 2)
+    assert table["p_value"].iloc[0] == pytest.approx((1 + 12 + 4) / 35)
+
+
+def test_features_that_recur_and_have_concepts_are_told_from_chance():
+    rng = np.random.default_rng(12)
+    features = pd.DataFrame({"feature": range(400), "recurs": rng.random(400) < 0.5})
+    planted = rng.random(400) < np.where(features["recurs"], 0.7, 0.2)
+    assert concepts_of_recurring(features, rng.random(400), planted)["p_value"].iloc[0] < 1e-10
+    by_chance = [
+        concepts_of_recurring(features, rng.random(400), rng.random(400) < 0.4)["p_value"].iloc[0]
+        for _ in range(40)
+    ]
+    assert np.mean(np.array(by_chance) < 0.05) <= 0.15
+
+
+def test_scores_of_other_features_are_refused():
+    features = pd.DataFrame({"feature": [0, 7], "recurs": [True, False]})
+    with pytest.raises(ValueError, match="there are 7 F1 and 7 null marks, but features up to 7"):
+        concepts_of_recurring(features, np.ones(7), np.ones(7, bool))

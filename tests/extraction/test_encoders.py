@@ -1,0 +1,236 @@
+"""Every encoder of multimolecule with one token a nucleotide is read as it computes; the others are refused in one sentence."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from multimolecule import (
+    CaLmConfig,
+    DnaBertConfig,
+    DnaTokenizer,
+    ErnieRnaConfig,
+    EsmCConfig,
+    OptMrlConfig,
+    ProteinTokenizer,
+    RibonanzaNetConfig,
+    RiNALMoConfig,
+    RnaBertConfig,
+    RnaErnieConfig,
+    RnaFmConfig,
+    RnaMsmConfig,
+    RnaTokenizer,
+    SpliceBertConfig,
+    UtrBertConfig,
+    UtrLmConfig,
+)
+from transformers import AutoModel, AutoModelForPreTraining
+
+from sae_rna.extraction.language_model import LanguageModel
+
+SEQUENCES = ["GGGAAACCC", "GGCNACGUUAGCC", "A", "ACGU" * 8, "GCGCAAAAGCGC"]
+LONGEST = {  # of 64 positions, less two special tokens; of the two that count positions from 2 on, less two rows
+    "rinalmo": 62,
+    "rnafm": 60,
+    "ernierna": 60,
+    "rnabert": 62,
+    "splicebert": 62,
+    "utrlm": 62,
+    "rnaernie": 62,
+    "calm": 62,
+}
+CONFIGS = {
+    "rinalmo": RiNALMoConfig,
+    "rnafm": RnaFmConfig,
+    "ernierna": ErnieRnaConfig,
+    "rnabert": RnaBertConfig,
+    "splicebert": SpliceBertConfig,
+    "utrlm": UtrLmConfig,
+    "rnaernie": RnaErnieConfig,
+    "calm": CaLmConfig,
+}
+TOKENIZERS = {
+    "as usual": {},
+    "no cls": {"cls_token": None, "bos_token": None},
+    "no eos": {"eos_token": None, "sep_token": None},
+    "neither": {"cls_token": None, "bos_token": None, "eos_token": None, "sep_token": None},
+    "left padding": {"padding_side": "left"},
+}
+
+
+def small(config, **other):
+    """Three blocks of width 24 with weights so large that attention is far from uniform."""
+    return config(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, initializer_range=0.2, **other
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def encoder(request, tmp_path_factory):
+    """Name and folder of an encoder with its pre-training head, as they lie on the hub."""
+    name = request.param
+    folder = tmp_path_factory.mktemp(name)
+    torch.manual_seed(0)
+    codon = (
+        {"codon": False} if name == "calm" else {}
+    )  # the architecture of a codon model, here on nucleotides, of DNA
+    AutoModelForPreTraining.from_config(
+        small(CONFIGS[name], max_position_embeddings=64, **codon)
+    ).save_pretrained(folder)
+    (DnaTokenizer if name == "calm" else RnaTokenizer)().save_pretrained(folder)
+    return name, folder
+
+
+def own_states(folder, tokenizer, sequence):
+    """Hidden states [L, T, D] and positions of A, C, G and U, by the library's forward pass, loaded and run as the library does."""
+    model = AutoModel.from_pretrained(folder).eval()
+    tokens = tokenizer(sequence, return_tensors="pt")
+    with torch.no_grad():
+        states = torch.stack(model(**tokens, output_hidden_states=True).hidden_states)[:, 0]
+    bases = tokenizer.convert_tokens_to_ids(
+        ["A", "C", "G", "T" if isinstance(tokenizer, DnaTokenizer) else "U"]
+    )
+    columns = [column for column, token in enumerate(tokens["input_ids"][0].tolist()) if token in bases]
+    return states[:, columns], [place for place, base in enumerate(sequence) if base in "ACGU"]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_hidden_states_are_those_of_the_librarys_forward_pass_whatever_the_special_tokens(
+    encoder, kind, tmp_path
+):
+    name, folder = encoder
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    tokenizer = (DnaTokenizer if name == "calm" else RnaTokenizer)(**TOKENIZERS[kind])
+    tokenizer.save_pretrained(tmp_path)
+    model = LanguageModel.load(str(tmp_path), device="cpu")
+    (states,) = model.hidden_states(SEQUENCES, range(model.layers + 1))
+    for row, sequence in enumerate(SEQUENCES):
+        expected, positions = own_states(tmp_path, tokenizer, sequence)
+        mine = states.sequence_T == row
+        assert states.position_T[mine].tolist() == positions
+        torch.testing.assert_close(states.values_TLD[mine].transpose(0, 1), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_longest_sequence_is_read_and_one_nucleotide_more_is_refused(encoder):
+    name, folder = encoder
+    model = LanguageModel.load(str(folder), device="cpu")
+    assert model.longest == LONGEST[name]
+    longest = "ACGU" * 15 + "AC" * (model.longest == 62)
+    (states,) = model.hidden_states([longest], [model.layers])
+    expected, _ = own_states(folder, model.tokenizer, longest)
+    torch.testing.assert_close(states.values_TLD[:, 0], expected[-1], atol=2e-5, rtol=1e-4)
+    for batches in (None, [np.array([0, 1])]):
+        with pytest.raises(
+            ValueError, match=f"sequence 2 has {len(longest) + 1} nt, but .* reads at most {model.longest}"
+        ):
+            next(model.hidden_states(["A", longest + "A"], [1], batches))
+    if (
+        hasattr(model.model.embeddings.position_embeddings, "num_embeddings") and name != "ernierna"
+    ):  # whose sinusoids go on
+        with pytest.raises(IndexError):
+            own_states(folder, model.tokenizer, longest + "A")
+
+
+def test_bfloat16_moves_hidden_states_little_and_the_fingerprint_not_at_all(encoder):
+    _, folder = encoder
+    exact, rough = (
+        LanguageModel.load(str(folder), device="cpu", precision=name) for name in ("float32", "bfloat16")
+    )
+    assert rough.fingerprint == exact.fingerprint
+    assert {
+        module.weight.dtype for module in rough.model.encoder.modules() if isinstance(module, torch.nn.Linear)
+    } == {torch.bfloat16}
+    layers = range(exact.layers + 1)
+    (reference,), (states,) = exact.hidden_states(SEQUENCES, layers), rough.hidden_states(SEQUENCES, layers)
+    assert states.values_TLD.dtype == torch.float32
+    error_TL = (states.values_TLD - reference.values_TLD).norm(dim=-1) / reference.values_TLD.norm(dim=-1)
+    assert 0 < error_TL.max() < 0.05 and torch.equal(states.values_TLD[:, 0], reference.values_TLD[:, 0])
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    """Models that differ in their alphabet."""
+    models = []
+    for number, tokenizer in enumerate(
+        [RnaTokenizer(), RnaTokenizer("streamline"), RnaTokenizer("nucleobase"), DnaTokenizer()]
+    ):
+        folder = tmp_path_factory.mktemp(f"tokenizer-{number}")
+        small(RiNALMoConfig).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        models.append(LanguageModel.load(str(folder), device="cpu", random_seed=0))
+    return models
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.text("ACGUTNRYKMSWBDHVIX", min_size=1, max_size=30) | st.text("ACGUacgun.*-?E", min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_tokens_are_those_of_the_tokenizer(tokenizers, sequences):
+    for model in tokenizers:
+        expected = model.tokenizer(sequences, return_tensors="pt", padding=True)
+        tokens = model.tokenize(sequences)
+        assert tokens["input_ids"].tolist() == expected["input_ids"].tolist()
+        assert tokens["attention_mask"].tolist() == expected["attention_mask"].tolist()
+
+
+REFUSED = {
+    "three nucleotides a token": (
+        lambda: small(UtrBertConfig, nmers=3),
+        lambda: RnaTokenizer(nmers=3),
+        "reads 3 nucleotides as one",
+    ),
+    "codons": (
+        lambda: small(CaLmConfig),
+        lambda: DnaTokenizer(codon=True),
+        "reads 3 nucleotides as one token.*give a model with one",
+    ),
+    "codons of RNA-FM": (
+        lambda: small(RnaFmConfig, codon=True),
+        lambda: RnaTokenizer(codon=True),
+        "reads 3 nucleotides as one token",
+    ),
+    "words of DNA": (
+        lambda: small(DnaBertConfig),
+        lambda: DnaTokenizer(nmers=6),
+        "reads 6 nucleotides as one token",
+    ),
+    "alignments": (
+        lambda: small(RnaMsmConfig),
+        RnaTokenizer,
+        "reads alignments of many RNAs, not single ones",
+    ),
+    "padding that is seen": (
+        lambda: small(RibonanzaNetConfig),
+        RnaTokenizer,
+        "change with the padding.*give another encoder",
+    ),
+    "proteins": (lambda: small(EsmCConfig), ProteinTokenizer, "no model of RNA or DNA.*ProteinTokenizer"),
+    "no blocks": (OptMrlConfig, RnaTokenizer, "type optmrl, which is not built of attention blocks"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_models_without_a_state_for_each_nucleotide_are_refused_in_one_sentence(case, tmp_path):
+    config, tokenizer, sentence = REFUSED[case]
+    config().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        LanguageModel.load(str(tmp_path), device="cpu", random_seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_ribonanzanet_is_refused_because_padding_changes_its_states(tmp_path):
+    torch.manual_seed(0)
+    model, tokenizer = AutoModel.from_config(small(RibonanzaNetConfig)).eval(), RnaTokenizer()
+    with torch.no_grad():
+        alone = model(**tokenizer(["GGGAAACCC"], return_tensors="pt"))
+        beside = model(**tokenizer(["GGGAAACCC", "ACGU" * 8], return_tensors="pt", padding=True))
+    difference = (
+        alone.last_hidden_state[0] - beside.last_hidden_state[0, :11]
+    ).norm() / alone.last_hidden_state.norm()
+    assert difference > 0.01

@@ -1,0 +1,218 @@
+"""Extraction equals the model's own forward pass, nucleotides only; foreign checkpoints are refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sae_rna.extraction.language_model import LanguageModel
+
+SEQUENCES = ["GGGAAACCC", "GGCNACGUUAGCC", "ACGU" * 8, "GCGCAAAAGCGC"]
+
+
+def test_hidden_states_are_those_of_the_models_own_forward_pass(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    for states in model.hidden_states(SEQUENCES, range(model.layers + 1)):
+        for row in np.unique(states.sequence_T):
+            tokens = model.tokenizer(SEQUENCES[row], return_tensors="pt")
+            reference = model.model(**tokens, output_hidden_states=True).hidden_states
+            mine = states.sequence_T == row
+            for layer, expected in enumerate(reference):
+                torch.testing.assert_close(
+                    states.values_TLD[mine, layer],
+                    expected[0, 1:-1][states.position_T[mine]],
+                    atol=1e-5,
+                    rtol=1e-4,
+                )
+
+
+def test_the_last_hidden_state_is_after_the_final_layer_norm_and_the_others_are_before(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    norm = model.model.encoder.layer_norm
+    blocks = []
+    hooks = [
+        block.register_forward_hook(lambda _, __, output: blocks.append(output))
+        for block in model.model.encoder.layer
+    ]
+    (states,) = model.hidden_states(SEQUENCES[:1], range(1, model.layers + 1))
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(states.values_TLD[:, -1], norm(blocks[-1])[0, 1:-1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(states.values_TLD[:, 0], blocks[0][0, 1:-1], atol=1e-5, rtol=1e-4)
+
+
+def test_layers_come_in_the_order_asked_for_and_no_block_behind_the_deepest_is_computed(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    (all_states,) = model.hidden_states(SEQUENCES, range(model.layers + 1))
+    computed = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: computed.append(number))
+        for number, block in enumerate(blocks_of(model))
+    ]
+    (states,) = model.hidden_states(SEQUENCES, [2, 0, 2])
+    for hook in hooks:
+        hook.remove()
+    assert computed == [0, 1]
+    assert torch.equal(states.values_TLD, all_states.values_TLD[:, [2, 0, 2]])
+    assert not any(block._forward_hooks or block._forward_pre_hooks for block in blocks_of(model))
+    tokens = model.tokenize(SEQUENCES)  # and a pass that was ended early leaves nothing behind
+    whole = model.model(**tokens).last_hidden_state[model.nucleotide_mask(tokens["input_ids"])]
+    torch.testing.assert_close(
+        whole, all_states.values_TLD[np.lexsort((all_states.position_T, all_states.sequence_T)), -1]
+    )
+
+
+def blocks_of(model):
+    return model.model.base_model.encoder.layer
+
+
+def test_a_model_with_its_head_has_the_same_hidden_states(tiny_model):
+    bare, headed = LanguageModel.load(str(tiny_model)), LanguageModel.load(str(tiny_model), masked=True)
+    layers = range(bare.layers + 1)
+    for one, other in zip(bare.hidden_states(SEQUENCES, layers), headed.hidden_states(SEQUENCES, layers)):
+        assert torch.equal(one.values_TLD, other.values_TLD)
+
+
+def test_bfloat16_stays_close_on_the_shipped_model():
+    """The numbers in the docstring of `load`, with room for other machines."""
+    from sae_rna.parameters import ROOT
+
+    sequences = (
+        pd.read_parquet(ROOT / "data" / "records.parquet", columns=["sequence"])
+        .sequence.sample(40, random_state=0)
+        .tolist()
+    )
+    folder = str(ROOT / "data" / "rinalmo-nano")
+    exact, rough = (
+        LanguageModel.load(folder, device="cpu", precision=name) for name in ("float32", "bfloat16")
+    )
+    assert exact.fingerprint == rough.fingerprint
+    exact_TLD, rough_TLD = (
+        torch.cat([states.values_TLD for states in model.hidden_states(sequences, range(1, 7))])
+        for model in (exact, rough)
+    )
+    error_TLD = rough_TLD - exact_TLD
+    assert (error_TLD.norm(dim=-1) / exact_TLD.norm(dim=-1)).mean(0).max() < 0.02
+    assert torch.cosine_similarity(exact_TLD, rough_TLD, dim=-1).min() > 0.99
+    assert (error_TLD / exact_TLD.std(0)).square().mean((0, 2)).max() < 1e-3
+
+
+def test_another_precision_is_named(tiny_model):
+    with pytest.raises(ValueError, match="'float16' is no precision.*float32 or bfloat16"):
+        LanguageModel.load(str(tiny_model), precision="float16")
+
+
+def test_token_dropout_rescales_unmasked_sequences_as_in_the_model(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    (states,) = model.hidden_states(["ACGU"], [0])
+    ids = model.tokenizer("ACGU")["input_ids"][1:-1]
+    expected = model.model.embeddings.word_embeddings.weight[ids] * (1 - 0.15 * 0.8)
+    torch.testing.assert_close(states.values_TLD[:, 0], expected)
+
+
+def test_only_a_c_g_u_have_rows_and_every_one_of_them_exactly_once(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    seen = {
+        (s, p)
+        for states in model.hidden_states(SEQUENCES, [1])
+        for s, p in zip(states.sequence_T, states.position_T)
+    }
+    assert seen == {
+        (s, p) for s, text in enumerate(SEQUENCES) for p, base in enumerate(text) if base in "ACGU"
+    }
+
+
+def test_batches_hold_every_sequence_once_and_keep_to_the_budget(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    sequences = ["A" * length for length in np.random.default_rng(0).integers(5, 60, 200)]
+    batches = model.batches(sequences, batch_tokens=300, rng=np.random.default_rng(1))
+    assert sorted(np.concatenate(batches)) == list(range(200))
+    assert all((max(len(sequences[row]) for row in rows) + 2) * len(rows) <= 300 for rows in batches)
+
+
+def test_too_long_a_sequence_and_a_missing_layer_are_named(tiny_model):
+    model = LanguageModel.load(str(tiny_model))
+    with pytest.raises(ValueError, match=r"sequence 2 has 63 nt.*at most 62"):
+        model.batches(["ACGU", "A" * 63])
+    with pytest.raises(ValueError, match="layer 4 .* blocks 1 to 3"):
+        next(model.hidden_states(["ACGU"], [4]))
+
+
+def test_a_checkpoint_with_other_keys_is_refused(tiny_model, tmp_path):
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name.replace("layer.1.", "layer.9."): value for name, value in weights.items()},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match=r"layer\.1\..*another model"):
+        LanguageModel.load(str(tmp_path))
+
+
+def test_a_path_that_is_none_is_no_hub_id():
+    with pytest.raises(ValueError, match="neither a folder nor a hub id"):
+        LanguageModel.load("/no/such/folder/at/all")
+
+
+def test_a_folder_without_a_model_and_an_unreachable_hub_id_end_in_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="holds no config.json"):
+        LanguageModel.load(str(tmp_path))
+    monkeypatch.setattr("sae_rna.extraction.language_model.snapshot_download", _unreachable)
+    with pytest.raises(
+        ValueError,
+        match=r"someone/model cannot be loaded \(no connection.*check its name, its revision and the network",
+    ):
+        LanguageModel.load("someone/model")
+
+
+def _unreachable(*_, **__):
+    raise OSError("no connection\nand many more lines")
+
+
+def test_the_fingerprint_is_that_of_the_checkpoint_alone(tiny_model):
+    fingerprints = []
+    for seed in (1, 2):
+        torch.manual_seed(
+            seed
+        )  # a checkpoint without pooler would otherwise be completed with random weights
+        fingerprints.append(LanguageModel.load(str(tiny_model)).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_random_weights_differ_from_the_checkpoint_and_are_seeded(tiny_model):
+    given = LanguageModel.load(str(tiny_model))
+    one, same, other = (
+        LanguageModel.load(str(tiny_model), random_seed=seed).fingerprint for seed in (1, 1, 2)
+    )
+    assert one == same and len({given.fingerprint, one, other}) == 3
+
+
+def test_the_shipped_model_knows_its_pairs(tiny_model):
+    """rinalmo-nano restores a hidden base of a clean hairpin from its partner far more often than chance."""
+    from sae_rna.analysis.language_model import model_probabilities
+    from sae_rna.parameters import ROOT
+    from sae_rna.pretraining import HAIRPINS
+    from sae_rna.records.composition import encode_bases
+    from sae_rna.synthetic import BASES, draw_batch
+
+    model = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
+    bases, table = draw_batch(HAIRPINS, 150, np.random.default_rng(99))
+    sequences = ["".join(BASES[base] for base in row if base >= 0) for row in bases]
+    hidden = [np.flatnonzero(partner >= 0)[2:3] for partner in table]
+    guess = np.concatenate(model_probabilities(model, sequences, hidden)).argmax(1)
+    truth = np.concatenate([codes[place] for codes, place in zip(encode_bases(sequences), hidden)])
+    assert (guess == truth).mean() > 0.7
+
+
+def test_a_published_model_goes_the_same_way(shared_data):
+    model = LanguageModel.load(str(shared_data / "rnabert"))
+    assert (model.layers, model.width, model.longest) == (6, 120, 440)
+    (states,) = model.hidden_states(["ACGUACGU"], [0, 6])
+    reference = model.model(
+        **model.tokenizer("ACGUACGU", return_tensors="pt"), output_hidden_states=True
+    ).hidden_states
+    assert states.position_T.tolist() == list(range(8))  # its tokenizer adds no special tokens
+    torch.testing.assert_close(states.values_TLD[:, 1], reference[6][0], atol=1e-5, rtol=1e-4)

@@ -1,0 +1,413 @@
+import gzip
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sae_rna.records import readers as sequences
+from sae_rna.records.readers import (
+    SPLITS,
+    add_elements,
+    assign_splits,
+    balanced_sample,
+    project,
+    read_records,
+    select_length,
+    validate,
+)
+from sae_rna.records.structure import CANONICAL_PAIRS, element_string, pair_table
+
+pytestmark = pytest.mark.filterwarnings(
+    "error::UserWarning"
+)  # whoever warns is expected to, with pytest.warns
+
+
+HAIRPIN = {"id": "one", "sequence": "GGCAAAAGCC", "secondary_structure": "(((....)))"}
+KNOTTED = {"id": "two", "sequence": "GGGAACCCAACCCUUGGG", "secondary_structure": "(((..[[[..)))..]]]"}
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def as_dicts(records: pd.DataFrame) -> list[dict]:
+    return records.to_dict("records")
+
+
+def refusal(path, **arguments) -> str:
+    with pytest.raises(ValueError) as caught:
+        read_records(path, **arguments)
+    return str(caught.value)
+
+
+# ---- one known answer per format
+
+
+def test_fasta_joins_lines_and_takes_the_first_word_as_id(tmp_path):
+    path = write(tmp_path, "a.fasta", ">one described here\nGGCA\nAAAG\n\n; a comment\nCC\n>two\nACGU\n")
+    assert as_dicts(read_records(path)) == [
+        {"id": "one", "sequence": "GGCAAAAGCC"},
+        {"id": "two", "sequence": "ACGU"},
+    ]
+
+
+def test_gzipped_fasta(tmp_path):
+    path = tmp_path / "a.fa.gz"
+    path.write_bytes(gzip.compress(b">one\nACGU\n"))
+    assert as_dicts(read_records(path)) == [{"id": "one", "sequence": "ACGU"}]
+
+
+def test_sequence_without_a_name_is_called_like_its_file(tmp_path):
+    assert read_records(write(tmp_path, "my.rna.fa", "ACGU\n")).id.tolist() == ["my.rna"]
+
+
+@pytest.mark.parametrize("name", ["a.dbn", "a.db", "a.DBN"])
+def test_dot_bracket_with_and_without_free_energy(tmp_path, name):
+    text = ">one\nGGCAAAAGCC\n(((....))) ( -1.20)\n>two knotted\nGGGAACCCAACCCUUGGG\n(((..[[[..)))..]]]\n"
+    assert as_dicts(read_records(write(tmp_path, name, text))) == [HAIRPIN, KNOTTED]
+
+
+def test_bpseq(tmp_path):
+    rows = zip(range(1, 11), "GGCAAAAGCC", [10, 9, 8, 0, 0, 0, 0, 3, 2, 1], strict=True)
+    path = write(tmp_path, "one.bpseq", "# a comment\n" + "".join(f"{i} {base} {j}\n" for i, base, j in rows))
+    assert as_dicts(read_records(path)) == [HAIRPIN]
+
+
+def ct(title: str) -> str:
+    rows = zip(range(1, 11), "GGCAAAAGCC", [10, 9, 8, 0, 0, 0, 0, 3, 2, 1], strict=True)
+    return f"10 {title}\n" + "".join(f"{i} {base} {i - 1} {i + 1} {j} {i}\n" for i, base, j in rows)
+
+
+def test_ct(tmp_path):
+    assert as_dicts(read_records(write(tmp_path, "a.ct", ct("ENERGY = -1.2 one")))) == [HAIRPIN]
+
+
+def test_ct_of_several_structures_is_refused_rather_than_cut(tmp_path):
+    message = refusal(write(tmp_path, "a.ct", ct("one") + ct("one")))
+    assert "a.ct" in message and "10 nucleotides of the first structure" in message
+
+
+def test_st_keeps_the_annotation_of_bprna(tmp_path):
+    text = '#Name: one\n#Length: 10\n#PageNumber: 1\nGGCAAAAGCC\n(((....)))\nSSSHHHHSSS\nNNNNNNNNNN\nS1 1..3 "GGC" 8..10 "GCC"\n'
+    assert as_dicts(read_records(write(tmp_path, "one.st", text))) == [
+        HAIRPIN | {"structural_annotation": "SSSHHHHSSS"}
+    ]
+
+
+def test_folder_is_read_in_the_order_of_its_names(tmp_path):
+    write(tmp_path, "b.ct", ct("second"))
+    write(tmp_path, "a.dbn", ">first\nGGCAAAAGCC\n(((....)))\n")
+    write(tmp_path, "README.txt", "no record")
+    assert read_records(tmp_path).id.tolist() == ["first", "second"]
+
+
+STOCKHOLM = """# STOCKHOLM 1.0
+#=GF ID   little
+#=GF TP   Gene; snRNA; snoRNA; CD-box;
+whole/1-16        GGGAACCCAAAGGCCC
+gapped/1-13       GGGAACCCA.-GG-CC
+torn/1-15         AGG-AcccaaagGCCC
+#=GC SS_cons      <<<._AA.___aa>>>
+//
+"""
+
+
+def test_stockholm_projects_the_consensus_and_knows_family_and_type(tmp_path):
+    records = read_records(write(tmp_path, "a.sto", STOCKHOLM))
+    assert records.family.eq("little").all() and records.type.eq("CD-box").all()
+    assert records.set_index("id")[["sequence", "secondary_structure"]].agg(tuple, axis=1).to_dict() == {
+        "whole/1-16": ("GGGAACCCAAAGGCCC", "(((..AA....aa)))"),
+        # one partner is a gap, and two that remain enclose only two nucleotides
+        "gapped/1-13": ("GGGAACCCAGGCC", "((...A....a))"),
+        # A and C do not pair; lower case and a gap in a loop change nothing
+        "torn/1-15": ("AGGACCCAAAGGCCC", ".((.AA....aa))."),
+    }
+
+
+def test_stockholm_of_several_families_puts_the_family_into_the_id(tmp_path):
+    records = read_records(write(tmp_path, "a.stk", STOCKHOLM + STOCKHOLM.replace("little", "large")))
+    assert records.id.tolist()[::3] == ["little/whole/1-16", "large/whole/1-16"]
+    assert records.family.value_counts().to_dict() == {"little": 3, "large": 3}
+
+
+def test_stockholm_without_a_consensus_has_sequences_only(tmp_path):
+    text = re.sub("#=G[CF].*\n", "", STOCKHOLM)
+    assert list(read_records(write(tmp_path, "a.sto", text))) == ["id", "sequence"]
+
+
+def test_stockholm_with_crossing_brackets_is_refused(tmp_path):
+    message = refusal(write(tmp_path, "a.sto", STOCKHOLM.replace("<<<._AA.___aa>>>", "<<<._[[.__>>>.]]")))
+    assert "a.sto" in message and "little" in message and "letters" in message
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_tables_map_public_names_and_keep_the_rest(tmp_path, name, separator):
+    text = "urs,rna_class,rfam_family,sequence,reads\nNA,tRNA,RF00005,ACGU,3\n007,tRNA,,CCCC,4\n"
+    records = read_records(write(tmp_path, name, text.replace(",", separator)))
+    assert list(records) == ["id", "type", "family", "sequence", "reads"]
+    assert records.id.tolist() == ["NA", "007"]
+    assert records.reads.tolist() == [3, 4]
+    assert records.family.isna().tolist() == [False, True]
+
+
+def test_parquet_gives_back_what_was_written(tmp_path):
+    path = tmp_path / "a.parquet"
+    frame = pd.DataFrame([HAIRPIN, KNOTTED]).assign(type=["tRNA", "snRNA"])
+    frame["element"] = frame.secondary_structure.map(element_string)
+    frame.to_parquet(path)
+    pd.testing.assert_frame_equal(read_records(path), frame)
+
+
+# ---- reading back what was written
+
+names = st.text("abcXYZ019_/.-", min_size=1, max_size=12)
+
+
+@st.composite
+def structures(draw):
+    """Nested structures of up to three levels, hairpin loops of 3 nt or more."""
+    hairpin = st.builds(
+        lambda stem, loop: "(" * stem + "." * loop + ")" * stem, st.integers(1, 5), st.integers(3, 6)
+    )
+    joined = st.lists(
+        st.one_of(hairpin, st.integers(1, 4).map(lambda n: "." * n)), min_size=1, max_size=4
+    ).map("".join)
+    return draw(
+        st.one_of(
+            joined,
+            joined.map(lambda inside: f"(...{inside})"),
+            joined.map(lambda inside: f"[[{inside}...]]A....a"),
+        )
+    )
+
+
+@st.composite
+def record_lists(draw):
+    records = []
+    for name in draw(st.lists(names, min_size=1, max_size=6, unique=True)):
+        structure = draw(structures())
+        sequence = draw(st.text("ACGU", min_size=len(structure), max_size=len(structure)))
+        records.append({"id": name, "sequence": sequence, "secondary_structure": structure})
+    return records
+
+
+@given(record_lists())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dot_bracket_file_reads_as_it_was_written(tmp_path, records):
+    path = write(
+        tmp_path,
+        "round.dbn",
+        "".join(">{id}\n{sequence}\n{secondary_structure}\n".format(**record) for record in records),
+    )
+    assert as_dicts(read_records(path)) == records
+
+
+@given(structures(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_projected_pairs_are_consensus_pairs_that_can_form(consensus, data):
+    aligned = data.draw(st.text("ACGUacgu-.", min_size=len(consensus), max_size=len(consensus)))
+    partner = pair_table(consensus)
+    sequence, structure = project(aligned, consensus, partner)
+    columns = [column for column, letter in enumerate(aligned) if letter not in "-."]
+    assert sequence == re.sub("[-.]", "", aligned).upper()
+    expected = {
+        (i, columns.index(int(partner[column])))
+        for i, column in enumerate(columns)
+        if partner[column] > column and partner[column] in columns
+    }
+    expected = {(i, j) for i, j in expected if j - i > 3 and sequence[i] + sequence[j] in CANONICAL_PAIRS}
+    assert {(i, int(j)) for i, j in enumerate(pair_table(structure)) if j > i} == expected
+
+
+# ---- what is changed is said, once
+
+
+def test_lower_case_and_dna_are_read_and_said_once(tmp_path):
+    path = write(tmp_path, "dna.fa", ">a\nacgu\n>b\nACGT\n>c\nAcgTt\n>d\nACGU\n")
+    with pytest.warns(UserWarning) as said:
+        records = read_records(path)
+    assert records.sequence.tolist() == ["ACGU", "ACGU", "ACGUU", "ACGU"]
+    assert len(said) == 1
+    text = str(said[0].message)
+    assert "dna.fa: of 4 records" in text and "2 in lower case" in text and "2 with T, read as U" in text
+    assert said[0].filename == __file__, "the warning points at the caller"
+
+
+def test_other_known_letters_are_kept_and_counted(tmp_path):
+    with pytest.warns(UserWarning, match="2 with letters other than A, C, G and U"):
+        records = read_records(write(tmp_path, "n.fa", ">a\nACGUNRYSWKMBDHVIX\n>b\nNNNN\n>c\nACGU\n"))
+    assert records.sequence.tolist() == ["ACGUNRYSWKMBDHVIX", "NNNN", "ACGU"]
+
+
+def test_modified_base_p_is_read_as_unknown_base(tmp_path):
+    with pytest.warns(
+        UserWarning, match=re.escape("1 with P (a modified base), read as N; 1 with letters other")
+    ):
+        assert read_records(write(tmp_path, "p.fa", ">a\nACGP\n")).sequence.tolist() == ["ACGN"]
+
+
+def test_every_letter_that_is_kept_is_a_token():
+    multimolecule = pytest.importorskip("multimolecule")
+    tokenizer = multimolecule.RnaTokenizer()
+    tokens = tokenizer(sequences.KNOWN_LETTERS, add_special_tokens=False)["input_ids"]
+    assert len(set(tokens)) == len(sequences.KNOWN_LETTERS) and tokenizer.unk_token_id not in tokens
+
+
+# ---- bad input: file, record, place, remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("z.fa", ">a\nACGU\n>b\nACGZU\n", ["record 'b'", "letter 'Z' at position 4", "write N"]),
+        ("z.fa", ">a\nACGß\n", ["record 'a'", "letter 'ß' at position 4"]),
+        ("z.fa", ">a\nMKTLEE\n>b\nEEE\n>c\nACG\n", ["record 'a'", "'L' at position 4", "2 records"]),
+        (
+            "g.fa",
+            ">a\nACGU\n>b\nAC-GU\n>c\n--AC\n",
+            ["record 'b'", "'-' at position 3", "2 records", "take gaps and spaces out"],
+        ),
+        ("g.fa", ">a\nACG U\n", ["record 'a'", "' ' at position 4"]),
+        ("e.fa", ">a\nACGU\n>b\n>c\nAC\n", ["record 'b'", "empty sequence", "remove it"]),
+        ("i.fa", ">a\nACGU\n>\nAC\n", ["record number 2", "no id"]),
+        ("d.fa", ">a\nACGU\n>b\nAC\n>a\nGG\n", ["record 'a'", "number 1 and number 3", "an id of its own"]),
+        ("none.fa", "", ["is empty", "at least one record"]),
+        ("none.fa", "# only a comment\n", ["holds no records"]),
+        ("none.csv", "id,sequence\n", ["holds no records"]),
+        ("c.csv", "name,sequence\na,ACGU\n", ["no column 'id'", "name, sequence", "rename"]),
+        ("c.csv", "id,seq\na,ACGU\n", ["no column 'sequence'", "id, seq"]),
+        ("c.csv", "id,sequence\na,ACGU\nb,\n", ["record 'b'", "empty sequence"]),
+        ("c.csv", "id,sequence\na,ACGU\n,ACGU\n", ["record number 2", "no id"]),
+        ("c.csv", 'id,sequence\na,"ACGU\n', ["cannot be read as .csv"]),
+        (
+            "l.dbn",
+            ">a\nACGU\n....\n>b\nACGU\n.....\n",
+            ["record 'b'", "4 nucleotides, but 5 symbols of secondary_structure"],
+        ),
+        ("l.dbn", ">a\nACGU\n", ["record 'a' (number 1) has 1 lines"]),
+        ("l.dbn", "ACGU\n....\nACGU\n....\n", ["record 'l' (number 1) has 4 lines"]),
+        (
+            "u.dbn",
+            ">a\nGGAAAACC\n((....))\n>b\nGGAAAACC\n((....).\n",
+            ["record 'b'", "'(' at position 1 has no partner", "mend or remove"],
+        ),
+        ("u.dbn", ">a\nGGAAAACC\n((....)]\n", ["record 'a'", "']' at position 8 has no partner"]),
+        ("u.dbn", ">a\nGGAAAACC\n((..!.))\n", ["record 'a'", "'!' at position 5 is no dot-bracket symbol"]),
+        (
+            "m.csv",
+            "id,sequence,secondary_structure\na,ACGU,....\nb,ACGU,\n",
+            ["record 'b'", "no secondary_structure"],
+        ),
+        ("m.csv", "id,sequence,element\na,ACGU,EEZE\n", ["record 'a'", "unknown element 'Z' at position 3"]),
+        ("m.csv", "id,sequence,element\na,ACGU,EEE\n", ["record 'a'", "3 symbols of element"]),
+        ("b.bpseq", "1 A 2\n2 C 0\n", ["cannot be read as .bpseq", "1 -> 2"]),
+        ("b.parquet", "no parquet", ["cannot be read as .parquet"]),
+        ("b.st", "#Name: a\nACGU\n", ["cannot be read as .st", "Incomplete"]),
+        ("b.sto", "no alignment\n", ["cannot be read as .sto"]),
+        ("b.fa.gz", "not zipped", ["cannot be read as .fa", "gzip"]),
+        ("b.txt", "ACGU", ["suffix '.txt'", ".fasta"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence_that_names_the_place(tmp_path, name, text, parts):
+    path = write(tmp_path, name, text)
+    message = refusal(path)
+    assert str(path) in message and "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_one_fault_among_thousands_is_named_and_the_faults_are_counted(tmp_path):
+    good = [f">r{i}\nGGCAAAAGCC\n(((....)))\n" for i in range(3000)]
+    for i in (1234, 2000, 2999):
+        good[i] = good[i].replace("(((", "((.")
+    message = refusal(write(tmp_path, "many.dbn", "".join(good)))
+    assert (
+        "record 'r1234'" in message
+        and "')' at position 10 has no partner" in message
+        and "(3 records have this fault)" in message
+    )
+
+
+def test_absent_paths_revisions_and_empty_folders_are_refused(tmp_path):
+    assert "is no file or folder" in refusal(tmp_path / "absent.fa")
+    assert "is no file or folder" in refusal("absent/records.parquet"), (
+        "a file name is never asked of the hub"
+    )
+    (tmp_path / "empty").mkdir()
+    assert ".bpseq" in refusal(tmp_path / "empty")
+
+
+def test_pairs_that_are_not_canonical_are_allowed():
+    frame = pd.DataFrame([HAIRPIN | {"sequence": "AAAAAAAAAA"}])
+    assert as_dicts(validate(frame, "here")) == as_dicts(frame)
+
+
+def test_validate_leaves_its_input_alone():
+    frame = pd.DataFrame([{"id": "a", "sequence": "acgt", "family": None}])
+    with pytest.warns(UserWarning):
+        checked = validate(frame, "here")
+    assert frame.sequence.tolist() == ["acgt"] and list(checked) == ["id", "sequence"]
+
+
+# ---- real data
+
+
+def test_real_bprna_reads(shared_data):
+    with pytest.warns(
+        UserWarning,
+        match="of 8,185 records 10 in lower case, read as upper case; 1 with P .* 72 with letters other",
+    ):
+        records = read_records(shared_data / "bprna-90-short.parquet")
+    assert len(records) == 8185 and "element" not in records
+    assert {"bpRNA_RFAM_25894", "bpRNA_RFAM_42383", "bpRNA_CRW_29143"} <= set(records.id)
+    sample = add_elements(records.iloc[::40])
+    assert (sample.element.str.len() == sample.sequence.str.len()).all()
+    ours, theirs = "".join(sample.element), "".join(sample.structural_annotation)
+    agreement = [a == b for a, b in zip(ours, theirs, strict=True)]
+    assert sum(agreement) / len(agreement) > 0.95, "our elements are bpRNA's, but for definitions"
+
+
+def test_real_rnacentral_reads_and_balances(shared_data):
+    with pytest.warns(UserWarning, match="of 13,337 records 315 with letters other"):
+        records = read_records(shared_data / "rnacentral-6types.parquet")
+    assert records.id[0] == "URS0000AA131E_9643"
+    with pytest.warns(UserWarning, match="of 13,337 records are longer than 440 nt"):
+        records = select_length(records, 440)
+    sample = balanced_sample(records, "type", 100, 0)
+    assert sample.type.value_counts().to_dict() == dict.fromkeys(
+        ["rRNA", "snoRNA", "snRNA", "miRNA", "lncRNA", "tRNA"], 100
+    )
+    assert assign_splits(sample, 0).attrs["split_by"] == "sequence"
+
+
+def test_real_rfam_classes_are_split_by_family(shared_data):
+    with pytest.warns(UserWarning, match="of 5,946 records 127 with letters other"):
+        records = read_records(shared_data / "nrc-13classes.parquet")
+    assert (records.type.nunique(), records.family.nunique()) == (12, 392)
+    with pytest.warns(UserWarning, match="no selection set"):
+        split = assign_splits(records, 0)
+    assert split.attrs["split_by"] == "family" and split.groupby("family").split.nunique().max() == 1
+
+
+def test_real_archive_ii_reads(shared_data):
+    records = read_records(shared_data / "archiveII.parquet")
+    assert len(records) == 3864
+    split = assign_splits(records, 0)
+    assert split.drop_duplicates("family").split.value_counts().to_dict() == {
+        "train": 7,
+        "selection": 1,
+        "heldout": 1,
+    }
+
+
+def test_embedded_data_reads_and_keeps_held_out_families_apart():
+    path = Path(__file__).resolve().parents[2] / "data" / "records.parquet"
+    records = assign_splits(read_records(path), 0)
+    assert records.attrs["split_by"] == "given" and {*SPLITS, "natural"} <= set(records.split)
+    families = records.groupby("split").family.agg(set)
+    assert not families["heldout"] & (families["train"] | families["selection"])

@@ -1,0 +1,94 @@
+"""Structural elements: known answers by hand, invariants, and agreement with bpRNA on real RNAs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_rna.records.structure import ELEMENTS, dot_bracket, element_string, pair_table, split_pseudoknots
+
+
+@pytest.mark.parametrize(
+    ("structure", "elements"),
+    [
+        ("((((...))))", "SSSSHHHSSSS"),
+        ("..(((....)))...", "EESSSHHHHSSSEEE"),
+        ("((.((...))))", "SSBSSHHHSSSS"),
+        ("((.((...)).))", "SSISSHHHSSISS"),
+        ("((..((...)).((...))))", "SSMMSSHHHSSMSSHHHSSSS"),
+        ("((...))..((...))", "SSHHHSSXXSSHHHSS"),
+        (".......", "EEEEEEE"),
+        ("((..[[.))..]]", "SSHHKKHSSEEKK"),
+    ],
+)
+def test_elements_of_textbook_structures(structure, elements):
+    assert element_string(structure) == elements
+
+
+def test_round_brackets_stay_nested_even_when_the_crossing_helix_is_longer():
+    nested, crossing = split_pseudoknots("((..[[[[.))..]]]]")
+    assert dot_bracket(nested) == "((.......))......"
+    assert (crossing >= 0).sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("structure", "position"),
+    [
+        ("((...)", "position 1 has no partner"),
+        ("(...))", "position 6 has no partner"),
+        ("((.!.))", "position 4 is no dot-bracket symbol"),
+    ],
+)
+def test_a_broken_structure_names_the_position(structure, position):
+    with pytest.raises(ValueError, match=position):
+        pair_table(structure)
+
+
+@st.composite
+def nested_structures(draw):
+    text = draw(
+        st.recursive(
+            st.integers(3, 6).map(lambda n: "." * n),
+            lambda inner: st.lists(
+                st.tuples(st.integers(1, 4), inner, st.integers(0, 3)).map(
+                    lambda t: "." * t[2] + "(" * t[0] + t[1] + ")" * t[0]
+                ),
+                min_size=1,
+                max_size=3,
+            ).map("".join),
+            max_leaves=6,
+        )
+    )
+    return text
+
+
+@given(nested_structures())
+def test_elements_cover_every_nucleotide_and_stems_are_exactly_the_paired_ones(structure):
+    elements = element_string(structure)
+    partner = pair_table(structure)
+    assert len(elements) == len(structure)
+    assert set(elements) <= set(ELEMENTS)
+    assert [letter == "S" for letter in elements] == list(partner >= 0)
+    assert dot_bracket(partner) == structure
+    paired = np.flatnonzero(partner >= 0)
+    assert (partner[partner[paired]] == paired).all()
+
+
+@given(nested_structures())
+def test_a_hairpin_loop_is_what_one_pair_closes_without_another_inside(structure):
+    partner, elements = pair_table(structure), element_string(structure)
+    closed = np.zeros(len(structure), bool)
+    for i, j in enumerate(partner):
+        if j > i and (partner[i + 1 : j] < 0).all():
+            closed[i + 1 : j] = True
+    assert [letter == "H" for letter in elements] == list(closed)
+
+
+def test_real_structures_agree_with_bprna_on_all_but_pseudoknots_and_their_surroundings(shared_data):
+    records = pd.read_parquet(shared_data / "bprna-90-short.parquet")
+    plain = records[~records.secondary_structure.str.contains(r"[\[{<A-Za-z]")].head(1500)
+    ours = "".join(map(element_string, plain.secondary_structure))
+    theirs = "".join(plain.structural_annotation)
+    agreed = np.mean([a == b for a, b in zip(ours, theirs)])
+    assert agreed > 0.99

@@ -1,0 +1,588 @@
+"""All six architectures against plain reimplementations of the papers' formulas; invariants; saving and loading."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sae_rna.extraction.stream import Standardiser
+from sae_rna.parameters import ARCHITECTURES
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders, auxk_loss
+
+WITH_K, WITH_LAMBDA = ("topk", "batchtopk", "matryoshka"), ("relu-l1", "relu-l1-mean", "jumprelu")
+UNIT_NORM = ("topk", "batchtopk", "matryoshka", "jumprelu")
+D, F = 12, 40
+
+
+def config(architecture="topk", **changes):
+    """Two members that differ in layer, sparsity and seed."""
+    sparsities = (5, 3) if architecture in WITH_K else (0.01, 0.2)
+    members = tuple(
+        Member(layer, sparsity, seed) for layer, sparsity, seed in zip((1, 4), sparsities, (0, 7))
+    )
+    values = {"members": members, "width": D, "latents": F, "fingerprint": "abc", "model": "some/model"}
+    return AutoencoderConfig(architecture, **values | changes)
+
+
+def stack(architecture="topk", **changes):
+    facts = config(architecture, **changes)
+    shape = len(facts.members), facts.width
+    return SparseAutoencoders(facts, Standardiser(torch.randn(shape), torch.rand(shape) + 0.5))
+
+
+def anywhere(architecture, **changes):
+    """A stack in float64 as training might leave it: no bias is zero, encoder and decoder have gone different ways."""
+    sae = stack(architecture, **changes).double()
+    with torch.no_grad():
+        sae.encoder_weight += 0.3 * torch.randn_like(sae.encoder_weight)
+        sae.decoder_weight += 0.1 * torch.randn_like(sae.decoder_weight)
+        sae.encoder_bias.normal_(std=0.3)
+        sae.decoder_bias.normal_(std=0.3)
+        if architecture == "jumprelu":
+            sae.log_threshold.uniform_(-3, 0)
+    return sae
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(11)
+
+
+# The papers' formulas. Each takes one member's plain matrices W_e [D, F], b [F], W_d [F, D], c [D].
+
+
+def plain_relu_l1(x, w_e, b, w_d, c, sparsity, mean_error):
+    """Kim & Nam 2025: ||x - x^||^2 + lambda ||f||_1, token by token."""
+    error, penalty = 0, 0
+    for token in x:
+        f = torch.clamp(token @ w_e + b, min=0)
+        squared = (token - (f @ w_d + c)) ** 2
+        error = error + (squared.mean() if mean_error else squared.sum()) / len(x)
+        penalty = penalty + sparsity * f.abs().sum() / len(x)
+    return error, penalty
+
+
+def plain_auxk(x, reconstructions, w_e, b, w_d, c, dead):
+    """Gao et al. 2024, appendix A.2: ||e - e^||^2 / 32, e^ from the D/2 strongest dead latents; e is a constant."""
+    total = torch.zeros((), dtype=x.dtype)
+    for token, reconstruction in zip(x, reconstructions):
+        pre = (token - c) @ w_e + b
+        ranked = sorted((j for j in range(len(pre)) if dead[j] and pre[j] > 0), key=lambda j: -pre[j].item())
+        guess = sum((pre[j] * w_d[j] for j in ranked[: len(token) // 2]), torch.zeros_like(token))
+        total = total + ((token - reconstruction).detach() - guess).pow(2).sum() / 32
+    return total / len(x)
+
+
+def plain_codes(x, w_e, b, c, k, whole_batch):
+    """(token, latent) -> activation: the k largest of each token, or (Bussmann et al. 2024) the B k largest of the batch."""
+    pre = (x - c) @ w_e + b
+    everything = [
+        [(pre[t, j].item(), t, j) for j in range(pre.shape[1]) if pre[t, j] > 0] for t in range(len(x))
+    ]
+    if whole_batch:
+        chosen = sorted(sum(everything, []), reverse=True)[: k * len(x)]
+    else:
+        chosen = sum((sorted(part, reverse=True)[:k] for part in everything), [])
+    return {(t, j): pre[t, j] for _, t, j in chosen}
+
+
+def plain_topk(x, w_e, b, w_d, c, k, dead, whole_batch=False, sizes=(F,)):
+    """TopK, BatchTopK and, with several dictionary sizes, Matryoshka (Bussmann et al. 2025: the sum of their errors)."""
+    codes = plain_codes(x, w_e, b, c, k, whole_batch)
+    error = 0
+    for size in sizes:
+        reconstructions = []
+        for t in range(len(x)):
+            reconstructions.append(
+                c
+                + sum((f * w_d[j] for (s, j), f in codes.items() if s == t and j < size), torch.zeros_like(c))
+            )
+        error = error + sum(((token - guess) ** 2).sum() for token, guess in zip(x, reconstructions)) / len(x)
+    penalty = plain_auxk(x, reconstructions, w_e, b, w_d, c, dead) if dead.any() else torch.zeros(())
+    return error, penalty
+
+
+def check_member(sae, output, number, error, penalty, parameters):
+    assert output.error[number].item() == pytest.approx(error.item(), rel=1e-10)
+    assert output.penalty[number].item() == pytest.approx(penalty.item(), rel=1e-6, abs=1e-12)
+    for name, plain in parameters.items():
+        mine = getattr(sae, name).grad[number].reshape(plain.shape)
+        assert mine.abs().max() > 0, name
+        torch.testing.assert_close(
+            mine, plain, rtol=1e-6, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def leaves(sae, number):
+    names = "encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"
+    shapes = (D, F), (F,), (F, D), (D,)
+    return {
+        name: getattr(sae, name)[number].detach().clone().reshape(shape).requires_grad_()
+        for name, shape in zip(names, shapes)
+    }
+
+
+def check_against(architecture, plain, dead=None, tokens=30):
+    sae, x = anywhere(architecture), torch.randn(2, tokens, D, dtype=torch.float64)
+    output = sae(x, dead)
+    (output.error + output.penalty).sum().backward()
+    for number, member in enumerate(sae.config.members):
+        mine = leaves(sae, number)
+        error, penalty = plain(x[number], *mine.values(), member.sparsity, number)
+        (error + penalty).backward()
+        check_member(sae, output, number, error, penalty, {name: leaf.grad for name, leaf in mine.items()})
+    return output
+
+
+@pytest.mark.parametrize(("architecture", "mean_error"), [("relu-l1", False), ("relu-l1-mean", True)])
+def test_the_papers_autoencoder_equals_its_formula_in_values_and_gradients(architecture, mean_error):
+    output = check_against(architecture, lambda x, *rest: plain_relu_l1(x, *rest[:-1], mean_error=mean_error))
+    assert (output.penalty > 0).all()
+
+
+DEAD = torch.zeros(2, F, dtype=torch.bool)
+DEAD[0, 5:25] = True  # more than the D/2 that AuxK takes
+DEAD[1, [0, 3, 39]] = True  # fewer
+
+
+@pytest.mark.parametrize("dead", [torch.zeros_like(DEAD), DEAD], ids=["none", "some"])
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("topk", {}),
+        ("batchtopk", {"whole_batch": True}),
+        ("matryoshka", {"whole_batch": True, "sizes": (2, 5, 10, 20, 40)}),
+    ],
+)
+def test_topk_and_its_kin_equal_plain_loops_in_values_and_gradients(architecture, options, dead):
+    output = check_against(
+        architecture, lambda x, *rest: plain_topk(x, *rest[:-1], dead[rest[-1]], **options), dead, tokens=20
+    )
+    assert ((output.penalty > 0) == dead.any(1)).all()
+
+
+def test_jumprelu_equals_the_papers_equations_11_and_12_in_values_and_gradients():
+    sae, x = anywhere("jumprelu"), torch.randn(2, 1500, D, dtype=torch.float64)
+    output = sae(x)
+    (output.error + output.penalty).sum().backward()
+    epsilon = 0.001 * D**0.5
+    for number, member in enumerate(sae.config.members):
+        w_e, b, w_d, c = (leaf.detach().numpy() for leaf in leaves(sae, number).values())
+        tokens, theta = x[number].numpy(), np.exp(sae.log_threshold[number, 0].detach().numpy())
+        z = tokens @ w_e + b
+        fires = z > theta
+        f = np.where(fires, z, 0)
+        guess = f @ w_d + c
+        error = ((tokens - guess) ** 2).mean(1).mean()
+        penalty = member.sparsity * fires.sum(1).mean()
+        d_guess = 2 * (guess - tokens) / D / len(tokens)
+        d_f = d_guess @ w_d.T
+        d_z = d_f * fires
+        kernel = (np.abs((z - theta) / epsilon) < 0.5).astype(float)  # rectangle of width 1
+        d_theta = (
+            -(theta / epsilon) * kernel * d_f - member.sparsity / (len(tokens) * epsilon) * kernel
+        ).sum(0)
+        assert 20 < kernel.sum() < 0.01 * kernel.size
+        gradients = {
+            "encoder_weight": tokens.T @ d_z, "encoder_bias": d_z.sum(0), "decoder_weight": f.T @ d_guess,
+            "decoder_bias": d_guess.sum(0), "log_threshold": theta * d_theta,
+        }  # fmt: skip
+        gradients = {name: torch.from_numpy(value) for name, value in gradients.items()}
+        check_member(sae, output, number, torch.tensor(error), torch.tensor(penalty), gradients)
+        np.testing.assert_allclose(output.features[number].detach().numpy(), f, rtol=1e-10)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_forward_gives_what_encode_and_decode_give(architecture):
+    sae, x = anywhere(architecture), torch.randn(2, 25, D, dtype=torch.float64)
+    output = sae(x)
+    features = sae.encode(x)
+    torch.testing.assert_close(output.features, features)
+    torch.testing.assert_close(output.reconstruction, sae.decode(features))
+    assert output.features.shape == (2, 25, F) and output.error.shape == output.penalty.shape == (2,)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("training", [True, False])
+def test_features_are_never_negative(architecture, training):
+    sae = anywhere(architecture).train(training)
+    features = sae.encode(torch.randn(2, 200, D, dtype=torch.float64))
+    assert (features >= 0).all() and (features > 0).any() and (features == 0).any()
+
+
+def test_topk_never_has_more_than_k_active_latents_and_reaches_k():
+    for k in (1, 5, F):
+        sae = stack(members=(Member(0, k), Member(1, 3)))
+        active = (sae(torch.randn(2, 300, D)).features > 0).sum(-1)
+        assert active[0].max() <= k and active[1].max() == 3
+        assert active[0].max() == k or k == F
+
+
+def test_batchtopk_keeps_exactly_k_a_token_on_average_while_training():
+    sae = stack("batchtopk").train()
+    active = (sae(torch.randn(2, 200, D)).features > 0).sum(-1)
+    assert active.sum(-1).tolist() == [5 * 200, 3 * 200]
+    assert len(active[0].unique()) > 3  # some tokens have more, some fewer
+
+
+def test_batchtopk_has_fewer_active_latents_only_where_fewer_are_positive():
+    sae = stack("batchtopk", members=(Member(0, F),)).train()
+    x = torch.randn(1, 50, D)
+    assert torch.equal(sae(x).features, sae.preactivations(x).relu())
+
+
+def test_batchtopks_threshold_is_the_running_mean_of_the_smallest_activation_kept():
+    sae, expected = stack("batchtopk").train(), [0.0, 0.0]
+    assert sae.threshold.tolist() == [[[0.0]], [[0.0]]]
+    for step in range(4):
+        x = torch.randn(2, 50, D)
+        sae(x)
+        for number, member in enumerate(sae.config.members):
+            smallest = (
+                sae.preactivations(x)[number]
+                .flatten()
+                .sort(descending=True)
+                .values[50 * member.sparsity - 1]
+                .item()
+            )
+            expected[number] = 0.95 * expected[number] + 0.05 * smallest if step else smallest
+    assert sae.threshold.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_threshold_rests_outside_of_training_and_on_a_batch_without_activations():
+    sae = stack("batchtopk").train()
+    sae(torch.randn(2, 50, D))
+    before = sae.threshold.clone()
+    sae.eval()(torch.randn(2, 50, D))
+    assert torch.equal(sae.threshold, before) and (before > 0).all()
+    with torch.no_grad():
+        sae.encoder_bias.fill_(-100)
+    assert sae.train()(torch.randn(2, 50, D)).features.sum() == 0
+    assert torch.equal(sae.threshold, before)
+    sae.observe_threshold(1, torch.tensor([0.0, 3.0, 2.0]))  # a zero was not kept
+    assert sae.threshold[0] == before[0]
+    assert sae.threshold[1].item() == pytest.approx(0.95 * before[1].item() + 0.05 * 2)
+
+
+def test_outside_of_training_batchtopk_uses_its_threshold_token_by_token():
+    sae = stack("batchtopk", width=3, latents=3, members=(Member(0, 1), Member(1, 2))).eval()
+    with torch.no_grad():
+        sae.encoder_weight.copy_(torch.eye(3).expand(2, 3, 3))
+        sae.threshold.copy_(torch.tensor([0.5, 1.5])[:, None, None])
+    x = torch.tensor([[0.4, 0.5, 2.0], [-3.0, 0.6, 1.5]])
+    features = sae.encode(x.expand(2, 2, 3))
+    assert (
+        features[0].tolist() == x.where(x >= 0.5, 0).tolist()
+    )  # the threshold itself was kept, so it is kept
+    assert features[1].tolist() == [[0, 0, 2.0], [0, 0, 1.5]]
+    assert torch.equal(sae.encode(x[:1].expand(2, 1, 3)), features[:, :1])  # no token depends on another
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
+def test_on_the_first_batch_the_threshold_keeps_what_training_kept(architecture):
+    sae, x = stack(architecture).train(), torch.randn(2, 60, D)
+    trained = sae(x).features
+    assert torch.equal(sae.eval()(x).features, trained)
+
+
+@pytest.mark.parametrize(
+    ("latents", "sizes"),
+    [(40, (2, 5, 10, 20, 40)), (64, (4, 8, 16, 32, 64)), (16, (1, 2, 4, 8, 16)), (5, (1, 2, 5)), (1, (1,))],
+)
+def test_nested_dictionaries_halve_down_to_a_sixteenth(latents, sizes):
+    assert config("matryoshka", latents=latents, members=(Member(0, 1),)).prefixes == sizes
+    assert config("batchtopk", latents=latents, members=(Member(0, 1),)).prefixes == (latents,)
+
+
+@pytest.mark.parametrize(("architecture", "error"), [("matryoshka", 15 + 14 + 12 + 8), ("batchtopk", 0)])
+def test_matryoshkas_error_is_the_sum_over_nested_dictionaries(architecture, error):
+    sae = stack(architecture, width=16, latents=16, members=(Member(0, 16),)).train()
+    with torch.no_grad():
+        sae.encoder_weight.copy_(torch.eye(16)[None])
+        sae.decoder_weight.copy_(torch.eye(16)[None])
+    output = sae(torch.ones(1, 3, 16))  # the first n latents explain n of 16 dimensions
+    assert output.error.tolist() == [error] and torch.equal(output.reconstruction, torch.ones(1, 3, 16))
+
+
+def test_auxk_teaches_dead_latents_alone():
+    sae, x = stack(), torch.randn(2, 20, D)
+    sae(x, DEAD).penalty.sum().backward()
+    for gradient in (
+        sae.decoder_weight.grad.abs().sum(-1),
+        sae.encoder_weight.grad.abs().sum(1),
+        sae.encoder_bias.grad[:, 0].abs(),
+    ):
+        moved = gradient > 0
+        assert moved.any(1).all() and not (moved & ~DEAD).any()
+
+
+def test_auxk_of_latents_that_explain_the_residual_is_zero_and_of_silent_ones_its_32nd():
+    residual = torch.tensor([[3.0, 0.0, 4.0, 0.0]])
+    assert auxk_loss(residual, residual, torch.eye(4), torch.zeros(4), torch.eye(4)).item() == 0
+    assert auxk_loss(
+        residual, residual, torch.eye(4), torch.full((4,), -9.0), torch.eye(4)
+    ).item() == pytest.approx(25 / 32)
+    assert auxk_loss(
+        residual, residual, torch.eye(4)[:1], torch.zeros(1), torch.eye(4)[:1]
+    ).item() == pytest.approx(16 / 32)
+
+
+@pytest.mark.parametrize("architecture", UNIT_NORM)
+def test_decoder_rows_are_unit_norm_at_the_start_and_after_constraining(architecture):
+    sae = stack(architecture)
+    torch.testing.assert_close(sae.decoder_weight.norm(dim=-1), torch.ones(2, F))
+    assert torch.equal(sae.encoder_weight, sae.decoder_weight.transpose(1, 2))
+    directions = sae.decoder_weight.detach().clone()
+    with torch.no_grad():
+        sae.decoder_weight.mul_(torch.rand(2, F, 1) + 0.5)
+    sae.constrain()
+    torch.testing.assert_close(sae.decoder_weight, directions)
+
+
+@pytest.mark.parametrize("architecture", ["relu-l1", "relu-l1-mean"])
+def test_the_papers_autoencoder_starts_kaiming_and_xavier_and_has_no_norm_constraint(architecture):
+    sae = stack(architecture, latents=4000, width=64)
+    for weight, variance in ((sae.encoder_weight, 2 / 64), (sae.decoder_weight, 2 / 4064)):
+        assert weight.std().item() == pytest.approx(variance**0.5, rel=0.02)
+        assert weight.abs().max().item() == pytest.approx((3 * variance) ** 0.5, rel=0.01)  # uniform
+        assert weight.mean().item() == pytest.approx(0, abs=0.01 * variance**0.5)
+    before = sae.decoder_weight.clone()
+    sae.constrain()
+    assert torch.equal(sae.decoder_weight, before)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_biases_start_at_zero_and_jumprelus_threshold_at_its_bandwidth(architecture):
+    sae = stack(architecture)
+    assert not sae.encoder_bias.any() and not sae.decoder_bias.any()
+    assert hasattr(sae, "log_threshold") == (architecture == "jumprelu")
+    if architecture == "jumprelu":
+        torch.testing.assert_close(sae.log_threshold.exp(), torch.full((2, 1, F), 0.001 * D**0.5))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_member_is_the_same_alone_and_in_a_stack(architecture):
+    both = stack(architecture)
+    alone = stack(architecture, members=both.config.members[1:])
+    for name, parameter in both.named_parameters():
+        assert torch.equal(parameter[1:], alone.get_parameter(name)), name
+    x, dead = torch.randn(2, 9, D), DEAD
+    for mine, single in zip(both(x, dead), alone(x[1:], dead[1:])):
+        torch.testing.assert_close(mine[1:], single)
+
+
+def test_members_of_other_seeds_and_layers_start_elsewhere():
+    members = Member(1, 5), Member(1, 5, 1), Member(2, 5), Member(1, 4)
+    weight = stack(members=members).decoder_weight
+    assert torch.equal(weight[0], weight[3])  # the sparsity alone changes nothing
+    assert not any(torch.equal(weight[one], weight[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_views_are_single_members_that_share_memory(architecture):
+    sae = stack(architecture).eval()
+    views = list(sae.views())
+    assert [view.config.members for view in views] == [(member,) for member in sae.config.members]
+    assert all(not view.training for view in views) and next(sae.train().views()).training
+    for number, view in enumerate(views):
+        tensors = dict(view.named_parameters()) | dict(view.named_buffers(recurse=False))
+        assert set(tensors) == set(dict(sae.named_parameters())) | set(dict(sae.named_buffers(recurse=False)))
+        for name, tensor in tensors.items():
+            tensor.data.fill_(number + 2)
+            assert (getattr(sae, name)[number] == number + 2).all(), name
+            getattr(sae, name).data[number] = number + 5
+            assert (tensor == number + 5).all(), name
+        assert torch.equal(view.standardise.mean, sae.standardise.mean[number : number + 1])
+        assert torch.equal(view.standardise.std, sae.standardise.std[number : number + 1])
+
+
+def test_the_threshold_that_a_view_observes_is_the_stacks():
+    sae = stack("batchtopk").train()
+    list(sae.views())[1](torch.randn(1, 30, D))
+    assert sae.threshold[0] == 0 and sae.threshold[1] > 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_layers_autoencoder_encodes_as_the_stack_does(architecture):
+    sae, x = stack(architecture), torch.randn(2, 9, D)
+    torch.testing.assert_close(sae.only(4).encode(x[1:]), sae.encode(x)[1:])
+
+
+def test_of_several_members_of_a_layer_the_first_is_taken_and_an_unknown_layer_is_refused():
+    sae = stack(members=(Member(1, 5), Member(4, 3, 7), Member(4, 6)))
+    assert sae.only(4).config.members == (Member(4, 3, 7),)
+    with pytest.raises(ValueError, match="no autoencoder for layer 2.*1, 4"):
+        sae.only(2)
+
+
+def test_a_latents_weights_lie_side_by_side():
+    sae = stack()
+    assert sae.encoder_weight.transpose(1, 2).is_contiguous() and sae.decoder_weight.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "files"),
+    [
+        *((name, ["layer-01_seed-0_k-5.safetensors", "layer-04_seed-7_k-3.safetensors"]) for name in WITH_K),
+        *(
+            (name, ["layer-01_seed-0_lambda-0.01.safetensors", "layer-04_seed-7_lambda-0.2.safetensors"])
+            for name in WITH_LAMBDA
+        ),
+    ],
+)
+def test_saved_and_loaded_stacks_are_equal_with_statistics_and_facts(tmp_path, architecture, files):
+    sae = stack(architecture, revision="v1", training={"epochs": 2.5, "data": "some/data"})
+    x = torch.randn(2, 30, D)
+    sae.train()(x)  # a threshold that is not 0
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    sae.save(tmp_path / "new" / "folder")
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", *files]
+    loaded = SparseAutoencoders.from_pretrained(tmp_path / "new" / "folder")
+    assert loaded.config == sae.config and not loaded.training
+    assert (
+        set(loaded.state_dict())
+        == set(sae.state_dict())
+        >= {"encoder_weight", "standardise.mean", "standardise.std"}
+    )
+    for name, value in sae.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    assert torch.equal(loaded.encode(x), sae.eval().encode(x))
+    assert loaded.encoder_weight.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_member_saved_alone_is_the_member_of_the_stack(tmp_path, architecture):
+    sae = stack(architecture)
+    sae.save(tmp_path / "both")
+    sae.only(4).save(tmp_path / "one")
+    (file,) = (tmp_path / "one").glob("*.safetensors")
+    assert file.read_bytes() == (tmp_path / "both" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_truncated_or_missing_file_is_refused_with_a_sentence(tmp_path, architecture):
+    sae = stack(architecture)
+    sae.save(tmp_path)
+    file = tmp_path / sae.config.file_name(sae.config.members[1])
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cannot be read.*train them again"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+    file.unlink()
+    with pytest.raises(ValueError, match="cannot be read.*train them again"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"width": 16}, {"latents": 48}, {"architecture": "batchtopk"}])
+def test_a_checkpoint_of_another_shape_or_architecture_is_refused(tmp_path, changes):
+    stack().save(tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(facts | changes))
+    with pytest.raises(ValueError, match="cannot be read"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no config.json"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+
+
+def test_another_models_activations_are_refused():
+    sae = stack()
+    sae.check_model("abc", "some/model")
+    with pytest.raises(ValueError, match=r"trained on some/model \(abc\), not on other/model \(xyz\)"):
+        sae.check_model("xyz", "other/model")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "members", "message"),
+    [
+        ("relu", (Member(1, 5),), "'relu' is not known: choose topk or relu-l1 or"),
+        *(
+            (name, (Member(1, 41),), "k = 41 active latents are impossible in a dictionary of 40")
+            for name in WITH_K
+        ),
+        *((name, (Member(1, 2), Member(2, 2.5)), "k = 2.5 active latents are impossible") for name in WITH_K),
+        *((name, (Member(1, 0),), "k = 0 active latents are impossible") for name in WITH_K),
+        *((name, (Member(1, -1),), "k = -1 active latents are impossible") for name in WITH_K),
+        ("topk", (Member(1, float("nan")),), "impossible"),
+        ("topk", (Member(1, float("inf")),), "impossible"),
+        *(
+            (name, (Member(1, 0.1), Member(2, -0.1)), "penalty of weight -0.1 is impossible.*negative")
+            for name in WITH_LAMBDA
+        ),
+        ("relu-l1", (Member(1, float("nan")),), "penalty of weight nan is impossible"),
+        *(
+            (name, (Member(1, 2), Member(2, 2), Member(1, 2)), "two members of a stack are the same")
+            for name in ARCHITECTURES
+        ),
+    ],
+)
+def test_impossible_configurations_are_refused(architecture, members, message):
+    with pytest.raises(ValueError, match=message):
+        config(architecture, members=members)
+
+
+def test_possible_configurations_are_not_refused_and_plain_tuples_become_members():
+    assert config(members=((1, 40, 2), [3, 1])).members == (Member(1, 40, 2), Member(3, 1, 0))
+    assert config("relu-l1", members=((1, 0.0),)).layers == (1,)
+    assert replace(config(), members=(Member(1, 5), Member(1, 5, 1), Member(2, 5), Member(1, 6))).layers == (
+        1,
+        1,
+        2,
+        1,
+    )
+
+
+def test_members_are_described_by_what_sets_them_apart():
+    assert config().describe(Member(4, 3, 7)) == "topk autoencoder of layer 4 (seed 7, k 3)"
+    assert (
+        config("jumprelu").describe(Member(1, 0.2)) == "jumprelu autoencoder of layer 1 (seed 0, lambda 0.2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "members", "message"),
+    [
+        ("relu-l1", (Member(1, float("inf")),), "must be finite"),
+        ("topk", (), "without members"),
+        ("relu-l1", (Member(1, 0.003), Member(1, 0.0030000000000000001)), "are the same"),
+    ],
+)
+def test_stacks_that_could_not_be_saved_or_trained_are_refused(architecture, members, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderConfig(architecture, members, 8, 16)
+
+
+def test_members_of_nearly_the_same_sparsity_have_files_of_their_own(tmp_path):
+    config = AutoencoderConfig("relu-l1", (Member(1, 0.003), Member(1, 0.0030000001, 1)), 8, 16)
+    assert len({config.file_name(member) for member in config.members}) == 2
+
+
+@pytest.mark.parametrize("change", [lambda values: values.pop("members"), lambda values: values.update(k=3)])
+def test_a_configuration_of_another_version_is_refused_with_a_sentence(tmp_path, change):
+    stack("topk").save(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    change(values)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="of no autoencoders of this version"):
+        SparseAutoencoders.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    stack("jumprelu").save(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for member in values["members"]:
+        old = tmp_path / AutoencoderConfig("jumprelu", (Member(**member),), 12, 40).file_name(
+            Member(**member)
+        )
+        member["sparsity"] = 5
+        old.rename(
+            tmp_path / AutoencoderConfig("topk", (Member(**member),), 12, 40).file_name(Member(**member))
+        )
+    (tmp_path / "config.json").write_text(json.dumps(values | {"architecture": "topk"}))
+    with pytest.raises(ValueError, match="cannot be read"):
+        SparseAutoencoders.from_pretrained(tmp_path)
