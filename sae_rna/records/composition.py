@@ -1,6 +1,7 @@
-"""What a sequence is made of: base codes, windows, k-mers, GC content and length. Knows nothing of any model."""
+"""What a sequence is made of: base codes, windows, k-mers, GC content and length."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from scipy import sparse
@@ -18,9 +19,10 @@ def encode_bases(sequences: Sequence[str]) -> list[np.ndarray]:
 
 
 def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
-    """One-hot bases of the window of `reach` on both sides of every position; all zero beyond the ends. Shape [T, 4 (2 reach + 1)].
+    """One-hot bases of the window of `reach` on both sides of every position, [T, 4 (2 reach + 1)].
 
-    Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
+    Beyond the ends all is 0. The columns of A, from the leftmost place to the rightmost, are followed by
+    those of C, G and U. Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
     """
     rows = []
     for codes in encode_bases(sequences):
@@ -33,15 +35,15 @@ def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
 
 
 def windows(sequences: Sequence[str], reach: int = 5) -> sparse.csr_matrix:
-    """Which base stands at each place of -reach .. reach, [T, 4 (2 reach + 1)]: `composition.one_hot_windows`, named by `window_names`."""
+    """`one_hot_windows` as a sparse matrix."""
     return sparse.csr_matrix(one_hot_windows(sequences, reach))
 
 
 def kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
     """The k-mer around every nucleotide, one-hot, [T, 4^k]; see `kmer_names`.
 
-    The nucleotide is the middle one, the left of the two for an even k. Where the k-mer reaches beyond the sequence, or holds a letter
-    other than A, C, G and U, the row is empty. Such letters have no row themselves.
+    The nucleotide is the middle one, the left of the two for an even k. Where the k-mer reaches beyond the
+    ends or holds another letter than A, C, G and U, the row is empty. Such letters have no row themselves.
     """
     if k < 1:
         raise ValueError(f"k-mers of {k} nucleotides are impossible: k is 1 or more")
@@ -53,29 +55,23 @@ def kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
     column_T = np.concatenate(columns)
     present_T = column_T >= 0
     indptr = np.concatenate([[0], present_T.cumsum()])
-    return sparse.csr_matrix(
-        (np.ones(indptr[-1], np.float32), column_T[present_T], indptr), shape=(len(column_T), 4**k)
-    )
+    ones = np.ones(indptr[-1], np.float32)
+    return sparse.csr_matrix((ones, column_T[present_T], indptr), shape=(len(column_T), 4**k))
 
 
 def kmer_names(k: int) -> list[str]:
     """Names of the columns of `kmers`, from AA...A to UU...U."""
-    return [
-        "".join(NUCLEOTIDES[number // 4**place % 4] for place in range(k)[::-1]) for number in range(4**k)
-    ]
+    return ["".join(letters) for letters in product(NUCLEOTIDES, repeat=k)]
 
 
 def kmer_frequencies(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
-    """Share of each k-mer among the k-mers of every sequence, [S, 4^k], columns as `kmer_names`; 0 where there are none.
-
-    k-mers with other letters than A, C, G and U do not count.
-    """
+    """Share of each k-mer among all k-mers of A, C, G and U in every sequence, [S, 4^k]; see `kmer_names`."""
     counter = CountVectorizer(analyzer="char", ngram_range=(k, k), lowercase=False, vocabulary=kmer_names(k))
     return normalize(counter.transform(sequences).astype(float), norm="l1")
 
 
 def gc_content(sequences: Sequence[str]) -> np.ndarray:
-    """Share of G and C among the A, C, G and U of every sequence, [S]; 0 where there are none."""
+    """Share of G and C among the A, C, G and U of every sequence, [S]; 0 if there are none."""
     return kmer_frequencies(sequences, 1)[:, [NUCLEOTIDES.index(base) for base in "GC"]].sum(axis=1).A1
 
 

@@ -1,7 +1,8 @@
-"""Secondary structure: dot-bracket in, structural element of every nucleotide out.
+"""Secondary structure: dot-bracket in, structural element of every nucleotide out; folding.
 
-The decomposition is forgi's (Kerpedjiev, Hoener zu Siederdissen & Hofacker 2015, RNA 21:1110). Elements are written with
-bpRNA's letters (Danaee et al. 2018, NAR 46:5381), so that bpRNA's own annotation can be read by the same code.
+The decomposition is forgi's (Kerpedjiev, Hoener zu Siederdissen & Hofacker 2015, RNA 21:1110). Elements are
+written with bpRNA's letters (Danaee et al. 2018, NAR 46:5381), so that bpRNA's own annotation can be read by
+the same code.
 """
 
 import re
@@ -9,34 +10,28 @@ import sys
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
-# forgi's compiled helper was built against NumPy 1: importing it under NumPy 2 prints a page of warnings and then fails.
-# Hiding it makes forgi take its own pure-Python path in silence; nothing used here needs the helper.
+# forgi's compiled helper was built against NumPy 1: importing it under NumPy 2 prints a page of warnings and
+# fails. Hiding it makes forgi take its own pure-Python path in silence; nothing used here needs the helper.
 sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)
 import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
 from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # noqa: E402
 
 #: bpRNA's letter of each structural element, in the order used in every table and figure.
-ELEMENTS = {
-    "S": "stem",
-    "H": "hairpin loop",
-    "I": "internal loop",
-    "B": "bulge",
-    "M": "multiloop",
-    "X": "external loop",
-    "E": "end",
-    "K": "pseudoknot",
-}
+ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
+            "M": "multiloop", "X": "external loop", "E": "end", "K": "pseudoknot"}  # fmt: skip
 CANONICAL_PAIRS = frozenset({"GC", "CG", "AU", "UA", "GU", "UG"})
-#: Symbols other than brackets and dots that mean "unpaired" in Stockholm's WUSS notation (Nawrocki & Eddy 2013).
+#: Symbols beside the dot that mean "unpaired" in Stockholm's WUSS notation (Nawrocki & Eddy 2013).
 _WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")
 
 
 def pair_table(structure: str) -> np.ndarray:
     """Partner of every position, -1 where unpaired. Shape [length], int64.
 
-    Every bracket type nests on its own, so pseudoknots in ``[] {} <> Aa ...`` are read too (multimolecule's parser).
-    Raises ValueError naming the position (1-based) of an unknown symbol or of an unbalanced bracket.
+    Every bracket type nests on its own, so pseudoknots in ``[] {} <> Aa ...`` are read too (multimolecule's
+    parser). Raises ValueError naming the position (1-based) of an unknown symbol or of an unbalanced bracket.
     """
     partner = np.full(len(structure), -1)
     try:
@@ -52,27 +47,26 @@ def pair_table(structure: str) -> np.ndarray:
 def split_pseudoknots(structure: str) -> tuple[np.ndarray, np.ndarray]:
     """Nested pairs and crossing pairs of a dot-bracket string, as two pair tables.
 
-    Helices (runs of stacked pairs) are taken one by one; one that crosses a helix already taken is a pseudoknot. Round
-    brackets come first, since whoever wrote the structure kept them for its nested part; then the longest, then the 5'-most.
+    Helices (runs of stacked pairs) are taken one by one; one that crosses a helix already taken is a
+    pseudoknot. Round brackets come first, since whoever wrote the structure kept them for its nested part;
+    then the longest, then the 5'-most.
     """
     partner = pair_table(structure)
     helices: list[list[tuple[int, int]]] = []
     for i, j in enumerate(partner):
         if j > i:
-            if helices and helices[-1][-1] == (i - 1, j + 1):
-                helices[-1].append((i, int(j)))
-            else:
-                helices.append([(i, int(j))])
+            if not helices or helices[-1][-1] != (i - 1, j + 1):
+                helices.append([])
+            helices[-1].append((i, int(j)))
     nested, crossing = np.full_like(partner, -1), np.full_like(partner, -1)
     taken: list[tuple[int, int]] = []
     for helix in sorted(helices, key=lambda pairs: (structure[pairs[0][0]] != "(", -len(pairs))):
         i, j = helix[0]
         clash = any(i < a < j < b or a < i < b < j for a, b in taken)
+        taken += [] if clash else [(i, j)]
+        target = crossing if clash else nested
         for a, b in helix:
-            target = crossing if clash else nested
             target[a], target[b] = b, a
-        if not clash:
-            taken.append((i, j))
     return nested, crossing
 
 
@@ -86,31 +80,58 @@ def dot_bracket(partner: np.ndarray, symbols: str = "()") -> str:
 def element_string(structure: str) -> str:
     """Structural element of every nucleotide, one letter of `ELEMENTS` each; as long as `structure`.
 
-    Nested pairs are decomposed by forgi. Positions whose pair crosses the nested structure become ``K`` whatever loop they
-    stand in. An RNA without pairs is all ``E``, as in bpRNA.
+    Nested pairs are decomposed by forgi. Positions whose pair crosses the nested structure become ``K``
+    whatever loop they stand in. An RNA without pairs is all ``E``, as in bpRNA.
     """
     nested, crossing = split_pseudoknots(structure)
-    if not (nested >= 0).any():
-        letters = ["E"] * len(structure)
-    else:
+    letters = np.full(len(structure), "E")
+    if (nested >= 0).any():
         graph = forgi_graph.BulgeGraph.from_dotbracket(dot_bracket(nested))
-        exterior = {
-            name for loop in graph.junctions if "open" in graph.describe_multiloop(loop) for name in loop
-        }
-        letters = [""] * len(structure)
+        loops = [loop for loop in graph.junctions if "open" in graph.describe_multiloop(loop)]
+        exterior = {name for loop in loops for name in loop}
         for name in graph.defines:
             letter = _letter(graph, name, exterior)
             for position in graph.define_residue_num_iterator(name):
                 letters[position - 1] = letter
-    for position in np.nonzero(crossing >= 0)[0]:
-        letters[position] = "K"
+    letters[crossing >= 0] = "K"
     return "".join(letters)
 
 
 def _letter(graph, name: str, exterior: set[str]) -> str:
-    """Letter of one of forgi's elements. forgi calls every unpaired stretch between helices m, also those outside all helices."""
+    """Letter of one of forgi's elements. It calls m every stretch between helices, also outside them all."""
     if name[0] == "m":
         return "X" if name in exterior else "M"
     if name[0] == "i":
         return "I" if all(graph.get_bulge_dimensions(name)) else "B"
     return {"s": "S", "h": "H", "f": "E", "t": "E"}[name[0]]
+
+
+def add_elements(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with the column `element`, computed from their structures where it is not there yet.
+
+    It takes a millisecond a record or more: choose records first. Those without structures stay as they are.
+    """
+    if "element" in records or "secondary_structure" not in records:
+        return records
+    structures = records.secondary_structure.unique()
+    element = {structure: element_string(structure) for structure in tqdm(structures, "elements", delay=1)}
+    return records.assign(element=records.secondary_structure.map(element))
+
+
+def fold(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with a minimum free energy structure for every sequence, predicted by ViennaRNA.
+
+    The column `structure_source` says so from then on. Records with `secondary_structure` come back as they
+    are. Raises ImportError, naming the remedy, if ViennaRNA is not installed.
+    """
+    if "secondary_structure" in records:
+        return records
+    try:
+        import RNA
+    except ImportError as error:
+        remedy = "run 'pip install ViennaRNA', or leave fold false"
+        raise ImportError(f"ViennaRNA, which predicts structures, is missing: {remedy}") from error
+    sequences = records.sequence.unique()
+    predicted = {sequence: RNA.fold(sequence)[0] for sequence in tqdm(sequences, "folding", delay=1)}
+    source = f"predicted (ViennaRNA {RNA.__version__}, MFE)"
+    return records.assign(secondary_structure=records.sequence.map(predicted), structure_source=source)

@@ -1,0 +1,149 @@
+"""The one rule for records: what is refused in a file, left out of a hub data set, changed, or only said."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from sae_rna.records.structure import ELEMENTS, pair_table
+
+#: What multimolecule's tokenizers know: bases, IUPAC codes of several bases, inosine (I) and any base (X).
+KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"
+#: Columns with one symbol per nucleotide, and all that are read as text.
+_PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")
+TEXT = ("id", "sequence", *_PER_NUCLEOTIDE, "type", "family", "split")
+#: What no value of a column may contain: column, pattern, name of the fault, remedy.
+_PATTERNS = (
+    ("sequence", r"[ \t.~_-]", "a gap or space", "take gaps and spaces out of the sequences"),
+    ("sequence", f"[^{KNOWN_LETTERS}TP{KNOWN_LETTERS.lower()}tp]", "an unknown letter",
+     f"known are {', '.join(KNOWN_LETTERS)} and T (read as U): write N for unknown bases, or remove it"),
+    ("element", f"[^{''.join(ELEMENTS)}]", "an unknown element",
+     f"elements are {', '.join(ELEMENTS)}: mend it, or leave the column out to have it computed"),
+)  # fmt: skip
+
+
+def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
+    """Checked copy of `records`, the sequences in upper case and with U; messages call them `source`.
+
+    Letters other than A, C, G and U that the tokenizers know are kept, and P (a modified base of a few bpRNA
+    records) becomes N: the language model reads them, the analysis leaves such nucleotides out. One warning
+    says how many records were changed or hold such letters. Pairs need not be canonical. Columns without a
+    single value are dropped.
+
+    Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap,
+    space or unknown letter in a sequence, a structure that is unbalanced or not as long as its sequence, and
+    unknown elements.
+    """
+    if records.empty:
+        raise ValueError(f"{source} holds no records; give at least one")
+    check_columns(records, ("id", "sequence"), source, "add or rename it")
+    records = records.reset_index(drop=True)
+    empty = [column for column in TEXT[2:] if column in records and records[column].isna().all()]
+    records = as_text(records.drop(columns=empty))
+    nameless, twice = records.id.fillna("").str.strip() == "", records.id.duplicated()
+    if nameless.any():
+        fault = f"record number {nameless.idxmax() + 1} has no id{how_many(nameless)}"
+        raise ValueError(f"{source}: {fault}; give every record one")
+    if twice.any():
+        name = records.id[twice.idxmax()]
+        first, second = records.index[records.id == name][:2] + 1
+        fault = f"record '{name}' stands twice, as number {first} and number {second}{how_many(twice)}"
+        raise ValueError(f"{source}: {fault}; give every record an id of its own")
+    changed = Counter()
+    records = check_records(records, source, changed)
+    if said := listed(changed):
+        warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
+    return records
+
+
+def check_columns(records: pd.DataFrame, columns: Iterable[str], source: str | Path, remedy: str) -> None:
+    """ValueError naming the first of `columns` that `records` lack, and those they have."""
+    for column in columns:
+        if column not in records:
+            have = ", ".join(map(str, records.columns))
+            raise ValueError(f"{source} has no column '{column}', only {have}; {remedy}")
+
+
+def as_text(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with the columns of `TEXT` as strings."""
+    return records.astype({column: "str" for column in TEXT if column in records})
+
+
+def check_records(
+    records: pd.DataFrame, source: str | Path, changed: Counter, left_out: Counter | None = None
+) -> pd.DataFrame:
+    """`records` with their sequences in upper case and with U; `changed` counts what was changed.
+
+    A faulty record raises a ValueError, as in a file that its owner can mend; with the counter `left_out` it
+    is left out and counted there, as in a data set of the hub that a few bad rows must not stop.
+    """
+    bad = pd.Series(False, records.index)
+    for faulty, name, remedy, place in _faults(records):
+        faulty &= ~bad
+        if left_out is not None:
+            left_out[f"with {name}"] += int(faulty.sum())
+        elif faulty.any():
+            row = next(records[faulty].itertuples())
+            fault = f"record '{row.id}' has {name}{place(row)}{how_many(faulty)}"
+            raise ValueError(f"{source}: {fault}; {remedy}")
+        bad |= faulty
+    records = records[~bad]
+    upper = records.sequence.str.upper()
+    sequence = upper.str.replace("T", "U").str.replace("P", "N")
+    changed["in lower case, read as upper case"] += int((upper != records.sequence).sum())
+    changed["with T, read as U"] += int(upper.str.contains("T").sum())
+    changed["with P (a modified base), read as N"] += int(upper.str.contains("P").sum())
+    others = "with letters other than A, C, G and U: those nucleotides are left out of the analysis"
+    changed[others] += int(sequence.str.contains("[^ACGU]").sum())
+    return records.assign(sequence=sequence)
+
+
+def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callable[..., str]]]:
+    """All that can be wrong: which records are faulty, the fault, the remedy, and where it is in a row."""
+
+    def match(row, column: str, pattern: str) -> str:
+        found = re.search(pattern, getattr(row, column))
+        return f": '{found.group()}' at position {found.start() + 1}"
+
+    def lengths(row, column: str) -> str:
+        return f": {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}"
+
+    yield (
+        records.sequence.fillna("") == "",
+        "an empty sequence",
+        "remove it or give its sequence",
+        lambda _: "",
+    )
+    for column, pattern, fault, remedy in _PATTERNS:
+        if column in records:
+            where = partial(match, column=column, pattern=pattern)
+            yield records[column].str.contains(pattern), fault, remedy, where
+    for column in [column for column in _PER_NUCLEOTIDE if column in records]:
+        remedy = f"give it one as others have, or leave the column {column} out"
+        yield records[column].isna(), f"no {column}", remedy, lambda _: ""
+        faulty = records[column].str.len() != records.sequence.str.len()
+        fault, where = f"a {column} of another length than its sequence", partial(lengths, column=column)
+        yield faulty, fault, "give one symbol per nucleotide", where
+    if "secondary_structure" in records:
+        faults = {}
+        for structure in records.secondary_structure.dropna().unique():
+            try:
+                pair_table(structure)
+            except ValueError as error:
+                faults[structure] = f": {error}"
+        faulty, fault = records.secondary_structure.isin(faults), "a faulty secondary_structure"
+        yield faulty, fault, "mend or remove it", lambda row: faults[row.secondary_structure]
+
+
+def listed(counts: Counter) -> str:
+    """What was counted, for a warning; empty if nothing was."""
+    return "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def how_many(faulty: pd.Series) -> str:
+    """The end of a message that names one record: how many have its fault, if several do."""
+    return f" ({faulty.sum():,} records have this fault)" if faulty.sum() > 1 else ""

@@ -1,0 +1,179 @@
+"""Balanced samples of data sets on the Hugging Face hub, read as streams of which nothing else is kept."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from sae_rna.hub import hub_faults
+from sae_rna.records.checks import TEXT, as_text, check_columns, check_records, listed
+from sae_rna.records.readers import READERS, our_names, suffix_of
+from sae_rna.records.splits import KNOWN_SPLITS, largest_sizes, places, side, uniform
+
+#: Rows of a stream that are looked at together.
+_ROWS = 5_000
+#: What a sample is balanced by: its split and, mostly, its type.
+_GROUP = ["split", "_group"]
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether `source` is nothing that is here, but ``owner/name`` without the suffix of a file format."""
+    hub_like = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and suffix_of(Path(source)) not in READERS
+    return bool(hub_like) and not Path(source).exists()
+
+
+def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
+    """A balanced sample of a data set on the hub, such as ``multimolecule/rnacentral``.
+
+    revision : branch, tag or commit; None is its newest
+    choice : what to take: the parameters of `sample_stream`
+
+    Returns records as `sample_stream`; ``attrs`` also hold the data set's `source` and its `revision`, the
+    commit that was read. Raises ValueError as `sample_stream`, and if the hub, the network or the data set's
+    files fail for longer than `datasets` goes on trying (minutes).
+    """
+    import datasets  # takes a second to import, and only this source needs it
+    from huggingface_hub import HfApi
+
+    with hub_faults(name, "a data set"):
+        commit = HfApi().dataset_info(name, revision=revision).sha
+        builder = datasets.load_dataset_builder(name, revision=commit)
+    sample = sample_stream(_batches(builder, name), name, **choice)
+    sample.attrs = {"source": name, "revision": commit} | sample.attrs
+    return sample
+
+
+def _batches(builder, name: str) -> Iterator[pd.DataFrame]:
+    """Rows of a ``datasets`` builder in frames of at most `_ROWS`, and their `split` if it says anything."""
+    total = builder.info.splits.total_num_examples if builder.info.splits else None
+    progress = tqdm(desc=name, total=total, unit=" records", unit_scale=True, mininterval=1)
+    with hub_faults(name, "a data set"), progress:
+        if builder.name == "parquet":
+            files = builder.config.data_files.items()
+            parts = {split: chain.from_iterable(map(_parquet_batches, urls)) for split, urls in files}
+        else:
+            streams = builder.as_streaming_dataset().items()
+            parts = {split: part.with_format("pandas").iter(_ROWS) for split, part in streams}
+        # a data set of one part calls it "train", which says nothing
+        named = len(parts) > 1 and {split.lower() for split in parts} <= KNOWN_SPLITS
+        for split, batches in parts.items():
+            for batch in batches:
+                progress.update(len(batch))
+                yield batch.assign(split=str(split)) if named and "split" not in batch else batch
+
+
+def _parquet_batches(url: str) -> Iterator[pd.DataFrame]:
+    """Rows of a Parquet file, in frames of at most `_ROWS`.
+
+    `datasets` decodes whole row groups and keeps what it has read: 0.9 GB for half a million RNAs, where this
+    way takes 0.1. Its way to open files stays: it goes on asking for minutes when the network fails.
+    """
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen
+
+    # columns are read in turns, 4 MiB at a time: what is read ahead for one would be thrown away for the next
+    config = DownloadConfig(storage_options={"hf": {"block_size": 1 << 16}})
+    with xopen(url, "rb", download_config=config) as file:
+        for batch in pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22).iter_batches(_ROWS):
+            yield batch.to_pandas()
+
+
+def sample_stream(
+    batches: Iterable[pd.DataFrame],
+    source: str,
+    *,
+    per_train: int,
+    per_split: int,
+    longest: int,
+    seed: int,
+    by: str | None = None,
+    needs: Sequence[str] = (),
+) -> pd.DataFrame:
+    """A balanced sample of a stream of records, in one pass and in memory that does not grow with the stream.
+
+    Of every split and value of `by`, the records whose sequences have the smallest draws are kept
+    (`splits.places`), whatever the order of the stream. A sequence is in the sample once: under the first of
+    its ids in alphabetical order, and if it is kept under several types or splits, in the first of these.
+    Splits are those of a column `split`; without one, every family, or without families every sequence, has
+    its side by a draw of its own, in the shares of `splits.SPLITS`.
+
+    Records that are longer, faulty (see `checks.validate`) or without an id or a value of `by` are left out.
+    One warning counts them.
+
+    batches : frames of some thousand rows; columns as in `readers.read_records`
+    source : name of the stream in messages
+    per_train : most training records of each value of `by` (of all records, if `by` is None)
+    per_split : most records in each other split, shared out equally among the values of `by` that stand in it
+    longest : most nucleotides of a record
+    by : column to balance by, such as ``type``
+    needs : columns that must be there besides `id`, `sequence` and `by`
+
+    Returns records in the order of their splits, types and ids, with the column `split`; ``attrs`` count the
+    stream's records (`records`) and those left out (`left_out`). Raises ValueError if a column is missing or
+    no record is left.
+    """
+    stream = _Stream(source, longest, seed, by, needs)
+    pool, largest = [], None
+    for batch in map(stream.drawn, batches):
+        if largest is not None:  # in a full group smaller draws matter, and the largest under another id
+            most = largest.reindex(pd.MultiIndex.from_frame(batch[_GROUP])).to_numpy()
+            batch = batch[~(batch._draw > most)]
+        pool.append(batch)
+        if len(pool) > 50 or sum(map(len, pool[1:])) > 20_000:
+            kept, largest = _smallest(pool, per_train, per_split)
+            pool = [kept]
+    left_out, of = listed(stream.left_out), f"of {stream.read:,} records"
+    if not sum(map(len, pool)):
+        why = left_out or "it is empty"
+        raise ValueError(f"{source}: none {of} can be used ({why}); use another data set")
+    kept, _ = _smallest(pool, per_train, per_split)
+    # one record for a sequence and one for an id, whatever the order of the stream
+    sample = kept.sort_values([*_GROUP, "id", "_draw"]).drop_duplicates("_draw").drop_duplicates("id")
+    sample = as_text(sample.drop(columns=["_draw", "_group"])).reset_index(drop=True)
+    sample.attrs = {"records": stream.read, "left_out": {what: n for what, n in stream.left_out.items() if n}}
+    if said := "; ".join(filter(None, [left_out and f"{left_out}, all left out", listed(stream.changed)])):
+        warnings.warn(f"{source}: {of} {said}", stacklevel=2)
+    return sample
+
+
+class _Stream:
+    """What a sample may hold of a stream, and the count of all else; parameters as in `sample_stream`."""
+
+    def __init__(self, source: str, longest: int, seed: int, by: str | None, needs: Sequence[str]):
+        self.source, self.longest, self.seed, self.by, self.needs = source, longest, seed, by, needs
+        self.read, self.changed, self.left_out = 0, Counter(), Counter()
+
+    def drawn(self, batch: pd.DataFrame) -> pd.DataFrame:
+        """Those records of a batch that have what is asked for and no fault; with split, group and draw."""
+        batch, self.read = our_names(batch), self.read + len(batch)
+        known = ["id", *([self.by] if self.by else []), *(["split"] if "split" in batch else [])]
+        check_columns(batch, ("sequence", *known, *self.needs), self.source, "use another data set")
+        batch = as_text(batch)
+        known_S = (batch[known].notna() & (batch[known] != "")).all(axis=1)
+        short_S = ~(batch.sequence.str.len() > self.longest)
+        self.left_out[f"without {' or '.join(known)}"] += int((~known_S).sum())
+        self.left_out[f"longer than {self.longest:,} nt"] += int((known_S & ~short_S).sum())
+        batch = check_records(batch[known_S & short_S], self.source, self.changed, self.left_out)
+        if "split" not in batch:
+            unit = batch.family.fillna(batch.sequence) if "family" in batch else batch.sequence
+            batch = batch.assign(split=[side(self.seed, text) for text in unit])
+        draws = np.array([uniform(self.seed, f"sample/{sequence}") for sequence in batch.sequence])
+        batch = batch.assign(_draw=draws, _group=batch[self.by] if self.by else "")
+        return batch.astype({column: object for column in TEXT if column in batch})  # sorted without a copy
+
+
+def _smallest(frames: list[pd.DataFrame], per_train: int, per_split: int) -> tuple[pd.DataFrame, pd.Series]:
+    """Records with the smallest draws of each split and group, and the largest draw of each that is full."""
+    records = pd.concat(frames, ignore_index=True)
+    # the draw stands for the sequence here, which is much longer
+    keys = records[[*_GROUP, "_draw", "id"]].sort_values(["_draw", "id"]).drop_duplicates([*_GROUP, "_draw"])
+    most = largest_sizes(keys.split, keys._group, per_train, per_split)
+    place = places(keys._draw, [keys.split, keys._group])
+    return records.loc[keys.index[place <= most]], keys[place == most].set_index(_GROUP)._draw

@@ -1,0 +1,162 @@
+"""Which records are taken: by length, balanced; and on which side each is: train, selection or heldout."""
+
+import hashlib
+import warnings
+from bisect import bisect
+from collections.abc import Iterable
+from itertools import accumulate
+
+import numpy as np
+import pandas as pd
+
+from sae_rna.records.checks import check_columns, how_many
+
+#: Share of the families (or, without families, of the sequences) in each split.
+SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}
+#: Splits on which features are chosen and scored.
+EVALUATION_SPLITS = ("selection", "heldout", "natural")
+_BOUNDS = [*accumulate(SPLITS.values())][:-1]
+#: Other people's names of splits -> ours, where ours is not there already.
+_SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "selection", "val": "selection",
+                "dev": "selection", "test": "heldout", "held-out": "heldout"}  # fmt: skip
+#: Splits of the embedded data beside the three: unseen sequences of training families, and natural records.
+_FURTHER_SPLITS = ("validation", "natural")
+KNOWN_SPLITS = {*SPLITS, *_SPLIT_NAMES, *_FURTHER_SPLITS}
+#: Fewest families of a type for which the type gets a share of its own in every split.
+_FEWEST = 5
+
+
+def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
+    """Records of at most `longest` nucleotides. A warning if any are skipped, a ValueError if all are."""
+    long, count = records.sequence.str.len() > longest, f"{len(records):,} records are longer than"
+    if long.all():
+        raise ValueError(f"all {count} the {longest} nt that can be read; give shorter ones")
+    if long.any():
+        warnings.warn(f"{long.sum():,} of {count} {longest} nt and are skipped", stacklevel=2)
+    return records[~long].reset_index(drop=True)
+
+
+def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed: int) -> pd.DataFrame:
+    """At most `per_group` records of every value of the column(s) `by`, in the order of `records`.
+
+    Which ones depends on `seed` and the ids alone, not on the order. Records without a value of `by` are left
+    out. `per_group` is a number, or one for each record as `largest_sizes` gives it.
+    Raises ValueError for a missing column and for less than one record of a group.
+    """
+    by = [by] if isinstance(by, str) else by
+    check_columns(records, by, "the table of records", "balance by one of these")
+    if np.any(np.less(per_group, 1)):
+        raise ValueError(f"{np.min(per_group)} records of every {by[-1]} are impossible; ask for 1 or more")
+    draws = records.id.map(lambda name: uniform(seed, name))
+    place = places(draws, [records[column] for column in by])
+    return records[place <= per_group].reset_index(drop=True)
+
+
+def places(draws: pd.Series, groups: list[pd.Series]) -> pd.Series:
+    """Place of every record in its group by its draw, from 1; NaN without a group.
+
+    This is the rule of every sample, of a file and of a stream: the smallest draws of each group are taken. A
+    draw is `uniform` of an id or a sequence, so it does not depend on what else there is.
+    """
+    return draws.groupby(groups).rank(method="first")
+
+
+def largest_sizes(split: pd.Series, group: pd.Series, per_train: int, per_split: int) -> pd.Series:
+    """Most records of each record's group in a sample: `per_train`, or the group's share of `per_split`."""
+    share = per_split // group.groupby(split).transform("nunique")
+    return share.clip(lower=1).where(~split.str.lower().isin(["train", "training"]), per_train)
+
+
+def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """`records` with the column `split`: train, selection or heldout in the shares of `SPLITS`.
+
+    ``records.attrs["split_by"]`` says which way was taken:
+
+    - ``"given"``: the records have all three. Without a selection set, validation is read as one, and without
+      a heldout set, test. A warning says if held-out families stand in train or selection too. Where one of
+      the three is missing, all are made anew, with a warning.
+    - ``"family"``: no family is on two sides. Shares are of families, within every type that has five
+      families or more; the families of rarer types are split together. A record of no known family is a
+      family of its own.
+    - ``"sequence"``: fewer than three families are known. Identical sequences are on the same side;
+      homologues may not be. A record keeps its side when others are added (unless a side would be empty).
+
+    Raises ValueError for an unknown name of a split, and for fewer than three distinct sequences.
+    """
+    split, split_by = _given_splits(records) if "split" in records else None, "given"
+    if split is None and "family" in records and records.family.nunique() >= 3:
+        split, split_by = _split_families(records, seed), "family"
+    elif split is None:
+        split, split_by = _split_sequences(records, seed), "sequence"
+    records = records.assign(split=split)
+    records.attrs["split_by"] = split_by
+    return records
+
+
+def _given_splits(records: pd.DataFrame) -> pd.Series | None:
+    """Our name of every record's split; None, with a warning, if there are not all three."""
+    named = records.split.str.lower()
+    named = named.replace({old: new for old, new in _SPLIT_NAMES.items() if new not in set(named)})
+    strange = ~named.isin([*SPLITS, *_FURTHER_SPLITS])
+    if strange.any():
+        first, known = records[strange].iloc[0], ", ".join(SPLITS)
+        fault = f"record '{first.id}' has the split '{first.split}'{how_many(strange)}"
+        raise ValueError(f"{fault}; use {known}, or leave the column split out to have it made")
+    if absent := [split for split in SPLITS if split not in set(named)]:
+        sets = " and no ".join(absent)
+        warnings.warn(f"the given splits have no {sets} set: the records are split anew", stacklevel=3)
+        return None
+    family = records.get("family", pd.Series(index=records.index))
+    heldout, used = (
+        set(family[named.isin(sides)].dropna()) for sides in (["heldout"], ["train", "selection"])
+    )
+    if shared := heldout & used:
+        which = f"{len(shared):,} of {len(heldout):,} families of the given held-out split"
+        where = "in train or selection too: held-out scores are not of unseen families"
+        warnings.warn(f"{which} stand {where}", stacklevel=3)
+    return named
+
+
+def _split_sequences(records: pd.DataFrame, seed: int) -> pd.Series:
+    """Split of every record, by its sequence."""
+    sequences = records.sequence.drop_duplicates()
+    if len(sequences) < 3:
+        count, sets = len(sequences), ", ".join(SPLITS)
+        raise ValueError(f"{count} distinct sequences cannot be split into {sets}; give three or more")
+    split = {sequence: side(seed, sequence) for sequence in sequences}
+    if len(set(split.values())) < len(SPLITS):
+        split = _deal(sequences, seed)
+    return records.sequence.map(split)
+
+
+def _split_families(records: pd.DataFrame, seed: int) -> pd.Series:
+    """Split of every record, by its family."""
+    family = records.family.fillna("sequence " + records.sequence)
+    rna_type = records["type"].fillna("") if "type" in records else pd.Series("", records.index)
+    strata = rna_type.groupby(family).min()  # one type per family, whatever the order of the records
+    strata = strata.where(strata.map(strata.value_counts()) >= _FEWEST, "")
+    split = {}
+    for _, stratum in strata.groupby(strata):
+        names = stratum.index
+        split |= _deal(names, seed) if len(names) >= _FEWEST else dict.fromkeys(names, "train")
+    if len(set(split.values())) < len(SPLITS):
+        split = _deal(strata.index, seed)
+    return family.map(split)
+
+
+def _deal(names: Iterable[str], seed: int) -> dict[str, str]:
+    """Every name's split, at random in the shares of `SPLITS`; at least one selection and one held-out."""
+    order = sorted(names, key=lambda name: uniform(seed, name))
+    selection, heldout = (max(1, round(SPLITS[split] * len(order))) for split in ("selection", "heldout"))
+    sides = np.repeat([*SPLITS], [len(order) - selection - heldout, selection, heldout]).tolist()
+    return dict(zip(order, sides, strict=True))
+
+
+def side(seed: int, text: str) -> str:
+    """The split that a sequence, or a family of a stream, has by itself, whatever else there is."""
+    return [*SPLITS][bisect(_BOUNDS, uniform(seed, text))]
+
+
+def uniform(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on `seed` and `text` alone, on every machine and in every version."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=6).digest()) / 2**48
