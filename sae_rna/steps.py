@@ -56,6 +56,14 @@ class Steps:
         self.run, self.parameters, self.groups = run, parameters, groups
         self.model_of, self.records_of = model_of, records_of
 
+    def group(self, name: str) -> str:
+        """`name`, if there is such a group of layers. Raises ValueError naming those there are."""
+        if name not in self.groups:
+            raise ValueError(
+                f"this profile has no group of layers '{name}': choose {' or '.join(self.groups)}"
+            )
+        return name
+
     def train(self, variants: list[Variant], name: str) -> list[Path]:
         """The folders of the autoencoders of group `name`, by variant; what is missing is trained together."""
         steps = self._training(variants, name)

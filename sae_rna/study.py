@@ -27,7 +27,7 @@ class Study:
 
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
-        self.run = RunFolder(Path(resolve(".")) / parameters.run)
+        self.run = RunFolder(Path(parameters.run))
 
     @cached_property
     def model(self) -> LanguageModel:
