@@ -10,8 +10,9 @@ import os
 from glob import glob
 from pathlib import Path
 
-from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
 from sae_rna.cache import source_files
+from sae_rna.memory import training_gb
+from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
 
 PROFILE = config.get("profile", "default")
 P = Parameters.from_profile(PROFILE)
@@ -22,10 +23,10 @@ GROUPS = layer_groups(P, BLOCKS)
 GPU = int(P.device == "cuda")
 THREADS = 8 if GPU else 2
 LAYERS = max(map(len, GROUPS.values()))
-#: Weights, two moments and a gradient of every latent's two directions.
-LATENTS = max(sum(8 * WIDTH * variant.expansion * WIDTH for variant in variants) for variants in P.variants.values())
-#: Language model, shuffle buffer and autoencoders in float32, on top of what Python and its libraries take.
-MEMORY_MB = 3000 + (12 * BLOCKS * WIDTH**2 + (P.buffer_tokens * WIDTH + LATENTS) * LAYERS) * 4 // 10**6
+#: Twelve times the width squared is what the matrices of a block come to; no more tokens are held than the buffer's.
+MEMORY_MB = 2000 + int(
+    1000 * max(training_gb(P, v, LAYERS, WIDTH, 12 * BLOCKS * WIDTH**2, P.buffer_tokens) for v in P.variants.values())
+)
 MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
@@ -37,8 +38,8 @@ VEGA = "book/assets/vendor/vega-bundle.js"
 ON_HUB = [source for source in (P.model, P.structures, P.types) if not Path(resolve(source)).exists()]
 
 
-def code(room) -> list[str]:
-    return [os.path.relpath(path) for path in source_files(room)]
+def code(module) -> list[str]:
+    return [os.path.relpath(path) for path in source_files(module)]
 
 
 def done(step: str, models=MODELS) -> list[str]:
@@ -59,9 +60,10 @@ NEEDS = {
     "05-structure-features": ENCODED,
     "06-type-features": done("encoded"),
     "07-controls": done("encoded"),
-    "08-stability": executed("07-controls"),
-    "09-fidelity": TRAINED,
-    "10-claims": executed("04-layers", "06-type-features", "07-controls"),
+    "08-confounds": executed("05-structure-features"),
+    "09-recurrence": executed("07-controls"),
+    "10-fidelity": TRAINED,
+    "11-claims": executed("04-layers", "06-type-features", "07-controls", "08-confounds"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 
@@ -80,7 +82,7 @@ rule records:
     # Model and data from the hub, where the profile asks for it: needs the network, which compute nodes often lack.
     input:
         f"profiles/{PROFILE}.yml",
-        code("records.readers"),
+        code("sae_rna.records.sampling"),
     output:
         f"{RUN}/done/records.json",
     params:
@@ -93,7 +95,7 @@ rule records:
 rule autoencoders:
     input:
         DATA,
-        code("sae.encoding"),
+        code("sae_rna.study"),
         rules.records.output if ON_HUB else [],
         profile=f"profiles/{PROFILE}.yml",
     output:

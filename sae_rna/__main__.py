@@ -6,110 +6,127 @@ from pathlib import Path
 
 import yaml
 
-from sae_rna.parameters import MODELS, ROOT, Parameters, read_profile
+from sae_rna.parameters import MODELS, Parameters, read_profile
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making end in one sentence and exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="sae-rna", description="Sparse autoencoders for RNA language models."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    notebook = commands.add_parser("notebook", help="execute one notebook with the parameters of a profile")
-    notebook.add_argument("notebook", type=Path)
-    notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
-    notebook.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
-    notebook.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="another value for one parameter (YAML)",
-    )
-    for name, task in (
-        ("train", "train all autoencoders of"),
-        ("encode", "encode the evaluation RNAs with the trained autoencoders of"),
-    ):
-        step = commands.add_parser(
-            name, help=f"{task} one group of layers, as the notebooks would when they need them"
-        )
-        step.add_argument(
-            "model",
-            choices=MODELS,
-            help="whose hidden states: the language model's or the control's, of random weights",
-        )
-        step.add_argument("layers", help="a group, such as layers-1-6")
-        step.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
-        step.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
-    records = commands.add_parser(
-        "records", help="fetch model and data from the hub, and draw the sample of RNAs"
-    )
-    records.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
-    records.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
-    plan = commands.add_parser(
-        "plan", help="what a study will cost: tokens, memory, disk and hours of each step"
-    )
-    plan.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
-    export = commands.add_parser("export", help="write trained autoencoders as another library loads them")
-    export.add_argument(
-        "source",
-        help="a folder of autoencoders, as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id",
-    )
-    export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
-    export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
-    pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
-    pretrain.add_argument("rest", nargs=argparse.REMAINDER)
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        if given.command == "pretrain":
-            from sae_rna import pretraining
-
-            pretraining.main(given.rest)
-        elif given.command == "export":
-            _export(given)
-        elif given.command == "plan":
-            from sae_rna.plan import report
-
-            print(report(Parameters.from_profile(given.profile)))
-        elif given.command in ("records", "train", "encode"):
-            _step(given)
-        else:
-            _notebook(given)
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+        given.run(given)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"sae-rna: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _notebook(given):
-    from sae_rna.publishing import publishing
+def _parser() -> argparse.ArgumentParser:
+    profile, receipt = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    profile.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
+    receipt.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
+    parser = argparse.ArgumentParser(
+        prog="sae-rna", description="Sparse autoencoders for RNA language models."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
 
-    parameters = read_profile(given.profile) | {name: yaml.safe_load(value) for name, value in given.p}
-    Parameters.check_names(parameters)
-    checked = Parameters(**parameters)
+    def command(name: str, run, text: str, *parents) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, parents=parents)
+        added.set_defaults(run=run)
+        return added
+
+    notebook = command(
+        "notebook", _notebook, "execute one notebook with the parameters of a profile", profile
+    )
+    notebook.add_argument("notebook", type=Path)
+    notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
+    value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    notebook.add_argument("-p", **value, help="another value for one parameter (YAML)")
+    for name, run, task in (
+        ("train", _train, "train all autoencoders of"),
+        ("encode", _encode, "encode the evaluation RNAs with the trained autoencoders of"),
+    ):
+        step = command(name, run, f"{task} one group of layers", profile, receipt)
+        step.add_argument(
+            "model", choices=MODELS, help="whose hidden states: the language model's or the control's"
+        )
+        step.add_argument("layers", help="a group, such as layers-1-6")
+    command(
+        "records", _records, "fetch model and data from the hub, draw the sample of RNAs", profile, receipt
+    )
+    command("plan", _plan, "what a study will cost: tokens, memory, disk and hours of each step", profile)
+    export = command("export", _export, "write trained autoencoders as another library loads them")
+    export.add_argument(
+        "source", help="a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
+    )
+    export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
+    export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
+    return parser
+
+
+def _notebook(given):
+    from sae_rna import publishing
+
+    values = {name: _yaml(name, value) for name, value in given.p}
+    Parameters.check_names(values)
+    checked = Parameters(**read_profile(given.profile) | values)
+    injected, run = {"profile": given.profile} | values, Path(checked.run)
+    known = ["profile", *vars(checked)]
     publishing.execute(
-        given.notebook,
-        given.output,
-        parameters,
-        figures=ROOT / checked.run / "figures",
-        failures=ROOT / checked.run,
+        given.notebook, given.output, injected, figures=run / "figures", failures=run, known=known
     )
 
 
-def _step(given):
-    from sae_rna.cache import write_json
+def _yaml(name: str, value: str):
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"the value of '{name}' is no YAML: {value!r} ({getattr(error, 'problem', error)})"
+        ) from None
+
+
+def _records(given):
+    study = _study(given)
+    _finish(given, [study.source(use).file for use in ("structures", "types")])
+
+
+def _train(given):
+    steps, p = _study(given).steps, Parameters.from_profile(given.profile)
+    _finish(given, steps.train(p.variants[given.model], steps.group(given.layers)))
+
+
+def _encode(given):
+    steps, p = _study(given).steps, Parameters.from_profile(given.profile)
+    group = steps.group(given.layers)
+    _finish(
+        given,
+        [
+            folder
+            for use, variants in p.encoded[given.model].items()
+            for folder in steps.encode(use, variants, group)
+        ],
+    )
+
+
+def _study(given):
     from sae_rna.study import Study
 
-    study = Study(Parameters.from_profile(given.profile))
-    if given.command == "records":
-        made = [study.data_file("structures"), study.data_file("types")]
-    else:
-        work = study.train_all if given.command == "train" else study.encode_all
-        made = [str(folder) for folder in work(given.model, study.group(given.layers))]
+    return Study(Parameters.from_profile(given.profile))
+
+
+def _finish(given, made: list):
+    from sae_rna.files import write_json
+
+    made = list(map(str, made))
     print(*made, sep="\n")
     if given.receipt:
         write_json(given.receipt, made)
+
+
+def _plan(given):
+    from sae_rna.plan import report
+
+    print(report(Parameters.from_profile(given.profile)))
 
 
 def _export(given):

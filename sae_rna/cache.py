@@ -1,139 +1,141 @@
-"""A run folder: finished steps that are used again, and the record of what made them."""
+"""A run folder: finished steps that are used again, and the record of what made them.
+
+A step is kept under a hash of its name, of everything that goes in, and of the code that makes it. Naming that
+hash computes nothing.
+"""
 
 import ast
 import hashlib
 import json
-import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
+import pandas as pd
 from filelock import FileLock
 
 import sae_rna
+from sae_rna.files import write_json
 from sae_rna.parameters import Parameters
 
 _PACKAGE = Path(__file__).parent
-_RECORDED = (
-    "torch",
-    "multimolecule",
-    "transformers",
-    "numpy",
-    "pandas",
-    "scipy",
-    "scikit-learn",
-    "forgi",
-    "altair",
-    "datasets",
-)
+_RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn forgi altair datasets".split()
 
 
 class RunFolder:
-    """Steps of one run, each in a folder named after what it depends on; written beside and renamed when it is finished."""
+    """Steps of one run, each in a folder of its own; written beside it and renamed when finished."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def step(self, name: str, room: str, key: dict, make: Callable[[Path], None]) -> Path:
-        """The folder of step `name` for `key`, made by ``make(temporary folder)`` unless it is there already.
+    def place(self, name: str, inputs, code: ModuleType) -> Path:
+        """Where the step `name` of these `inputs` lies once it is finished.
 
-        `key` holds everything that the result depends on, JSON-serialisable. The code of the module `room`, which does the work, and
-        of all modules of the package that it imports is added to it: what was computed stays valid while other rooms change.
+        inputs : all that the result depends on: tables, models, values, whatever has a `key`; see `key_of`
+        code : the module that does the work; it and all modules of the package that it imports count
         """
-        return self.steps({name: key}, room, lambda folders: make(folders[name]))[name]
+        content = json.dumps([name, key_of(inputs), code_hash(code.__name__)], sort_keys=True)
+        return self.folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
-    def steps(
+    def kept(self, name: str, inputs, make: Callable[[Path], None], code: ModuleType) -> Path:
+        """The folder of a step, made by ``make(temporary folder)`` unless it is there; see `place`."""
+        return self.kept_together({name: inputs}, lambda folders: make(folders[name]), code)[name]
+
+    def kept_together(
         self,
-        keys: dict[str, dict],
-        room: str,
+        inputs: Mapping[str, object],
         make: Callable[[dict[str, Path]], None],
+        code: ModuleType,
         resumable: bool = False,
     ) -> dict[str, Path]:
-        """The folders of several steps by name, for which those that are not there are made together.
+        """The folders of several steps by name; those that are not there are made by one call of `make`.
 
-        As `step` with a key for each name; ``make`` gets the temporary folders of the missing ones by name. `resumable` steps find in
-        theirs what a stopped attempt left there, and go on from it.
+        `make` gets the temporary folders of the missing steps by name. `resumable` steps find in theirs what a
+        stopped attempt left there.
         """
-        finished = {name: self.folder / f"{name}-{_digest(name, key, room)}" for name, key in keys.items()}
+        finished = {name: self.place(name, values, code) for name, values in inputs.items()}
         with ExitStack() as locks:
             for folder in sorted(finished.values()):  # two notebooks may ask for the same steps at once
                 locks.enter_context(FileLock(folder.with_name(f".{folder.name}.lock")))
-            missing = {
-                name: folder.with_name(f".{folder.name}.tmp")
-                for name, folder in finished.items()
-                if not folder.exists()
-            }
-            for temporary in missing.values():
+            missing = {name: folder for name, folder in finished.items() if not folder.exists()}
+            temporary = {name: folder.with_name(f".{folder.name}.tmp") for name, folder in missing.items()}
+            for folder in temporary.values():
                 if not resumable:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(exist_ok=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(exist_ok=True)
             try:
                 if missing:
-                    make(missing)
-                for name, temporary in missing.items():
-                    (temporary / "key.json").write_text(json.dumps(keys[name], indent=1))
-                    os.replace(temporary, finished[name])
+                    make(temporary)
+                for name, folder in temporary.items():
+                    write_json(folder / "inputs.json", key_of(inputs[name]))
+                    folder.replace(finished[name])
             except BaseException:
                 if not resumable:
-                    for temporary in missing.values():
-                        shutil.rmtree(temporary, ignore_errors=True)
+                    for folder in temporary.values():
+                        shutil.rmtree(folder, ignore_errors=True)
                 raise
         return finished
 
     def record(self, parameters: Parameters, **facts):
-        """Write ``run.json``: parameters, the given facts (model, data and their fingerprints) and versions."""
+        """Write ``run.json``: parameters, the given facts (model, data, fingerprints) and versions."""
         content = {
             "parameters": asdict(parameters),
             **facts,
             "sae_rna": sae_rna.__version__,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in _RECORDED},
-            "code": code_hash("study"),
+            "code": code_hash("sae_rna.study"),
         }
         write_json(self.folder / "run.json", content)
 
 
-def _digest(name: str, key: dict, room: str) -> str:
-    return hashlib.sha256(json.dumps([name, key, code_hash(room)], sort_keys=True).encode()).hexdigest()[:12]
+def key_of(value):
+    """What a result depends on, as JSON: a table by the hash of its content, an object by its own `key`."""
+    if hasattr(value, "key"):
+        return value.key
+    if isinstance(value, pd.DataFrame):
+        return table_hash(value)
+    if isinstance(value, Mapping):
+        return {str(name): key_of(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [key_of(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
-def write_json(path: Path, content):
-    """Write `content` as JSON, whole or not at all; the folder is made if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash of the columns' names and of every value in its place, 16 hexadecimal digits."""
+    text = json.dumps([list(map(str, table.columns)), len(table)])
+    rows = pd.util.hash_pandas_object(table, index=False, categorize=True).to_numpy()
+    return hashlib.sha256(text.encode() + rows.tobytes()).hexdigest()[:16]
 
 
 def file_hash(source: str) -> str:
-    """SHA-256 of a file (or of all files of a folder), 16 hexadecimal digits; the name itself for a hub id."""
+    """SHA-256 of a file or of all files of a folder, 16 hexadecimal digits; a hub id is its own."""
     path = Path(source)
-    digest = hashlib.sha256()
-    if path.is_file():
-        digest.update(path.read_bytes())
-    elif path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                digest.update(str(file.relative_to(path)).encode() + file.read_bytes())
-    else:
+    if not path.exists():
         return source
+    digest = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(str(file.relative_to(path)).encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def source_files(module: str) -> list[Path]:
-    """The file of `module` ("analysis.fidelity") and of all modules of the package that it imports, however indirectly.
+    """The file of a module of this package, and of all of its modules that it imports, however indirectly.
 
-    Without `parameters`, whose values stand in the steps' keys.
+    Without `parameters`, whose values are inputs of the steps.
     """
     found, ahead = set(), [module]
     while ahead:
-        path = _PACKAGE.joinpath(*ahead.pop().split(".")).with_suffix(".py")
+        path = _PACKAGE.joinpath(*ahead.pop().split(".")[1:]).with_suffix(".py")
         if path.exists() and path not in found and path.stem != "parameters":
             found.add(path)
             ahead += _imports(path)
@@ -144,15 +146,11 @@ def _imports(path: Path) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sae_rna":
-            inside = node.module.split(".")[1:]
-            names += [".".join(inside), *(".".join([*inside, alias.name]) for alias in node.names)]
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
 
 
 @cache
-def code_hash(room: str) -> str:
+def code_hash(module: str) -> str:
     """SHA-256 of `source_files`, 12 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in source_files(room):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in source_files(module))).hexdigest()[:12]

@@ -1,28 +1,33 @@
 """The first line of every notebook: check its parameters and open the study they describe."""
 
-import dataclasses
+import ast
 import logging
 import warnings
+from dataclasses import asdict
 
-from sae_rna.parameters import Parameters
+from sae_rna.parameters import Parameters, read_profile
 from sae_rna.study import Study
 
 _JUPYTER = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
 def start(namespace: dict) -> Study:
-    """The study described by the parameters in `namespace`, a notebook's ``globals()`` before anything else was defined.
+    """The study described by the parameters in `namespace`, a notebook's ``globals()`` before anything else.
 
-    Every public name there is taken for a parameter, so that a misspelt one, which papermill would inject without a word, stops the
-    notebook before anything runs. Parameters that the notebook does not mention keep their defaults.
+    `profile` gives the values to start from. A value replaces the profile's where it is not the default, or was
+    given to papermill. Every public name is taken for a parameter, so that a misspelt one, which papermill would
+    inject with a mere warning, stops the notebook before anything runs.
 
     Raises ValueError naming the unknown parameter or the impossible value and the remedy.
     """
     given = {name: value for name, value in namespace.items() if _is_parameter(name, value)}
+    base = read_profile(given.pop("profile", "default"))
     Parameters.check_names(given)
+    defaults, injected = asdict(Parameters()), _injected(namespace.get("In", []))
+    values = base | {name: v for name, v in given.items() if name in injected or v != defaults[name]}
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *rest, **more: f"{message}\n"
-    study = Study(Parameters(**given))
+    study = Study(Parameters(**values))
     study.record_run()
     return study
 
@@ -33,22 +38,9 @@ def _is_parameter(name: str, value) -> bool:
     )
 
 
-def parameters_cell(names: list[str]) -> str:
-    """Source of a notebook's parameter cell: the named parameters with their explanations and defaults, from `Parameters` itself."""
-    import ast
-    import inspect
-
-    body = ast.parse(inspect.getsource(Parameters)).body[0].body
-    explained = {
-        item.target.id: following.value.value.strip()
-        for item, following in zip(body, body[1:])
-        if isinstance(item, ast.AnnAssign)
-        and isinstance(following, ast.Expr)
-        and isinstance(following.value, ast.Constant)
-    }
-    defaults = {item.name: item.default for item in dataclasses.fields(Parameters)}
-    lines = []
-    for name in names:
-        lines += [f"# {explained[name]}"] if name in explained else []
-        lines.append(f"{name} = {defaults[name]!r}".replace("'", '"'))
-    return "\n".join(lines)
+def _injected(cells: list[str]) -> set[str]:
+    """Names assigned in the cell that papermill put behind the notebook's own parameters."""
+    statements = [
+        line for cell in cells if cell.startswith("# Parameters\n") for line in ast.parse(cell).body
+    ]
+    return {target.id for line in statements if isinstance(line, ast.Assign) for target in line.targets}

@@ -2,21 +2,25 @@
 
 import json
 import os
-import types
-import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
+from annotated_types import MinLen
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 """The repository: relative paths in parameters start here."""
 
 
-ARCHITECTURES = ("topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu")
-"""Architectures of autoencoders, explained in `sae_rna.sae.autoencoder`."""
+Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
+ARCHITECTURES = get_args(Architecture)
+"""Architectures of autoencoders, explained in `sae_rna.sae.architectures`."""
 MODELS = ("language-model", "random-model")
 """Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture with random weights."""
 
@@ -38,6 +42,18 @@ class Variant(NamedTuple):
         )
 
 
+def _number(value):
+    """1e-3 is text to YAML, and a number to everybody else."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Positive, Amount = PositiveInt, Annotated[PositiveFloat, BeforeValidator(_number)]
+Penalty = Annotated[NonNegativeFloat, BeforeValidator(_number)]
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two cores."""
@@ -54,90 +70,73 @@ class Parameters:
     types: str = "data/records.parquet"
     """RNAs of known type, on which the autoencoders are trained too: likewise."""
     types_revision: str | None = None
-    layers: str | list[int] = "all"
+    layers: Literal["all"] | Annotated[list[Positive], MinLen(1)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
-    architecture: str = "topk"
+    architecture: Architecture = "topk"
     """Autoencoder shown in the figures: topk, batchtopk, matryoshka, jumprelu, relu-l1 or relu-l1-mean (the last two are the paper's)."""
-    compared: str | list[str] = "paper"
+    compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
     """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
-    expansion: int = 8
+    expansion: Positive = 8
     """Size of the dictionary in multiples of the model's width."""
-    narrow: int = 4
+    narrow: Positive = 4
     """Size of a second dictionary, likewise, for the question whether features are the same at another size."""
-    replicates: int = 2
+    replicates: NonNegativeInt = 2
     """Further seeds from which the shown autoencoder is trained, for the question whether features come again."""
-    k: int = 16
+    k: Positive = 16
     """Active latents a token (topk, batchtopk, matryoshka)."""
-    l1: float = 3e-3
+    l1: Penalty = 3e-3
     """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and relu-l1-mean)."""
-    l0: float = 3e-3
+    l0: Penalty = 3e-3
     """Weight of the sparsity penalty of jumprelu, on the number of active latents."""
-    sae_learning_rate: float = 1e-3
-    batch: int = 1024
+    sae_learning_rate: Amount = 1e-3
+    batch: Positive = 1024
     """Tokens a training step."""
-    epochs: float = 2.0
+    epochs: Amount = 2.0
     """Passes over the training tokens."""
-    per_type: int = 150
+    per_type: Positive = 150
     """Most sequences of one RNA type to train on: balances the types."""
-    per_split: int = 900
+    per_split: Positive = 900
     """Most sequences in each evaluation split, of known structure and of known type (shared out equally among the types)."""
-    longest: int = 256
+    longest: Positive = 256
     """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
-    min_sequences: int = 10
+    min_sequences: Positive = 10
     """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
-    top_k: int = 4
+    top_k: Positive = 4
     """Features shown for each RNA type in Figure 5."""
-    shuffles: int = 20
+    shuffles: Positive = 20
     """Replicates of the null."""
-    buffer_tokens: int = 300_000
+    buffer_tokens: Positive = 300_000
     """Nucleotides in the shuffle buffer of activations; each takes 4 bytes x layers of a group x width of the model."""
-    layer_group: int = 6
+    layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
     device: str = "auto"
     """cpu, cuda, or auto for a GPU where there is one."""
-    precision: str = "auto"
-    """Of the autoencoders' matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
     seed: int = 0
     run: str = "runs/default"
     """Folder for results; finished steps found there are used again."""
 
     def __post_init__(self):
-        for item in fields(self):
-            self._check_type(item)
-        positive = "expansion narrow k batch epochs per_type per_split longest min_sequences top_k shuffles sae_learning_rate"
-        for name in (*positive.split(), "buffer_tokens", "layer_group"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"parameter '{name}' must be positive, not {getattr(self, name)}")
-        for name in ("l1", "l0", "replicates"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"parameter '{name}' must not be negative, but it is {getattr(self, name)}")
-        for name, value in [
-            ("architecture", self.architecture),
-            *(("compared", value) for value in self._compared()),
-        ]:
-            if value not in ARCHITECTURES:
-                raise ValueError(f"parameter '{name}' must be {' or '.join(ARCHITECTURES)}, not '{value}'")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(
-                f"parameter 'precision' must be auto, float32 or bfloat16, not '{self.precision}'"
-            )
-        if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(
-                f"parameter 'layers' must be \"all\" or a list of block numbers such as [1, 3, 6], not '{self.layers}'"
-            )
-        if isinstance(self.layers, list) and not (
-            self.layers and all(isinstance(layer, int) for layer in self.layers)
-        ):
-            raise ValueError(f"parameter 'layers' must name at least one block by number, not {self.layers}")
-
-    def _compared(self) -> list[str]:
-        sets = {"paper": ["relu-l1", "relu-l1-mean"], "all": list(ARCHITECTURES)}
-        return sets.get(self.compared, [self.compared]) if isinstance(self.compared, str) else self.compared
+        try:
+            checked = _checks().model_validate(vars(self))
+        except ValidationError as error:
+            faults = error.errors()
+            name = faults[0]["loc"][0]  # of a union, every branch says what it takes
+            allowed = dict.fromkeys(fault["msg"] for fault in faults if fault["loc"][0] == name)
+            message = " or ".join(allowed).replace("Input should", "it should")
+            raise ValueError(f"parameter '{name}' cannot be {getattr(self, name)!r}: {message}") from None
+        for name, value in checked:  # numbers written as 1e-3 or 2 have become real ones
+            object.__setattr__(self, name, value)
 
     @property
     def architectures(self) -> list[str]:
         """All that are trained, the one shown in the figures first."""
-        return list(dict.fromkeys([self.architecture, *self._compared()]))
+        sets = {"paper": ["relu-l1", "relu-l1-mean"], "all": list(ARCHITECTURES)}
+        compared = (
+            self.compared if isinstance(self.compared, list) else sets.get(self.compared, [self.compared])
+        )
+        return list(dict.fromkeys([self.architecture, *compared]))
 
     def sparsity(self, architecture: str) -> float:
         """Active latents a token, or the weight of the penalty."""
@@ -169,29 +168,10 @@ class Parameters:
 
     @property
     def encoded(self) -> dict[str, dict[str, list[Variant]]]:
-        """What encodes the evaluation RNAs, likewise, by their set."""
-        shown = self.main[0]
-        return dict(
-            zip(
-                MODELS,
-                (
-                    {"types": self.main, "structures": [shown]},
-                    {"types": [self.random], "structures": [self.random]},
-                ),
-            )
-        )
-
-    def _check_type(self, item):
-        value = getattr(self, item.name)
-        allowed = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
-        plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-        if float in plain and isinstance(value, int) and not isinstance(value, bool):
-            object.__setattr__(self, item.name, float(value))
-        elif not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
-            names = " or ".join(kind.__name__ for kind in plain)
-            raise ValueError(
-                f"parameter '{item.name}' must be of type {names}, not {type(value).__name__} ({value!r})"
-            )
+        """What encodes the evaluation RNAs of each use, by the language model that it reads."""
+        shown, random = self.main[:1], [self.random]
+        own, control = {"types": self.main, "structures": shown}, {"types": random, "structures": random}
+        return dict(zip(MODELS, (own, control)))
 
     @classmethod
     def check_names(cls, names) -> None:
@@ -199,9 +179,7 @@ class Parameters:
         known = [item.name for item in fields(cls)]
         for name in names:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(known)}."
-                raise ValueError(f"there is no parameter '{name}': {hint}")
+                raise ValueError(f"there is no parameter '{name}': {did_you_mean(name, known)}")
 
     @classmethod
     def from_profile(cls, profile: str, **overrides) -> "Parameters":
@@ -209,6 +187,22 @@ class Parameters:
         values = read_profile(profile) | overrides
         cls.check_names(values)
         return cls(**values)
+
+
+@cache
+def _checks() -> type[BaseModel]:
+    """The model that checks values: types and bounds as annotated, and nothing is taken for another type but real numbers."""
+    types = get_type_hints(Parameters, include_extras=True)
+    return create_model(
+        "Checks", __config__=ConfigDict(strict=True), **{name: (kind, ...) for name, kind in types.items()}
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"choose {', '.join(known)}"
 
 
 def read_profile(profile: str) -> dict:

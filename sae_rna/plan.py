@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,14 @@ import torch
 from multimolecule import RiNALMoConfig, RnaTokenizer
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
-from sae_rna.parameters import MODELS, ROOT, Parameters, Variant, layer_groups, resolve
-from sae_rna.records.readers import assign_splits, balanced_sample, is_hub_name, read_records, select_length
+from sae_rna.memory import OVERHEAD_GB, autoencoder_parameters, encoding_gb, training_gb
+from sae_rna.parameters import MODELS, Parameters, layer_groups, resolve
+from sae_rna.records.hub import is_hub_name
+from sae_rna.records.readers import read_records
+from sae_rna.records.sampling import structure_sample, type_sample
+from sae_rna.records.splits import assign_splits, select_length
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.trainer import Trainer, best_precision
 
@@ -33,17 +38,13 @@ KNOWN = {  # blocks, width, intermediate size: all that RiNALMo's published size
 }
 HUB_TYPES = 30
 """Types of a data set that is not at hand: RNAcentral has fewer."""
-EVALUATION_SPLITS = 2
+HUB_SPLITS = 2
 """Selection and held-out, of such a data set."""
 ASSUMED_GPU = {"float32": 12e12, "bfloat16": 60e12}
 """Operations a second reached on a GPU of the A100's class, for a plan that is made where there is none."""
 ASSUMED_GPU_GB = 80
 SCORED_PER_SECOND = 5e7
 """Nonzero activations that are scored, annotated or shuffled, on one core."""
-FORWARD_FLOATS = 30
-"""In multiples of the model's width: what a forward pass holds for a token at one time (25 to 33 measured on RiNALMo)."""
-OVERHEAD_GB = 1.0
-"""Python and its libraries, in every job."""
 MODEL_PRECISION = "float32"
 """In which a study loads its language model."""
 LONGEST_PLAN_HOURS = 48
@@ -111,40 +112,32 @@ def model_size(config: PretrainedConfig) -> Size:
     block = sum(parameter.numel() for parameter in model.encoder.layer[0].parameters())
     total = sum(parameter.numel() for parameter in model.parameters())
     bare = LanguageModel("", None, model, RnaTokenizer(), torch.device("meta"), "")
-    return Size(bare.layers, bare.width, block, total - bare.layers * block, bare.longest)
+    return Size(bare.blocks, bare.width, block, total - bare.blocks * block, bare.longest)
 
 
 def study_data(p: Parameters, longest: int) -> Data:
-    """What the study will read: counted in files and in samples that the run has drawn already, else the most there can be."""
+    """What the study will read: counted in files and in samples that the run has drawn, else the most there can be."""
     sequences, tokens, exact = {}, {}, True
-    for name in ("structures", "types"):
-        source = resolve(getattr(p, name))
-        drawn = sorted((ROOT / p.run).glob(f"sample-{name}-*/records.parquet"), key=os.path.getmtime)
+    for use in ("structures", "types"):
+        source = resolve(getattr(p, use))
+        drawn = sorted(Path(p.run).glob(f"sample-{use}-*/records.parquet"), key=os.path.getmtime)
         if is_hub_name(source) and not drawn:
             exact = False
-            parts = {name: EVALUATION_SPLITS * p.per_split} | (
-                {"train": HUB_TYPES * p.per_type} if name == "types" else {}
+            most = {use: HUB_SPLITS * p.per_split} | (
+                {"train": HUB_TYPES * p.per_type} if use == "types" else {}
             )
-            sequences |= parts
-            tokens |= {use: count * longest for use, count in parts.items()}
+            sequences |= most
+            tokens |= {part: count * longest for part, count in most.items()}
             continue
-        records = assign_splits(
-            select_length(read_records(str(drawn[-1]) if is_hub_name(source) else source), longest), p.seed
-        )
-        evaluated = records[records.split.isin(("selection", "heldout", "natural"))]
-        if name == "types":
-            parts = [
-                (balanced_sample(records[records.split == "train"], "type", p.per_type, p.seed), "train")
-            ]
-            for _, part in evaluated.groupby("split"):
-                parts.append(
-                    (balanced_sample(part, "type", max(1, p.per_split // part.type.nunique()), p.seed), name)
-                )
+        file = drawn[-1] if is_hub_name(source) else source
+        records = assign_splits(select_length(read_records(file), longest), p.seed)
+        if use == "types":
+            records = type_sample(records, p.per_type, p.per_split, p.seed)
         else:
-            parts = [(balanced_sample(evaluated, "split", p.per_split, p.seed), name)]
-        for part, use in parts:
-            sequences[use] = sequences.get(use, 0) + len(part)
-            tokens[use] = tokens.get(use, 0) + int(part.sequence.str.len().sum())
+            records = structure_sample(records, p.per_split, p.seed)
+        parts = np.where(records.split == "train", "train", use)
+        sequences |= records.groupby(parts).size().to_dict()
+        tokens |= records.sequence.str.len().groupby(parts).sum().to_dict()
     return Data(sequences, tokens, exact)
 
 
@@ -204,92 +197,58 @@ def _time(work, device: torch.device) -> float:
 def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
     """The table: a row for each step.
 
-    Columns `step`, `jobs`, `sequences` and `tokens` (of one job; a token of the language model or an autoencoder is a nucleotide),
-    `memory_gb` (of one job, GPU memory on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the other).
+    Columns `step`, `jobs`, `sequences` and `tokens` (of one job; a token is a nucleotide), `memory_gb` (of one job,
+    GPU memory on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the other).
     """
     groups = list(layer_groups(p, size.blocks).values())
-    if max(map(max, groups)) > size.blocks:
+    deepest = max(map(max, groups))
+    if deepest > size.blocks:
         raise ValueError(
-            f"layer {max(map(max, groups))} is asked for, but {p.model} has blocks 1 to {size.blocks}: check 'layers'"
+            f"layer {deepest} is asked for, but {p.model} has blocks 1 to {size.blocks}: check 'layers'"
         )
-    layers, largest = sum(map(len, groups)), max(map(len, groups))
-    depth, D = sum(map(max, groups)), size.width  # each group's pass goes up to its deepest layer
-    weights = 4 * size.parameters
-    buffer = 4 * min(p.buffer_tokens, data.tokens["train"]) * largest * D
-    batch = 4 * BATCH_TOKENS * (largest + FORWARD_FLOATS) * D
+    layers, D = sum(map(len, groups)), size.width
+    depth = sum(map(max, groups))  # each group's pass goes up to its deepest layer
+    shape = {"layers": max(map(len, groups)), "width": D, "model": size.parameters}
+    rows = []
+
+    def add(step: str, uses: list[str], memory: float, disk: float, hours: float, jobs: int = len(groups)):
+        sequences, tokens = (sum(numbers[use] for use in uses) for numbers in (data.sequences, data.tokens))
+        rows.append((step, jobs, sequences, tokens, memory, disk, hours))
 
     def forward(tokens: float) -> float:
         return 2 * size.block_parameters * depth * tokens / speed.language_model / 3600
 
-    def autoencoder(variant: Variant) -> int:
-        return 2 * 4 * D * D * variant.expansion
-
-    rows = []
-    for name in ("structures", "types"):
-        if is_hub_name(resolve(getattr(p, name))):
-            uses = [name] if name == "structures" else ["types", "train"]
-            count, tokens = (sum(numbers[use] for use in uses) for numbers in (data.sequences, data.tokens))
-            rows.append(
-                (
-                    f"sample {getattr(p, name)}, streamed whole",
-                    1,
-                    count,
-                    tokens,
-                    tokens / GB,
-                    tokens / GB,
-                    np.nan,
-                )
-            )
-    passes = 1 if data.tokens["train"] <= p.buffer_tokens else p.epochs
+    for use, parts in (("structures", ["structures"]), ("types", ["types", "train"])):
+        if is_hub_name(resolve(getattr(p, use))):
+            held = sum(data.tokens[part] for part in parts) / GB
+            add(f"sample {getattr(p, use)}, streamed whole", parts, OVERHEAD_GB + held, held, np.nan, jobs=1)
+    tokens = data.tokens["train"]
+    passes = 1 if tokens <= p.buffer_tokens else p.epochs
     for model, variants in p.variants.items():
-        tokens, sequences = data.tokens["train"], data.sequences["train"]
-        # weights, two moments and gradients; a checkpoint holds the first three, and goes when the training ends
-        memory = weights + buffer + batch + 4 * sum(map(autoencoder, variants)) * largest
-        rows.append(
-            (
-                f"train on {model}: its states",
-                len(groups),
-                sequences,
-                tokens,
-                memory / GB,
-                0.0,
-                forward(passes * tokens),
-            )
-        )
+        memory = training_gb(p, variants, **shape, tokens=tokens)
+        add(f"train on {model}: its states", ["train"], memory, 0.0, forward(passes * tokens))
         for variant in variants:
-            operations = 12 * D * D * variant.expansion * layers * p.epochs * tokens
-            hours = operations / speed.training[variant.architecture, variant.expansion] / 3600
-            disk = layers * autoencoder(variant)
-            rows.append((f"- {variant.name}", len(groups), sequences, tokens, memory / GB, disk / GB, hours))
-    for model, sets in p.encoded.items():
-        for name, variants in sets.items():
-            tokens, latents = data.tokens[name], D * sum(variant.expansion for variant in variants)
-            hours = forward(tokens) + 4 * D * latents * layers * tokens / speed.language_model / 3600
-            kept = sum(variant.architecture == p.architecture for variant in variants) * 8 * p.k * tokens
-            memory = weights + batch + largest * (sum(map(autoencoder, variants)) + kept)
-            step = f"encode {name} with {model}"
-            rows.append(
-                (step, len(groups), data.sequences[name], tokens, memory / GB, layers * kept / GB, hours)
+            rate = speed.training[variant.architecture, variant.expansion]
+            hours = 6 * autoencoder_parameters(variant, D) * layers * p.epochs * tokens / rate / 3600
+            disk = 4 * layers * autoencoder_parameters(variant, D) / GB
+            add(f"- {variant.name}", ["train"], memory, disk, hours)
+    for model, uses in p.encoded.items():
+        for use, variants in uses.items():
+            tokens, weights = (
+                data.tokens[use],
+                sum(autoencoder_parameters(variant, D) for variant in variants),
             )
-    for name in ("structures", "types"):
-        tokens = data.tokens[name]
-        nonzero = p.k * tokens * layers * len(MODELS)
-        memory = 3 * 8 * p.k * tokens
-        rows.append(
-            (
-                f"score {name}",
-                1,
-                data.sequences[name],
-                tokens,
-                memory / GB,
-                0.0,
-                nonzero * (1 + p.shuffles) / SCORED_PER_SECOND / 3600,
-            )
-        )
-    table = pd.DataFrame(
+            hours = forward(tokens) + 2 * weights * layers * tokens / speed.language_model / 3600
+            shown = sum(variant.architecture == p.architecture for variant in variants)
+            memory, kept = encoding_gb(p, variants, **shape, tokens=tokens), shown * 8 * p.k * tokens
+            add(f"encode {use} with {model}", [use], memory, layers * kept / GB, hours)
+    for use in ("structures", "types"):
+        nonzero = p.k * data.tokens[use]
+        hours = nonzero * layers * len(MODELS) * (1 + p.shuffles) / SCORED_PER_SECOND / 3600
+        add(f"score {use}", [use], OVERHEAD_GB + 24 * nonzero / GB, 0.0, hours, jobs=1)
+    return pd.DataFrame(
         rows, columns=["step", "jobs", "sequences", "tokens", "memory_gb", "disk_gb", "hours"]
     )
-    return table.assign(memory_gb=table.memory_gb + OVERHEAD_GB)
 
 
 def warnings(p: Parameters, table: pd.DataFrame, memory_gb: float, disk_gb: float) -> list[str]:
@@ -321,7 +280,8 @@ def report(p: Parameters, speed: Speed | None = None) -> str:
     data = study_data(p, longest)
     speed = speed or calibrate(p, config, longest)
     table = plan(p, size, data, speed)
-    folder = next(path for path in (ROOT / p.run, *(ROOT / p.run).parents) if path.exists())
+    run = Path(p.run).absolute()
+    folder = next(path for path in (run, *run.parents) if path.exists())
     text = table.assign(
         sequences=table.sequences.map("{:,}".format), tokens=table.tokens.map("{:,}".format),
         memory_gb=table.memory_gb.map("{:.1f}".format), disk_gb=table.disk_gb.map("{:.2f}".format),

@@ -1,0 +1,73 @@
+"""Which records a study reads: the one sampling rule, for the study itself and for its plan."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from sae_rna.records.splits import EVALUATION_SPLITS, balanced_sample
+
+from sae_rna.cache import RunFolder, file_hash
+from sae_rna.parameters import Parameters, resolve
+from sae_rna.records import hub
+
+
+def structure_sample(records: pd.DataFrame, per_split: int, seed: int) -> pd.DataFrame:
+    """Of each evaluation split at most `per_split` records."""
+    return balanced_sample(records[records.split.isin(EVALUATION_SPLITS)], "split", per_split, seed)
+
+
+def type_sample(records: pd.DataFrame, per_type: int, per_split: int, seed: int) -> pd.DataFrame:
+    """Of each type at most `per_type` records to train on; in each evaluation split its share of `per_split`."""
+    chosen, parts = records[records.split.isin(("train", *EVALUATION_SPLITS))], []
+    for split, part in chosen.groupby("split"):
+        most = per_type if split == "train" else max(1, per_split // part.type.nunique())
+        parts.append(balanced_sample(part, "type", most, seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+class Source:
+    """Where the records of the parameter `use`, structures or types, come from: a file or the hub."""
+
+    def __init__(self, parameters: Parameters, use: str, longest: int, run: RunFolder):
+        self.parameters, self.use, self.longest, self.run = parameters, use, longest, run
+        self.name = resolve(getattr(parameters, use))
+        revision = getattr(parameters, f"{use}_revision")
+        if revision is not None and not hub.is_hub_name(self.name):
+            raise ValueError(
+                f"{self.name} is no hub data set, so its revision '{revision}' means nothing: "
+                f"leave '{use}_revision' out"
+            )
+
+    @property
+    def file(self) -> str:
+        """The file with the records.
+
+        Of a hub data set that is the sample which this run drew. It stays in the run folder with
+        ``sample.json``, which says from which commit, and may be given as the parameter of another run.
+        """
+        if not hub.is_hub_name(self.name):
+            return self.name
+        p, use = self.parameters, self.use
+        if use == "types":
+            choice = {"by": "type", "per_train": p.per_type}
+        else:
+            choice = {"needs": [] if p.fold else ["secondary_structure"], "per_train": p.per_split}
+        choice |= {"per_split": p.per_split, "longest": self.longest, "seed": p.seed}
+        choice |= {"revision": getattr(p, f"{use}_revision")}
+
+        def make(folder: Path):
+            sample = hub.sample_hub(self.name, **choice)
+            sample.to_parquet(folder / "records.parquet", index=False)
+            (folder / "sample.json").write_text(json.dumps(sample.attrs, indent=1) + "\n")
+
+        folder = self.run.kept(f"sample-{use}", {"source": self.name} | choice, make, hub)
+        return str(folder / "records.parquet")
+
+    def facts(self) -> dict:
+        """For ``run.json``: source, hash and, of the hub, the sample and its commit."""
+        file, facts = Path(self.file), {"source": getattr(self.parameters, self.use)}
+        facts["hash"] = file_hash(str(file))
+        if hub.is_hub_name(self.name):
+            facts["sample"] = str(file.relative_to(self.run.folder))
+            facts |= json.loads((file.parent / "sample.json").read_text())
+        return facts

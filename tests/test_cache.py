@@ -1,0 +1,123 @@
+"""A finished step is found again under what went in, and only there."""
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_rna.cache import RunFolder, key_of, source_files, table_hash
+from sae_rna.parameters import Parameters
+from sae_rna.sae import explained_variance as code
+
+
+def test_a_finished_step_is_used_again_and_a_failed_one_leaves_nothing(tmp_path):
+    run, calls = RunFolder(tmp_path / "run"), []
+
+    def make(folder):
+        calls.append(folder)
+        (folder / "result.txt").write_text("done")
+
+    first, second = (run.kept("work", {"k": 1}, make, code) for _ in range(2))
+    assert first == second == run.place("work", {"k": 1}, code) and len(calls) == 1
+    assert (first / "result.txt").read_text() == "done"
+    assert run.kept("work", {"k": 2}, make, code) != first
+    with pytest.raises(ZeroDivisionError):
+        run.kept("broken", {}, lambda folder: 1 / 0, code)
+    assert not [path for path in (tmp_path / "run").glob("*broken*") if path.is_dir()]
+
+
+def test_of_several_steps_the_missing_ones_are_made_together_and_the_others_are_left_alone(tmp_path):
+    run, made = RunFolder(tmp_path), []
+
+    def make(folders):
+        made.append(list(folders))
+        for name, folder in folders.items():
+            (folder / "result.txt").write_text(name)
+
+    inputs = {name: {"k": name} for name in "abc"}
+    only = run.kept_together({"b": inputs["b"]}, make, code)
+    written = (only["b"] / "result.txt").stat().st_mtime_ns
+    found = run.kept_together(inputs, make, code)
+    assert made == [["b"], ["a", "c"]] and found["b"] == only["b"] and list(found) == list("abc")
+    assert {name: (folder / "result.txt").read_text() for name, folder in found.items()} == dict(
+        zip("abc", "abc")
+    )
+    assert (found["b"] / "result.txt").stat().st_mtime_ns == written
+    assert run.kept_together(inputs, make, code) == found and len(made) == 2
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path, resumable):
+    run, inputs = RunFolder(tmp_path), {"a": {}, "b": {}}
+
+    def stopped(folders):
+        for folder in folders.values():
+            (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.kept_together(inputs, stopped, code, resumable)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == (2 if resumable else 0)
+    found = {}
+    look = lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()})  # noqa: E731
+    run.kept_together(inputs, look, code, resumable)
+    assert found == {"a": resumable, "b": resumable}
+
+
+def test_naming_a_step_asks_only_for_keys(tmp_path):
+    class Expensive:
+        key = {"model": "abc"}
+
+        def __getattr__(self, name):
+            raise AssertionError(f"{name} was asked for")
+
+    assert RunFolder(tmp_path).place("work", [Expensive(), 3], code) == RunFolder(tmp_path).place(
+        "work", [{"model": "abc"}, 3], code
+    )
+
+
+TABLE = pd.DataFrame({"id": ["a", "b"], "sequence": ["ACGU", "GG"], "split": ["train", "heldout"]})
+
+
+@given(st.sampled_from(["id", "sequence", "split"]), st.integers(0, 1), st.text(min_size=1, max_size=3))
+def test_the_hash_of_a_table_changes_with_every_value_and_only_then(column, row, value):
+    other = TABLE.copy()
+    other.loc[row, column] = value
+    assert (table_hash(other) == table_hash(TABLE)) == (value == TABLE.loc[row, column])
+
+
+def test_the_hash_of_a_table_knows_the_order_of_rows_and_the_names_of_columns():
+    assert table_hash(TABLE) != table_hash(TABLE[::-1]) and table_hash(TABLE) != table_hash(
+        TABLE.rename(columns={"id": "x"})
+    )
+    assert key_of({"records": TABLE, "k": (1, 2)}) == {"records": table_hash(TABLE), "k": [1, 2]}
+
+
+def names(module: str) -> set[str]:
+    return {".".join(path.with_suffix("").parts[-2:]) for path in source_files(module)}
+
+
+def test_training_depends_on_the_code_of_training_and_extraction_and_not_on_analysis_or_figures():
+    training = names("sae_rna.sae.encoding")
+    assert {"sae.trainer", "sae.autoencoder", "extraction.language_model", "extraction.stream"} <= training
+    assert not [
+        name for name in training if name.split(".")[0] in ("analysis", "statistics", "figures", "publishing")
+    ]
+
+
+@pytest.mark.parametrize("page", ["fidelity", "structure_features", "type_features"])
+def test_an_analysis_does_not_depend_on_figures_or_on_the_study(page):
+    found = names(f"sae_rna.analysis.{page}")
+    assert f"analysis.{page}" in found
+    assert not [
+        name for name in found if name.split(".")[0] == "figures" or name.endswith((".study", ".steps"))
+    ]
+
+
+def test_a_run_records_parameters_versions_and_facts(tmp_path):
+    RunFolder(tmp_path).record(Parameters(), model={"source": "m"}, data={"d": "hash"})
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["parameters"]["k"] == Parameters().k and content["model"] == {"source": "m"}
+    assert "torch" in content["versions"]
