@@ -32,11 +32,11 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
     Letters other than A, C, G and U that the tokenizers know are kept, and P (a modified base of a few bpRNA
     records) becomes N: the language model reads them, the analysis leaves such nucleotides out. One warning
     says how many records were changed or hold such letters. Pairs need not be canonical. Columns without a
-    single value are dropped.
+    value are dropped.
 
     Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap,
-    space or unknown letter in a sequence, a structure that is unbalanced or not as long as its sequence, and
-    unknown elements.
+    space or unknown letter in one, a structure that is unbalanced or not as long as its sequence, and unknown
+    elements.
     """
     if records.empty:
         raise ValueError(f"{source} holds no records; give at least one")
@@ -112,19 +112,15 @@ def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callab
     def lengths(row, column: str) -> str:
         return f": {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}"
 
-    yield (
-        records.sequence.fillna("") == "",
-        "an empty sequence",
-        "remove it or give its sequence",
-        lambda _: "",
-    )
+    nowhere, remedy = lambda _: "", "remove it or give its sequence"
+    yield records.sequence.fillna("") == "", "an empty sequence", remedy, nowhere
     for column, pattern, fault, remedy in _PATTERNS:
         if column in records:
             where = partial(match, column=column, pattern=pattern)
             yield records[column].str.contains(pattern), fault, remedy, where
     for column in [column for column in _PER_NUCLEOTIDE if column in records]:
         remedy = f"give it one as others have, or leave the column {column} out"
-        yield records[column].isna(), f"no {column}", remedy, lambda _: ""
+        yield records[column].isna(), f"no {column}", remedy, nowhere
         faulty = records[column].str.len() != records.sequence.str.len()
         fault, where = f"a {column} of another length than its sequence", partial(lengths, column=column)
         yield faulty, fault, "give one symbol per nucleotide", where

@@ -17,10 +17,8 @@ from sae_rna.records.checks import TEXT, as_text, check_columns, check_records, 
 from sae_rna.records.readers import READERS, our_names, suffix_of
 from sae_rna.records.splits import KNOWN_SPLITS, largest_sizes, places, side, uniform
 
-#: Rows of a stream that are looked at together.
-_ROWS = 5_000
-#: What a sample is balanced by: its split and, mostly, its type.
-_GROUP = ["split", "_group"]
+_ROWS = 5_000  # of a stream that are looked at together
+_GROUP = ["split", "_group"]  # what a sample is balanced by: split and, mostly, type
 
 
 def is_hub_name(source: str | Path) -> bool:
@@ -32,8 +30,7 @@ def is_hub_name(source: str | Path) -> bool:
 def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
     """A balanced sample of a data set on the hub, such as ``multimolecule/rnacentral``.
 
-    revision : branch, tag or commit; None is its newest
-    choice : what to take: the parameters of `sample_stream`
+    `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`.
 
     Returns records as `sample_stream`; ``attrs`` also hold the data set's `source` and its `revision`, the
     commit that was read. Raises ValueError as `sample_stream`, and if the hub, the network or the data set's
@@ -102,10 +99,8 @@ def sample_stream(
     (`splits.places`), whatever the order of the stream. A sequence is in the sample once: under the first of
     its ids in alphabetical order, and if it is kept under several types or splits, in the first of these.
     Splits are those of a column `split`; without one, every family, or without families every sequence, has
-    its side by a draw of its own, in the shares of `splits.SPLITS`.
-
-    Records that are longer, faulty (see `checks.validate`) or without an id or a value of `by` are left out.
-    One warning counts them.
+    its side by a draw of its own. Records that are longer, faulty (see `checks.validate`) or without an id or
+    a value of `by` are left out; one warning counts them.
 
     batches : frames of some thousand rows; columns as in `readers.read_records`
     source : name of the stream in messages
@@ -131,8 +126,7 @@ def sample_stream(
             pool = [kept]
     left_out, of = listed(stream.left_out), f"of {stream.read:,} records"
     if not sum(map(len, pool)):
-        why = left_out or "it is empty"
-        raise ValueError(f"{source}: none {of} can be used ({why}); use another data set")
+        raise ValueError(f"{source}: none {of} can be used ({left_out or 'it is empty'}); use another source")
     kept, _ = _smallest(pool, per_train, per_split)
     # one record for a sequence and one for an id, whatever the order of the stream
     sample = kept.sort_values([*_GROUP, "id", "_draw"]).drop_duplicates("_draw").drop_duplicates("id")

@@ -2,11 +2,12 @@
 
 Records are a pandas DataFrame with one row per RNA. `id` (unique) and `sequence` (upper case, U not T) are
 always there; `secondary_structure` (dot-bracket), `element` (letters of `structure.ELEMENTS`), `type`,
-`family` and `split` where known. Any other column of the source stays. Bad input raises a ValueError that
-says where the fault is and what to do about it; what was changed or left out is said by one warning per file.
+`family` and `split` where known. Any other column of the source stays. Bad input raises a ValueError with
+place and remedy; one warning per file says what was changed. Data sets of the Hugging Face hub are not read
+whole: see `hub`.
 
 A new format is a function from a path to records (a DataFrame, or one dict each) and its suffixes in
-`READERS`. Data sets of the Hugging Face hub are not read whole: see `hub`.
+`READERS`.
 """
 
 import gzip
@@ -34,8 +35,8 @@ def read_records(source: str | Path) -> pd.DataFrame:
     The format is known by the suffix (`READERS`), before which tables, FASTA, dot-bracket and Stockholm may
     have ``.gz``. Dot-bracket files have name, sequence and structure lines; the consensus structure of
     Stockholm is projected onto every row; bpseq, ct and st files hold one RNA each. Of a folder, all
-    dot-bracket, bpseq, ct and st files are read. Structural elements are not computed here, since that takes
-    longer than all the reading: see `structure.add_elements`.
+    dot-bracket, bpseq, ct and st files are read. Elements are not computed here, which takes longer than all
+    the reading: see `structure.add_elements`.
 
     Raises ValueError, naming the source, the record and the place, where it cannot be read or is faulty.
     """
@@ -45,8 +46,7 @@ def read_records(source: str | Path) -> pd.DataFrame:
     if path.is_dir():
         paths = sorted(file for file in path.iterdir() if suffix_of(file) in _ONE_RECORD)
         if not paths:
-            known = ", ".join(_ONE_RECORD)
-            raise ValueError(f"{source} is a folder without any {known} file; give a file of another format")
+            raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give one file")
         records = [record for file in tqdm(paths, "reading", delay=1) for record in _read_file(file)]
     else:
         records = _read_file(path)
@@ -67,8 +67,7 @@ def _read_file(path: Path) -> pd.DataFrame | list[dict]:
     """Unchecked records of one file. Raises ValueError naming it and what is wrong."""
     suffix = suffix_of(path)
     if suffix not in READERS:
-        known = ", ".join(READERS)
-        raise ValueError(f"{path}: the suffix '{suffix}' is of no known format; use one of {known}")
+        raise ValueError(f"{path}: suffix '{suffix}' is of no known format; use one of {', '.join(READERS)}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give a file with at least one record")
     try:
@@ -87,8 +86,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _open(path: Path) -> io.TextIOBase:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
-    # Rfam's files hold authors' names in other encodings
-    return opener(path, "rt", encoding="utf-8-sig", errors="replace")
+    return opener(path, "rt", encoding="utf-8-sig", errors="replace")  # Rfam has names in other encodings
 
 
 def _named_blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -116,8 +114,9 @@ def _read_dot_bracket(path: Path) -> list[dict]:
         if len(lines) != 2:
             found = f"record '{name}' (number {number}) has {len(lines)} lines"
             raise ValueError(f"{found}, where one of sequence and one of structure belong")
-        # RNAfold writes the free energy behind the structure
-        structure = re.sub(r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1])
+        structure = re.sub(
+            r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1]
+        )  # RNAfold writes the free energy behind it
         records.append({"id": name, "sequence": lines[0], "secondary_structure": structure})
     return records
 
@@ -150,8 +149,7 @@ def _read_stockholm(path: Path) -> list[dict]:
         if consensus is not None:
             partner = pair_table(consensus)
             if (split_pseudoknots(re.sub("[A-Za-z]", ".", consensus))[1] >= 0).any():
-                remedy = "write pseudoknots with letters (Aa Bb)"
-                raise ValueError(f"brackets of consensus structure {family} cross; {remedy}")
+                raise ValueError(f"brackets of consensus {family} cross; write pseudoknots with letters (Aa)")
         for row in alignment:
             aligned = str(row.seq)
             record = {"id": prefix + row.id, "sequence": re.sub(r"[-.~]", "", aligned).upper()}
@@ -167,9 +165,8 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
     A consensus pair survives if both its ends are present, are canonical or GU, and enclose 3 nt or more. The
     consensus' brackets (WUSS) become round ones, since they nest; its letters mark pseudoknots and stay.
 
-    aligned : the row, ``-``, ``.`` and ``~`` being gaps; length W
-    consensus : consensus structure of the alignment (``SS_cons``); length W
-    partner : its `structure.pair_table`, [W]
+    aligned, consensus : the row, with gaps (``-``, ``.``, ``~``), and the ``SS_cons``, each of W symbols
+    partner : `structure.pair_table` of the consensus, [W]
     """
     columns = [column for column, letter in enumerate(aligned) if letter not in "-.~"]
     sequence = "".join(aligned[column] for column in columns).upper().replace("T", "U")

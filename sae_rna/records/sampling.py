@@ -1,14 +1,15 @@
-"""Which records a study reads: the one sampling rule, for the study itself and for its plan."""
+"""Which records a study reads, for the study itself and for its plan."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
-from sae_rna.records.splits import EVALUATION_SPLITS, balanced_sample
 
 from sae_rna.cache import RunFolder, file_hash
+from sae_rna.files import write_json
 from sae_rna.parameters import Parameters, resolve
 from sae_rna.records import hub
+from sae_rna.records.splits import EVALUATION_SPLITS, balanced_sample, largest_sizes
 
 
 def structure_sample(records: pd.DataFrame, per_split: int, seed: int) -> pd.DataFrame:
@@ -17,12 +18,11 @@ def structure_sample(records: pd.DataFrame, per_split: int, seed: int) -> pd.Dat
 
 
 def type_sample(records: pd.DataFrame, per_type: int, per_split: int, seed: int) -> pd.DataFrame:
-    """Of each type at most `per_type` records to train on; in each evaluation split its share of `per_split`."""
-    chosen, parts = records[records.split.isin(("train", *EVALUATION_SPLITS))], []
-    for split, part in chosen.groupby("split"):
-        most = per_type if split == "train" else max(1, per_split // part.type.nunique())
-        parts.append(balanced_sample(part, "type", most, seed))
-    return pd.concat(parts, ignore_index=True)
+    """Of each type at most `per_type` records to train on, and its share of `per_split` in other splits."""
+    chosen = records[records.split.isin(("train", *EVALUATION_SPLITS))]
+    most = largest_sizes(chosen.split, chosen.type, per_type, per_split)
+    sample = balanced_sample(chosen, ["split", "type"], most, seed)
+    return sample.sort_values("split", kind="stable", ignore_index=True)
 
 
 class Source:
@@ -33,10 +33,8 @@ class Source:
         self.name = resolve(getattr(parameters, use))
         revision = getattr(parameters, f"{use}_revision")
         if revision is not None and not hub.is_hub_name(self.name):
-            raise ValueError(
-                f"{self.name} is no hub data set, so its revision '{revision}' means nothing: "
-                f"leave '{use}_revision' out"
-            )
+            nothing = f"{self.name} is no hub data set, so its revision '{revision}' means nothing"
+            raise ValueError(f"{nothing}: leave '{use}_revision' out")
 
     @property
     def file(self) -> str:
@@ -58,7 +56,7 @@ class Source:
         def make(folder: Path):
             sample = hub.sample_hub(self.name, **choice)
             sample.to_parquet(folder / "records.parquet", index=False)
-            (folder / "sample.json").write_text(json.dumps(sample.attrs, indent=1) + "\n")
+            write_json(folder / "sample.json", sample.attrs)
 
         folder = self.run.kept(f"sample-{use}", {"source": self.name} | choice, make, hub)
         return str(folder / "records.parquet")

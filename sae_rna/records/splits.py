@@ -40,8 +40,8 @@ def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed:
     """At most `per_group` records of every value of the column(s) `by`, in the order of `records`.
 
     Which ones depends on `seed` and the ids alone, not on the order. Records without a value of `by` are left
-    out. `per_group` is a number, or one for each record as `largest_sizes` gives it.
-    Raises ValueError for a missing column and for less than one record of a group.
+    out. `per_group` is a number, or one for each record as `largest_sizes` gives it. Raises ValueError for a
+    missing column and for less than one record of a group.
     """
     by = [by] if isinstance(by, str) else by
     check_columns(records, by, "the table of records", "balance by one of these")
@@ -72,22 +72,23 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     ``records.attrs["split_by"]`` says which way was taken:
 
-    - ``"given"``: the records have all three. Without a selection set, validation is read as one, and without
-      a heldout set, test. A warning says if held-out families stand in train or selection too. Where one of
-      the three is missing, all are made anew, with a warning.
-    - ``"family"``: no family is on two sides. Shares are of families, within every type that has five
-      families or more; the families of rarer types are split together. A record of no known family is a
-      family of its own.
+    - ``"given"``: the records have all three. Validation is read as selection and test as heldout where there
+      is none. A warning says if held-out families stand in train or selection too. If one of the three is
+      missing, all are made anew, with a warning.
+    - ``"family"``: no family is on two sides. Shares are of families, within every type of five families or
+      more; families of rarer types are split together. A record of no known family is one of its own.
     - ``"sequence"``: fewer than three families are known. Identical sequences are on the same side;
       homologues may not be. A record keeps its side when others are added (unless a side would be empty).
 
     Raises ValueError for an unknown name of a split, and for fewer than three distinct sequences.
     """
     split, split_by = _given_splits(records) if "split" in records else None, "given"
-    if split is None and "family" in records and records.family.nunique() >= 3:
-        split, split_by = _split_families(records, seed), "family"
-    elif split is None:
-        split, split_by = _split_sequences(records, seed), "sequence"
+    if split is None:
+        split_by = "family" if "family" in records and records.family.nunique() >= 3 else "sequence"
+        units, sides = (_sides_of_families if split_by == "family" else _sides_of_sequences)(records, seed)
+        if len(set(sides.values())) < len(SPLITS):
+            sides = _deal(sides, seed)
+        split = units.map(sides)
     records = records.assign(split=split)
     records.attrs["split_by"] = split_by
     return records
@@ -107,41 +108,32 @@ def _given_splits(records: pd.DataFrame) -> pd.Series | None:
         warnings.warn(f"the given splits have no {sets} set: the records are split anew", stacklevel=3)
         return None
     family = records.get("family", pd.Series(index=records.index))
-    heldout, used = (
-        set(family[named.isin(sides)].dropna()) for sides in (["heldout"], ["train", "selection"])
-    )
-    if shared := heldout & used:
+    heldout = set(family[named == "heldout"].dropna())
+    if shared := heldout & set(family[named.isin(["train", "selection"])]):
         which = f"{len(shared):,} of {len(heldout):,} families of the given held-out split"
         where = "in train or selection too: held-out scores are not of unseen families"
         warnings.warn(f"{which} stand {where}", stacklevel=3)
     return named
 
 
-def _split_sequences(records: pd.DataFrame, seed: int) -> pd.Series:
-    """Split of every record, by its sequence."""
-    sequences = records.sequence.drop_duplicates()
+def _sides_of_sequences(records: pd.DataFrame, seed: int) -> tuple[pd.Series, dict[str, str]]:
+    """The sequence of every record, and the split of every sequence."""
+    sequences = records.sequence.unique()
     if len(sequences) < 3:
-        count, sets = len(sequences), ", ".join(SPLITS)
-        raise ValueError(f"{count} distinct sequences cannot be split into {sets}; give three or more")
-    split = {sequence: side(seed, sequence) for sequence in sequences}
-    if len(set(split.values())) < len(SPLITS):
-        split = _deal(sequences, seed)
-    return records.sequence.map(split)
+        raise ValueError(f"{len(sequences)} distinct sequences cannot be split; give three or more")
+    return records.sequence, {sequence: side(seed, sequence) for sequence in sequences}
 
 
-def _split_families(records: pd.DataFrame, seed: int) -> pd.Series:
-    """Split of every record, by its family."""
+def _sides_of_families(records: pd.DataFrame, seed: int) -> tuple[pd.Series, dict[str, str]]:
+    """The family of every record, and the split of every family."""
     family = records.family.fillna("sequence " + records.sequence)
     rna_type = records["type"].fillna("") if "type" in records else pd.Series("", records.index)
     strata = rna_type.groupby(family).min()  # one type per family, whatever the order of the records
     strata = strata.where(strata.map(strata.value_counts()) >= _FEWEST, "")
-    split = {}
-    for _, stratum in strata.groupby(strata):
-        names = stratum.index
-        split |= _deal(names, seed) if len(names) >= _FEWEST else dict.fromkeys(names, "train")
-    if len(set(split.values())) < len(SPLITS):
-        split = _deal(strata.index, seed)
-    return family.map(split)
+    sides = {}
+    for names in strata.groupby(strata).groups.values():
+        sides |= _deal(names, seed) if len(names) >= _FEWEST else dict.fromkeys(names, "train")
+    return family, sides
 
 
 def _deal(names: Iterable[str], seed: int) -> dict[str, str]:

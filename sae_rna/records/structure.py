@@ -49,7 +49,7 @@ def split_pseudoknots(structure: str) -> tuple[np.ndarray, np.ndarray]:
 
     Helices (runs of stacked pairs) are taken one by one; one that crosses a helix already taken is a
     pseudoknot. Round brackets come first, since whoever wrote the structure kept them for its nested part;
-    then the longest, then the 5'-most.
+    then the longest.
     """
     partner = pair_table(structure)
     helices: list[list[tuple[int, int]]] = []
@@ -70,10 +70,10 @@ def split_pseudoknots(structure: str) -> tuple[np.ndarray, np.ndarray]:
     return nested, crossing
 
 
-def dot_bracket(partner: np.ndarray, symbols: str = "()") -> str:
+def dot_bracket(partner: np.ndarray) -> str:
     """Dot-bracket string of a nested pair table."""
     position = np.arange(len(partner))
-    return "".join(np.where(partner < 0, ".", np.where(partner > position, symbols[0], symbols[1])))
+    return "".join(np.where(partner < 0, ".", np.where(partner > position, "(", ")")))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -129,8 +129,7 @@ def fold(records: pd.DataFrame) -> pd.DataFrame:
     try:
         import RNA
     except ImportError as error:
-        remedy = "run 'pip install ViennaRNA', or leave fold false"
-        raise ImportError(f"ViennaRNA, which predicts structures, is missing: {remedy}") from error
+        raise ImportError("ViennaRNA is missing: run 'pip install ViennaRNA', or leave fold false") from error
     sequences = records.sequence.unique()
     predicted = {sequence: RNA.fold(sequence)[0] for sequence in tqdm(sequences, "folding", delay=1)}
     source = f"predicted (ViennaRNA {RNA.__version__}, MFE)"

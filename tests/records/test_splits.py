@@ -1,3 +1,5 @@
+"""Samples and splits: by hand, and whatever the order of the records."""
+
 import random
 
 import pandas as pd
@@ -5,30 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sae_rna.records.readers import SPLITS, add_elements, assign_splits, balanced_sample, select_length
-from sae_rna.records.structure import element_string
+from sae_rna.records.splits import (
+    SPLITS,
+    assign_splits,
+    balanced_sample,
+    largest_sizes,
+    places,
+    select_length,
+)
 
-pytestmark = pytest.mark.filterwarnings(
-    "error::UserWarning"
-)  # whoever warns is expected to, with pytest.warns
-
-
-HAIRPIN = {"id": "one", "sequence": "GGCAAAAGCC", "secondary_structure": "(((....)))"}
-KNOTTED = {"id": "two", "sequence": "GGGAACCCAACCCUUGGG", "secondary_structure": "(((..[[[..)))..]]]"}
-
-# ---- elements, length, balance
-
-
-def test_elements_are_added_only_where_they_can_be_and_are_not():
-    frame = pd.DataFrame([HAIRPIN, KNOTTED])
-    assert add_elements(frame).element.tolist() == [
-        "SSSHHHHSSS",
-        element_string(KNOTTED["secondary_structure"]),
-    ]
-    assert add_elements(frame.drop(columns="secondary_structure")).equals(
-        frame.drop(columns="secondary_structure")
-    )
-    assert add_elements(frame.assign(element="given")).element.tolist() == ["given", "given"]
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # who warns is expected to, with pytest.warns
 
 
 def test_longer_records_are_skipped_and_counted():
@@ -74,6 +62,19 @@ def test_balanced_sample_depends_on_the_seed_and_refuses_nonsense():
         balanced_sample(frame, "clan", 3, 0)
     with pytest.raises(ValueError, match="0 records of every type"):
         balanced_sample(frame, "type", 0, 0)
+
+
+def test_places_count_the_smallest_draws_of_each_group_and_none_without_a_group():
+    draws = pd.Series([0.3, 0.1, 0.2, 0.5, 0.4], index=list("abcde"))
+    group = pd.Series(["x", "x", "y", None, "x"], index=draws.index)
+    assert places(draws, [group]).fillna(0).to_dict() == {"a": 2, "b": 1, "c": 1, "d": 0, "e": 3}
+
+
+def test_a_split_is_shared_out_equally_among_its_types_but_training_is_not():
+    split = pd.Series(["train", "Training", "heldout", "heldout", "heldout", "natural", "natural"])
+    kind = pd.Series(["x", "y", "x", "y", "y", "x", "x"])
+    assert largest_sizes(split, kind, 50, 7).tolist() == [50, 50, 3, 3, 3, 7, 7]
+    assert largest_sizes(split, kind, 50, 1).tolist() == [50, 50, 1, 1, 1, 1, 1]
 
 
 # ---- splits

@@ -1,4 +1,6 @@
-"""Structural elements: known answers by hand, invariants, and agreement with bpRNA on real RNAs."""
+"""Structural elements: known answers by hand, invariants, and agreement with bpRNA on real RNAs; folding."""
+
+import builtins
 
 import numpy as np
 import pandas as pd
@@ -6,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_rna.records.structure import ELEMENTS, dot_bracket, element_string, pair_table, split_pseudoknots
+from sae_rna.records.readers import read_records
+from sae_rna.records.structure import (
+    CANONICAL_PAIRS,
+    ELEMENTS,
+    add_elements,
+    dot_bracket,
+    element_string,
+    fold,
+    pair_table,
+    split_pseudoknots,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +104,55 @@ def test_real_structures_agree_with_bprna_on_all_but_pseudoknots_and_their_surro
     theirs = "".join(plain.structural_annotation)
     agreed = np.mean([a == b for a, b in zip(ours, theirs)])
     assert agreed > 0.99
+
+
+HAIRPIN = {"id": "one", "sequence": "GGCAAAAGCC", "secondary_structure": "(((....)))"}
+KNOTTED = {"id": "two", "sequence": "GGGAACCCAACCCUUGGG", "secondary_structure": "(((..[[[..)))..]]]"}
+
+
+def test_elements_are_added_only_where_they_can_be_and_are_not():
+    frame = pd.DataFrame([HAIRPIN, KNOTTED])
+    assert add_elements(frame).element.tolist() == [
+        "SSSHHHHSSS",
+        element_string(KNOTTED["secondary_structure"]),
+    ]
+    assert add_elements(frame.drop(columns="secondary_structure")).equals(
+        frame.drop(columns="secondary_structure")
+    )
+    assert add_elements(frame.assign(element="given")).element.tolist() == ["given", "given"]
+
+
+def test_folding_says_where_its_structures_come_from(tmp_path):
+    RNA = pytest.importorskip("RNA", reason="needs ViennaRNA")
+    records = pd.DataFrame(
+        {"id": ["hairpin", "open", "n"], "sequence": ["GGGGCGAAAGCCCC", "AAAAAAAA", "GGGGCGNAAGCCCC"]}
+    )
+    folded = fold(records)
+    assert folded.secondary_structure.tolist() == ["(((((....)))))", "........", "(((((....)))))"]
+    assert set(folded.structure_source) == {f"predicted (ViennaRNA {RNA.__version__}, MFE)"}
+    for row in folded.itertuples():
+        assert all(
+            j < 0 or row.sequence[i] + row.sequence[j] in CANONICAL_PAIRS
+            for i, j in enumerate(pair_table(row.secondary_structure))
+        )
+    folded.to_parquet(tmp_path / "folded.parquet")
+    with pytest.warns(UserWarning, match="letters other"):
+        assert (
+            read_records(tmp_path / "folded.parquet").structure_source.tolist()
+            == folded.structure_source.tolist()
+        )
+    assert list(records) == ["id", "sequence"]
+
+
+def test_known_structures_are_left_as_they_are():
+    records = pd.DataFrame({"id": ["a"], "sequence": ["GGAAAACC"], "secondary_structure": ["........"]})
+    assert fold(records) is records
+
+
+def test_folding_without_viennarna_names_the_remedy(monkeypatch):
+    real = builtins.__import__
+    monkeypatch.setattr(
+        builtins, "__import__", lambda name, *rest: real("no_such_module" if name == "RNA" else name, *rest)
+    )
+    with pytest.raises(ImportError, match="pip install ViennaRNA.*leave fold false"):
+        fold(pd.DataFrame({"id": ["a"], "sequence": ["ACGU"]}))
