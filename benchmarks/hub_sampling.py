@@ -71,7 +71,7 @@ def main() -> None:
         }
         import datasets  # noqa: F401  (before memory is looked at)
 
-        from sae_rna.records.readers import sample_hub
+        from sae_rna.records.hub import sample_hub
 
         warnings.simplefilter("ignore")
         before, start = (

@@ -1,7 +1,7 @@
-"""The paper's own sources, a model and two data sets of the Hugging Face hub, come in through a stand-in of it, and so do its faults.
+"""The paper's own sources, a model and two data sets of the Hugging Face hub, and the hub's faults.
 
-What asks the stand-in runs in one process of its own, since the hub's address and cache are fixed when its libraries are imported.
-No other address is ever asked.
+They come in through a stand-in of the hub. What asks it runs in one process of its own, since the hub's
+address and cache are fixed when its libraries are imported. No other address is ever asked.
 """
 
 import json
@@ -19,23 +19,16 @@ import pandas as pd
 import pytest
 from hub import Fault, Hub
 
+from sae_rna.analysis import language_model, layers, structure_features, type_features
 from sae_rna.cache import file_hash
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.parameters import ROOT, Parameters
-from sae_rna.records.readers import sample_hub, sample_stream
+from sae_rna.records.hub import sample_hub, sample_stream
 from sae_rna.study import Study
 
 MODEL, STRUCTURES, TYPES = "multimolecule/rinalmo-giga", "multimolecule/bprna-90", "multimolecule/rnacentral"
 WEIGHTS, SHARD = "model.safetensors", "train-00001-of-00002.parquet"
-SIZES = {
-    "per_type": 12,
-    "per_split": 24,
-    "epochs": 1,
-    "expansion": 4,
-    "buffer_tokens": 4000,
-    "batch": 256,
-    "device": "cpu",
-}
+SIZES = {"per_type": 12, "per_split": 24, "epochs": 1, "expansion": 4, "buffer_tokens": 4000, "batch": 256}
 CHOICE = {"by": "type", "per_train": 5, "per_split": 8, "longest": 100, "seed": 0}
 
 
@@ -65,13 +58,8 @@ def giga(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("giga")
     torch.manual_seed(0)
-    config = RiNALMoConfig(
-        hidden_size=16,
-        num_hidden_layers=33,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=1024,
-    )
+    narrow = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    config = RiNALMoConfig(num_hidden_layers=33, max_position_embeddings=1024, **narrow)
     RiNALMoForMaskedLM(config).save_pretrained(folder)
     RnaTokenizer().save_pretrained(folder)
     return folder
@@ -88,13 +76,11 @@ def repositories(records, giga) -> dict[str, dict[str, bytes]]:
         urs=[f"URS{number:010X}_9606" for number in records.index], description=records.type + " of nowhere"
     )
     bad = pd.DataFrame(
-        {
-            "urs": ["gap", "letter", "twin"],
-            "sequence": ["ACG-ACGU", "ACGZ", records.sequence[0]],
-            "type": types.type[0],
-        }
+        {"urs": ["gap", "letter", "twin"], "sequence": ["ACG-ACGU", "ACGZ", records.sequence[0]]}
     )
-    types = pd.concat([types, bad.assign(description="")])[["urs", "sequence", "type", "description"]]
+    types = pd.concat([types, bad.assign(type=types.type[0], description="")])[
+        ["urs", "sequence", "type", "description"]
+    ]
     return {
         f"models/{MODEL}": {file.name: file.read_bytes() for file in giga.iterdir()},
         f"datasets/{STRUCTURES}": {
@@ -117,20 +103,16 @@ def serving(repositories, tmp_path_factory):
     hub, home = Hub(repositories), tmp_path_factory.mktemp("cache") / "huggingface"
     hub.start()
     with pytest.MonkeyPatch.context() as patch:
-        for name in [
-            name
-            for name in os.environ
-            if name.startswith(("HF_", "TRANSFORMERS_")) or name.lower().endswith("_proxy")
-        ]:
-            patch.delenv(name)
+        for name in list(os.environ):
+            if name.startswith(("HF_", "TRANSFORMERS_")) or name.lower().endswith("_proxy"):
+                patch.delenv(name)
         patch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.port}")
         patch.setenv("HF_HOME", str(home))
         patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         patch.setenv("HF_UPDATE_DOWNLOAD_COUNTS", "0")
         patch.setenv("PYTHONWARNINGS", "ignore")
-        with ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=stay_at_home
-        ) as process:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=stay_at_home) as process:
             yield hub, home, process
     hub.stop()
 
@@ -160,7 +142,7 @@ _elsewhere = []
 
 
 def stay_at_home() -> None:
-    """Refuse and note every connection that leaves this machine, and wait for retries no longer than a moment."""
+    """Refuse and note every connection that leaves this machine, and wait for retries but a moment."""
     connect, look_up, sleep = socket.socket.connect, socket.getaddrinfo, time.sleep
 
     def at_home(host):
@@ -179,18 +161,17 @@ def stay_at_home() -> None:
 
     socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
     time.sleep = lambda seconds: sleep(min(seconds, 0.001))
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = (
-        20_000  # bytes that a cut file keeps; 10 MB for files of real size
-    )
+    # bytes that a cut file keeps; 10 MB for files of real size
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 20_000
 
 
 def asked_elsewhere() -> list[str]:
     return _elsewhere
 
 
-def load_model(revision: str | None = None) -> tuple[str, str, int]:
+def load_model(revision: str | None = None) -> tuple[str, str]:
     model = LanguageModel.load(MODEL, revision, device="cpu")
-    return model.fingerprint, model.revision, model.layers
+    return model.fingerprint, model.revision
 
 
 def load_types(revision: str | None = None) -> pd.DataFrame:
@@ -199,27 +180,35 @@ def load_types(revision: str | None = None) -> pd.DataFrame:
 
 def paper(run: str, **changes) -> Study:
     """The study of the paper's profile, smaller in nothing but numbers."""
-    return Study(Parameters.from_profile("paper", run=run, **SIZES, **changes))
+    return Study(Parameters.from_profile("paper", run=run, device="cpu", **SIZES, **changes))
 
 
 def whole_paper(run: str) -> dict:
     """What the paper's setting comes to: every table of elements and types, and what is kept beside them."""
     study = paper(run)
     study.record_run()
+    p, models = study.parameters, language_model.masked_models(study.masked_model)
+    structures, types, samples = (
+        study.activations("structures"),
+        study.activations("types"),
+        paper_records(run),
+    )
+    masked = study.training, samples["structures"].groupby("split").head(3)
+    probed = {language_model.TRAINED: study.model, language_model.RANDOM: study.random_model}
     return {
         "record": json.loads((study.run.folder / "run.json").read_text()),
-        "layers": study.layer_table(),
-        "elements": study.element_scores(),
-        "types": study.type_scores(),
-        "masked": study.masked_table(per_set=3),
-        "probes": study.probe_table(per_split=5),
-        "revision": study.autoencoder(1).config.revision,
-    } | paper_records(run)
+        "layer table": layers.by_layer(study.steps.summary(p.main), types),
+        "element scores": study.kept(structure_features.score_elements, structures, shuffles=2),
+        "type scores": study.kept(type_features.score_types, types, shuffles=2),
+        "masked bases": language_model.masked_accuracy(models, *masked, p.seed),
+        "probes": language_model.linear_probes(probed, study.structures, study.layers, p.seed, 5),
+        "revision": study.autoencoders()[1].config.revision,
+    } | samples
 
 
 def paper_records(run: str, **changes) -> dict:
     study = paper(run, **changes)
-    return {"structure_records": study.structure_records, "type_records": study.type_records}
+    return {"structures": study.structures, "types": pd.concat([study.training, study.types])}
 
 
 # ---- the paper's setting
@@ -229,9 +218,8 @@ def test_the_papers_profile_goes_from_the_hub_to_its_tables_and_again_without_it
     hub.faults.append(Fault("missing", SHARD))
     with pytest.raises(ValueError, match=f"^{TYPES} cannot be read"):
         ask(whole_paper, str(tmp_path / "run"))
-    assert [path.name.rpartition("-")[0] for path in (tmp_path / "run").iterdir() if path.is_dir()] == [
-        "sample-structures"
-    ]
+    steps = [path.name.rpartition("-")[0] for path in (tmp_path / "run").iterdir() if path.is_dir()]
+    assert steps == ["sample-structures"]
     hub.faults.clear()
     result = ask(whole_paper, str(tmp_path / "run"))
 
@@ -245,39 +233,34 @@ def test_the_papers_profile_goes_from_the_hub_to_its_tables_and_again_without_it
     assert record["data"]["types"]["records"] == 403
     assert record["data"]["types"]["left_out"] == {"with a gap or space": 1, "with an unknown letter": 1}
 
-    typed, structured = result["type_records"], result["structure_records"]
-    assert set(typed[["sequence", "type"]].agg(tuple, axis=1)) <= set(
-        records[["sequence", "type"]].agg(tuple, axis=1)
-    )
+    typed, structured = result["types"], result["structures"]
+    pairs, known = (set(frame[["sequence", "type"]].agg(tuple, axis=1)) for frame in (typed, records))
+    assert pairs <= known
     assert typed.id.is_unique and typed.sequence.is_unique and typed.type.nunique() == 5
     counts = typed.groupby(["split", "type"]).size()
-    assert (
-        counts["train"].eq(SIZES["per_type"]).all() and counts.drop("train").max() <= SIZES["per_split"] // 5
-    )
-    assert (
-        set(structured.split) == {"selection", "heldout"}
-        and structured.groupby("split").size().max() <= SIZES["per_split"]
-    )
+    assert counts["train"].eq(SIZES["per_type"]).all()
+    assert counts.drop("train").max() == SIZES["per_split"] // 5
+    assert set(structured.split) == {"selection", "heldout"}
+    assert structured.groupby("split").size().max() == SIZES["per_split"]
     known = records.set_index("id")
     assert structured.element.tolist() == known.element[structured.id].tolist()
 
-    assert set(result["layers"].architecture) == {"topk", "relu-l1", "relu-l1-mean"}
-    for table in ("layers", "elements", "types", "probes"):
+    assert set(result["layer table"].architecture) == {"topk", "relu-l1", "relu-l1-mean"}
+    for table in ("layer table", "element scores", "type scores", "probes"):
         assert sorted(result[table].layer.dropna().unique()) == list(range(1, 34))
-    assert {"language model", "same architecture, random weights"} <= set(result["masked"].predictor) & set(
-        result["probes"].source
-    )
-    assert {"S", "H"} <= set(result["elements"].element) and set(result["types"].type) == set(typed.type)
+    both = {"language model", "same architecture, random weights"}
+    assert both <= set(result["masked bases"].predictor) and both <= set(result["probes"].source)
+    assert {"S", "H"} <= set(result["element scores"].element)
+    assert set(result["type scores"].type) == set(typed.type)
 
     hub.stop()
     again = ask(whole_paper, str(tmp_path / "run"))
-    for table in ("layers", "elements", "types", "type_records", "structure_records"):
+    for table in ("layer table", "element scores", "type scores", "types", "structures"):
         pd.testing.assert_frame_equal(again[table], result[table])
-    samples = {
-        name: str(tmp_path / "run" / record["data"][name]["sample"]) for name in ("structures", "types")
-    }
+    uses = ("structures", "types")
+    samples = {use: str(tmp_path / "run" / record["data"][use]["sample"]) for use in uses}
     elsewhere = ask(paper_records_from, str(tmp_path / "elsewhere"), samples)
-    for table in ("type_records", "structure_records"):
+    for table in uses:
         pd.testing.assert_frame_equal(elsewhere[table], result[table])
     hub.start()
 
@@ -290,16 +273,9 @@ def test_a_tag_is_recorded_as_the_commit_it_stands_for_and_an_unknown_one_is_nam
     assert ask(load_model, "v1")[1] == hub.commit(f"models/{MODEL}")
     assert ask(load_types, "v1").attrs["revision"] == hub.commit(f"datasets/{TYPES}")
     for load, source in ((load_model, MODEL), (load_types, TYPES)):
-        with pytest.raises(
-            ValueError,
-            match=f"^{source} cannot be .*Revision Not Found.*v2.*check its name, its revision and the network",
-        ):
+        remedy = "check its name, its revision and the network"
+        with pytest.raises(ValueError, match=f"^{source} cannot be .*Revision Not Found.*v2.*{remedy}"):
             ask(load, "v2")
-
-
-def test_a_revision_of_a_local_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="revision 'main' means nothing: leave 'types_revision' out"):
-        Study(Parameters(types_revision="main", run=str(tmp_path))).data_file("types")
 
 
 # ---- faults

@@ -53,7 +53,7 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         first, second = records.index[records.id == name][:2] + 1
         fault = f"record '{name}' stands twice, as number {first} and number {second}{how_many(twice)}"
         raise ValueError(f"{source}: {fault}; give every record an id of its own")
-    changed = Counter()
+    changed = Counter[str]()
     records = check_records(records, source, changed)
     if said := listed(changed):
         warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
@@ -106,7 +106,7 @@ def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callab
     """All that can be wrong: which records are faulty, the fault, the remedy, and where it is in a row."""
 
     def match(row, column: str, pattern: str) -> str:
-        found = re.search(pattern, getattr(row, column))
+        found = next(re.finditer(pattern, getattr(row, column)))
         return f": '{found.group()}' at position {found.start() + 1}"
 
     def lengths(row, column: str) -> str:

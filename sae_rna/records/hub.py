@@ -142,7 +142,7 @@ class _Stream:
 
     def __init__(self, source: str, longest: int, seed: int, by: str | None, needs: Sequence[str]):
         self.source, self.longest, self.seed, self.by, self.needs = source, longest, seed, by, needs
-        self.read, self.changed, self.left_out = 0, Counter(), Counter()
+        self.read, self.changed, self.left_out = 0, Counter[str](), Counter[str]()
 
     def drawn(self, batch: pd.DataFrame) -> pd.DataFrame:
         """Those records of a batch that have what is asked for and no fault; with split, group and draw."""

@@ -91,7 +91,7 @@ def _open(path: Path) -> io.TextIOBase:
 
 def _named_blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and lines of every block that starts with '>'; a file without any is one, named like the file."""
-    name, body = None, []
+    name, body = None, list[str]()
     with _open(path) as lines:
         for line in map(str.strip, lines):
             if line.startswith(">"):

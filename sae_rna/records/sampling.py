@@ -47,7 +47,7 @@ class Source:
             return self.name
         p, use = self.parameters, self.use
         if use == "types":
-            choice = {"by": "type", "per_train": p.per_type}
+            choice: dict = {"by": "type", "per_train": p.per_type}
         else:
             choice = {"needs": [] if p.fold else ["secondary_structure"], "per_train": p.per_split}
         choice |= {"per_split": p.per_split, "longest": self.longest, "seed": p.seed}

@@ -130,7 +130,7 @@ def _sides_of_families(records: pd.DataFrame, seed: int) -> tuple[pd.Series, dic
     rna_type = records["type"].fillna("") if "type" in records else pd.Series("", records.index)
     strata = rna_type.groupby(family).min()  # one type per family, whatever the order of the records
     strata = strata.where(strata.map(strata.value_counts()) >= _FEWEST, "")
-    sides = {}
+    sides: dict[str, str] = {}
     for names in strata.groupby(strata).groups.values():
         sides |= _deal(names, seed) if len(names) >= _FEWEST else dict.fromkeys(names, "train")
     return family, sides

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 # forgi's compiled helper was built against NumPy 1: importing it under NumPy 2 prints a page of warnings and
 # fails. Hiding it makes forgi take its own pure-Python path in silence; nothing used here needs the helper.
-sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)
+sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # type: ignore[arg-type]
 import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
 from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # noqa: E402
 
@@ -37,7 +37,7 @@ def pair_table(structure: str) -> np.ndarray:
     try:
         pairs = dot_bracket_to_pairs(structure.translate(_WUSS_UNPAIRED))
     except ValueError as error:  # the parser counts from 0 and repeats the whole structure
-        what, symbol, position = re.match(r"(\w+) symbol (.) at position (\d+)", str(error)).groups()
+        ((what, symbol, position),) = re.findall(r"^(\w+) symbol (.) at position (\d+)", str(error))
         meaning = "is no dot-bracket symbol" if what == "Invalid" else "has no partner"
         raise ValueError(f"'{symbol}' at position {int(position) + 1} {meaning}") from None
     partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]

@@ -13,7 +13,7 @@ from sae_rna.analysis import language_model as evaluation
 from sae_rna.analysis.statistics import scoring as concepts
 from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, annotate
 from sae_rna.records import composition
-from sae_rna.records.readers import add_elements
+from sae_rna.records.structure import add_elements
 from sae_rna.sae.encoding import token_table
 from sae_rna.study import Study
 

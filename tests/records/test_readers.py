@@ -84,7 +84,8 @@ def test_ct_of_several_structures_is_refused_rather_than_cut(tmp_path):
 
 
 def test_st_keeps_the_annotation_of_bprna(tmp_path):
-    text = '#Name: one\n#Length: 10\n#PageNumber: 1\nGGCAAAAGCC\n(((....)))\nSSSHHHHSSS\nNNNNNNNNNN\nS1 1..3 "GGC" 8..10 "GCC"\n'
+    text = "#Name: one\n#Length: 10\n#PageNumber: 1\nGGCAAAAGCC\n(((....)))\n"
+    text += 'SSSHHHHSSS\nNNNNNNNNNN\nS1 1..3 "GGC" 8..10 "GCC"\n'
     assert as_dicts(read_records(write(tmp_path, "one.st", text))) == [
         HAIRPIN | {"structural_annotation": "SSSHHHHSSS"}
     ]
