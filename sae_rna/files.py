@@ -13,7 +13,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, to write to; renamed to `path` when the block ends without an error.
 
     The folder is made if it is not there; the content is flushed to disk before the renaming. After an error
-    `path` is what it was. The mode follows the umask, also where a library writes files for their owner alone.
+    `path` is what it was. The mode follows the umask, also where a library writes for the owner alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
