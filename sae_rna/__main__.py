@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
@@ -83,17 +84,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _notebook(given):
-    from sae_rna.publishing import publishing
+    from sae_rna.publishing import execute
 
     parameters = read_profile(given.profile) | {name: yaml.safe_load(value) for name, value in given.p}
     Parameters.check_names(parameters)
     checked = Parameters(**parameters)
-    publishing.execute(
+    execute(
         given.notebook,
         given.output,
         parameters,
         figures=ROOT / checked.run / "figures",
         failures=ROOT / checked.run,
+        known=[field.name for field in fields(Parameters)],
     )
 
 
