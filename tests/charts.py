@@ -117,7 +117,7 @@ SOURCES = ["SAE", "neurons", "PCA", "ICA", "one-hot window"]
 
 
 def controls_table() -> pd.DataFrame:
-    """PCA is the best control of "GC pair", .05 behind the dictionary; of "AU pair" neurons are, .02 ahead."""
+    """The best control of "GC pair" is PCA, .05 behind the dictionary; of "AU pair" neurons, .02 ahead."""
     scores = {
         ("element", "stem"): [0.6, 0.5, 0.4, 0.3, np.nan],
         ("element", "bulge"): [0.1, np.nan, np.nan, np.nan, np.nan],

@@ -23,10 +23,7 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
     height = _place_boxes(table)
     x_scale = alt.Scale(domain=[0, WIDTH], nice=False)
     y_scale = alt.Scale(domain=[0, height], reverse=True, nice=False)
-
-    def at(x: str, y: str) -> dict:
-        return {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
-
+    at = theme.places(x_scale, y_scale)
     base = alt.Chart(table).encode(tooltip=["step:N", "title:N", "detail:N"])
     tops = {"title_y": "datum.top + 34", "detail_y": "datum.top + 54", "step_y": "datum.top + 17"}
     place = base.transform_calculate(text_x=f"datum.left + {_PADDING}", **tops)

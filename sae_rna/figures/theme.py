@@ -6,7 +6,7 @@ print. What is under test has a colour; what it is compared with is grey.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import altair as alt
 import numpy as np
@@ -182,6 +182,11 @@ def layer_columns(layers: pd.Series) -> alt.X:
 def bare_axis(**axis) -> alt.Axis:
     """An axis of names or cells, which need no line and no ticks."""
     return alt.Axis(ticks=False, domain=False, **axis)
+
+
+def places(x_scale: alt.Scale, y_scale: alt.Scale) -> Callable[[str, str], dict]:
+    """`at("x:Q", "y:Q")` is where a drawing without axes has its marks."""
+    return lambda x, y: {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
 
 
 def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:

@@ -157,9 +157,7 @@ def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
     y_scale = alt.Scale(domain=[0, height], reverse=True, nice=False)
     width = min(ROW, len(rna))
     x_scale = alt.Scale(domain=[0, width], nice=False)
-
-    def at(x: str, y: str) -> dict:
-        return {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
+    at = theme.places(x_scale, y_scale)
 
     def lane(start: int, thickness: int) -> alt.Chart:
         heights = {"upper": start, "lower": start + thickness, "centre": start + thickness / 2}
@@ -197,10 +195,7 @@ def _drawing(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
         alt.Scale(domain=[place.min() - margin, place.max() + margin], nice=False, zero=False)
         for place in (rna.x, rna.y)
     )
-
-    def at(x: str, y: str) -> dict:
-        return {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
-
+    at = theme.places(x_scale, y_scale)
     base = alt.Chart(rna).encode(**at("x:Q", "y:Q"))
     pair = base.transform_filter("datum.partner > datum.position").encode(x2="partner_x:Q", y2="partner_y:Q")
     knot = {"color": ELEMENT_COLOURS["K"], "strokeDash": [3, 2], "opacity": 0.6}

@@ -24,15 +24,9 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
     if table.empty:
         return theme.nothing("No feature prefers a type of RNA here.")
     table = _chosen(table, top)
-    names = sorted(table.type.unique())
-    matrices = {
-        layer: rows.pivot_table(index="feature", columns="type", values="activation")
-        .reindex(columns=names)
-        .fillna(0.0)
-        for layer, rows in table.groupby("layer")
-    }
-    types = list(np.array(names)[clustered(np.vstack(list(matrices.values())).T)])
-    layers = list(matrices)
+    matrix = table.pivot_table(index=["layer", "feature"], columns="type", values="activation").fillna(0.0)
+    types = matrix.columns[clustered(matrix.to_numpy().T)].tolist()
+    matrices = {layer: matrix.loc[layer] for layer in matrix.index.unique("layer")}
     daggers = "explained" in table and table.explained.any()
     panels = []
     for layer, matrix in matrices.items():
@@ -40,12 +34,14 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
         title = alt.Title(f"layer {theme.layer_name(layer)}", frame="group")
         if daggers and not panels:
             title.subtitle = f"† {EXPLAINED_TYPE}"
-        panel = _heat_map(table[table.layer == layer], features, types, names=layer == layers[-1])
+        panel = _heat_map(table[table.layer == layer], features, types, names=layer == max(matrices))
         panels.append(panel.properties(title=title))
     return alt.vconcat(*panels, spacing=10).properties(
         description=f"Heat map of normalised activation, {len(types)} RNA types by the union of each type's "
         f"{top} strongest features, "
-        + ", ".join(f"{theme.layer_name(layer)} with {len(matrices[layer])} features" for layer in layers)
+        + ", ".join(
+            f"{theme.layer_name(layer)} with {len(rows)} features" for layer, rows in matrices.items()
+        )
         + (f"; a † marks a feature {EXPLAINED_TYPE}" if daggers else "")
     )
 
