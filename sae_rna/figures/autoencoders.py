@@ -35,7 +35,7 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
     colour = alt.Color("layer:Q", title="layer", scale=scale, legend=legend)
     rows = []
     for measure, title in _CURVES.items():
-        panels = []
+        panels: list[alt.TopLevelMixin] = []
         for name in names:
             curves = table[table.architecture == name]
             axis, scale = _curve_axis(measure, curves if measure == "loss" else table)

@@ -67,8 +67,9 @@ def _leads(concepts: pd.DataFrame, own: pd.DataFrame, rivals: pd.DataFrame) -> p
     both = both.merge(rivals[[*keys, "value", "source"]], on=keys, how="left", suffixes=("", "_rival"))
     lead = (both.value - both.value_rival).round(3)
     texts = [theme.minus(f"{number:+.3f}") if number else "0.000" for number in lead.fillna(0)]
-    texts = np.where(lead.isna(), "", texts)
-    return both[keys].assign(lead=texts, ahead=lead > 0, rival=both.source.fillna(""))
+    return both[keys].assign(
+        lead=np.where(lead.isna(), "", texts), ahead=lead > 0, rival=both.source.fillna("")
+    )
 
 
 def _channels(table: pd.DataFrame, tested: str, score: str) -> dict:

@@ -39,7 +39,7 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
     x = alt.X("accuracy:Q", title="accuracy", axis=axis, scale=alt.Scale(domain=[0, 1]))
     shown = [name for name in _POSITIONS.values() if name in set(table.positions)]
-    panels = []
+    panels: list[alt.TopLevelMixin] = []
     for positions in shown:
         axis = theme.bare_axis(labels=not panels, labelLimit=260, grid=True)
         y = alt.Y("set:N", title=None, sort=sets, axis=axis)

@@ -27,7 +27,7 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
     table["filled"] = (table.f1 > table[["base_f1", "null_p95"]].max(axis=1)) & ~explained
     table["verdict"] = np.where(explained, EXPLAINED, "not explained")
     x = theme.layer_axis(table.layer, title=None)
-    panels = []
+    panels: list[alt.TopLevelMixin] = []
     for letter in theme.known_elements(table.element, "element_scores"):
         rows = table[table.element == letter]
         panel = _element(rows, letter, x, leftmost=len(panels) % 4 == 0, judged=judged)

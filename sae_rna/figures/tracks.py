@@ -161,9 +161,9 @@ def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
 
     def lane(start: int, thickness: int) -> alt.Chart:
         heights = {"upper": start, "lower": start + thickness, "centre": start + thickness / 2}
-        heights = {name: f"datum.top + {pixels}" for name, pixels in heights.items()}
+        tops = {name: f"datum.top + {pixels}" for name, pixels in heights.items()}
         chart = alt.Chart(rna).encode(tooltip=_TOOLTIP)
-        return chart.transform_calculate(right="datum.column + 1", middle="datum.column + 0.5", **heights)
+        return chart.transform_calculate(right="datum.column + 1", middle="datum.column + 0.5", **tops)
 
     def cells(start: int, thickness: int, **encoding) -> alt.Chart:
         edges = at("column:Q", "upper:Q") | {"x2": "right:Q", "y2": "lower:Q"}

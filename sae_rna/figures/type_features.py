@@ -28,7 +28,7 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
     types = matrix.columns[clustered(matrix.to_numpy().T)].tolist()
     matrices = {layer: matrix.loc[layer] for layer in matrix.index.unique("layer")}
     daggers = "explained" in table and table.explained.any()
-    panels = []
+    panels: list[alt.TopLevelMixin] = []
     for layer, matrix in matrices.items():
         features = matrix.index[clustered(matrix.to_numpy())].tolist()
         title = alt.Title(f"layer {theme.layer_name(layer)}", frame="group")
