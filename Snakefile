@@ -167,11 +167,11 @@ rule vega:
     # Altair's charts ask for exactly the versions that this Altair was made for, so the bundle is made again with a new lock file.
     input:
         "requirements.lock",
-        "sae_rna/publishing/publishing.py",
+        "sae_rna/publishing/vega.py",
     output:
         VEGA,
     shell:
-        "python -c 'from pathlib import Path; from sae_rna.publishing.publishing import write_vega_bundle; write_vega_bundle(Path(\"{output}\"))'"
+        "python -c 'from pathlib import Path; from sae_rna.publishing import write_vega_bundle; write_vega_bundle(Path(\"{output}\"))'"
 
 
 rule html:

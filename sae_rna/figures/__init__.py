@@ -1,29 +1,22 @@
-"""Figures: a tidy table in, an Altair chart out, one public function per figure.
+"""Figures: a tidy table in, an Altair chart out; a file per page of the book, a public function per figure.
 
-Importing this package enables its Altair theme. Every chart carries its description (read by screen readers), tooltips, and
-fewer than `theme.MAXIMUM_ROWS` rows of data.
+Importing this package enables its Altair theme. Every chart carries its description (read by screen readers),
+tooltips, and at most `theme.MAXIMUM_ROWS` rows of data. A table that lacks a column, has no rows or cannot be
+right raises ValueError naming figure, column and place.
 """
 
-from sae_rna.figures.by_concept import element_scores, masked_accuracy, type_features
-from sae_rna.figures.by_layer import layer_sparsity, retained_features, training
-from sae_rna.figures.overview import length_distribution, overview
-from sae_rna.figures.tracks import feature_tracks, layout
-from sae_rna.figures.trust import confounds, controls, fidelity, recurrence, type_effects
-
-__all__ = [
-    "confounds",
-    "controls",
-    "element_scores",
-    "feature_tracks",
-    "fidelity",
-    "layer_sparsity",
-    "layout",
-    "length_distribution",
-    "masked_accuracy",
-    "overview",
-    "recurrence",
-    "retained_features",
-    "training",
-    "type_effects",
-    "type_features",
-]
+from sae_rna.figures.autoencoders import training as training
+from sae_rna.figures.confounds import confounds as confounds
+from sae_rna.figures.controls import controls as controls
+from sae_rna.figures.data import length_distribution as length_distribution
+from sae_rna.figures.fidelity import fidelity as fidelity
+from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
+from sae_rna.figures.layers import layer_sparsity as layer_sparsity
+from sae_rna.figures.layers import retained_features as retained_features
+from sae_rna.figures.overview import overview as overview
+from sae_rna.figures.recurrence import recurrence as recurrence
+from sae_rna.figures.structure_features import element_scores as element_scores
+from sae_rna.figures.tracks import feature_tracks as feature_tracks
+from sae_rna.figures.tracks import layout as layout
+from sae_rna.figures.type_features import type_effects as type_effects
+from sae_rna.figures.type_features import type_features as type_features

@@ -20,18 +20,16 @@ _DARK = 0.45  # activation above which letters are white
 
 
 def layout(structure: str) -> pd.DataFrame:
-    """Where each nucleotide of `structure` is drawn: columns x, y, one row per nucleotide, a backbone step being about 1.
+    """Where each nucleotide of `structure` is drawn: x and y, a row each, a backbone step being about 1.
 
-    The layout is multimolecule's; nested pairs are drawn, pseudoknots do not bend it. Compact RNAs hang from their ends, 5'
-    on the left, as a tRNA cloverleaf does; long hairpins lie on their side, 5' strand on top, as a miRNA precursor does.
-    Raises ValueError naming the position of a symbol that is no dot-bracket.
+    The layout is multimolecule's; nested pairs are drawn, pseudoknots do not bend it. Compact RNAs hang from
+    their ends, 5' on the left, as a tRNA cloverleaf does; long hairpins lie on their side, 5' strand on top,
+    as a miRNA precursor does. Raises ValueError naming the position of a symbol that is no dot-bracket.
     """
-    from multimolecule.visualize.rna.secondary_structure.layout import (
-        secondary_structure_layout,  # seconds to import
-    )
+    from multimolecule.visualize.rna.secondary_structure import layout as drawing  # seconds to import
 
     nested, _ = split_pseudoknots(structure)
-    x, y = secondary_structure_layout(dot_bracket(nested), normalize=False)
+    x, y = drawing.secondary_structure_layout(dot_bracket(nested), normalize=False)
     place = np.column_stack([x, y])
     if len(place) > 2:
         place = _upright_or_lying(place - place.mean(0))
@@ -52,30 +50,20 @@ def _upright_or_lying(place: np.ndarray) -> np.ndarray:
 def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     """Figures 3 and 4: activation of a feature along example RNAs and on their drawn secondary structure.
 
-    Parameters: `tracks`, one row per nucleotide, with record (id), position (1-based), base, bracket, element (letter),
-    activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer, and x, y where the
-    drawing is not to be `layout`'s, and explained (bool) where it is known that its confounds explain the feature, or not. RNAs
-    are drawn in the order of the table, `ROW` nucleotides in a row.
+    `tracks`: one row per nucleotide, with record (id), position (1-based), base, bracket, element (letter),
+    activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer; x and
+    y where the drawing is not to be `layout`'s; and explained (bool) where it is known whether its confounds
+    explain the feature. RNAs are drawn in the order of the table, `ROW` nucleotides in a row.
     """
-    columns = [
-        "record",
-        "position",
-        "base",
-        "bracket",
-        "element",
-        "activation",
-        "partner",
-        "feature",
-        "layer",
-    ]
-    table = theme.checked(
-        tracks, "feature_tracks", columns + [column for column in ("x", "y", "explained") if column in tracks]
-    )
+    known = [column for column in ("x", "y", "explained") if column in tracks]
+    columns = ["record position base bracket element activation partner feature layer", *known]
+    table = theme.checked(tracks, "feature_tracks", " ".join(columns))
     outside = table[~table.activation.between(0, 1)]
     if len(outside):
         row = outside.iloc[0]
         raise ValueError(
-            f"feature_tracks: {row.record}, position {row.position}: activation {row.activation} is not between 0 and 1"
+            f"feature_tracks: {row.record}, position {row.position}: "
+            f"activation {row.activation} is not between 0 and 1"
         )
     present = theme.known_elements(table.element, "feature_tracks")
     panels, shown = [], []
@@ -87,28 +75,24 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
         title = alt.Title(str(record), subtitle=f"{name}, {len(rna)} nt")
         panels += [_track(rna, present).properties(title=title), _drawing(rna, present)]
         shown.append(f"{name} on {record}")
-    chart = alt.vconcat(*panels, spacing=12, center=True).resolve_scale(
-        fill="shared", color="shared", stroke="independent"
-    )
-    return chart.properties(
-        description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its structural element, and as colour "
-        "on the drawn secondary structure."
+    chart = alt.vconcat(*panels, spacing=12, center=True)
+    return chart.resolve_scale(fill="shared", color="shared", stroke="independent").properties(
+        description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its "
+        "structural element, and as colour on the drawn secondary structure."
     )
 
 
 def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
-    """`rna` with places in the track (column, top), the partner's place in the drawing and the name of each element."""
+    """`rna` with places in the track (column, top), in the drawing, and what is written there."""
     rna = rna.sort_values("position").reset_index(drop=True)
-    if list(rna.position) != list(range(1, len(rna) + 1)):
-        raise ValueError(
-            f"feature_tracks: the positions of {rna.record[0]} are not 1 to {len(rna)}, each once"
-        )
+    name, last = rna.record[0], len(rna)
+    if list(rna.position) != list(range(1, last + 1)):
+        raise ValueError(f"feature_tracks: the positions of {name} are not 1 to {last}, each once")
     partner = rna.partner.to_numpy()
-    wrong = (partner < 0) | (partner > len(rna))
+    wrong = (partner < 0) | (partner > last)
     if wrong.any():
-        raise ValueError(
-            f"feature_tracks: {rna.record[0]}, position {int(wrong.argmax()) + 1}: partner {partner[wrong][0]} is outside the RNA"
-        )
+        place = f"{name}, position {int(wrong.argmax()) + 1}"
+        raise ValueError(f"feature_tracks: {place}: partner {partner[wrong][0]} is outside the RNA")
     if not {"x", "y"} <= set(rna):
         rna[["x", "y"]] = layout("".join(rna.bracket))
     rna["column"], rna["top"] = (rna.position - 1) % ROW, (rna.position - 1) // ROW * _BLOCK
@@ -122,24 +106,21 @@ def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(place: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """5′, 3′ and every tenth number, each of 24 places around its nucleotide where it is farthest from all else drawn.
+    """5′, 3′ and every tenth number: labels [length] (empty where there is none), their x and y [length].
 
-    Takes coordinates [length, 2]; returns labels (empty where there is none), x and y [length].
+    `place`: coordinates [length, 2]. Each stands where, of 24 places around its nucleotide, it is farthest
+    from all else that is drawn.
     """
     last = len(place) - 1
     text = {0: "5′", last: "3′"} | {i: str(i + 1) for i in range(9, last - 1, 10)}
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     around = 1.25 * np.column_stack([np.cos(angle), np.sin(angle)])
-    at = place.copy()
-    taken = place
+    at, taken = place.copy(), place
     for i in text:
         others = taken[np.any(taken != place[i], axis=1)]
         candidates = place[i] + around
-        if len(others):
-            free = np.linalg.norm(candidates[:, None] - others, axis=-1).min(1)
-            at[i] = candidates[free.argmax()]
-        else:
-            at[i] = candidates[0]
+        free = np.linalg.norm(candidates[:, None] - others, axis=-1).min(1, initial=np.inf)
+        at[i] = candidates[free.argmax()]
         taken = np.vstack([taken, at[i]])
     return [text.get(i, "") for i in range(len(place))], at[:, 0], at[:, 1]
 
@@ -155,22 +136,19 @@ _TOOLTIP = [
 
 
 def _fill() -> alt.Fill:
-    legend = alt.Legend(
-        orient="top", direction="horizontal", gradientLength=120, gradientThickness=9, tickCount=3
-    )
-    return alt.Fill(
-        "activation:Q", title="activation", scale=alt.Scale(domain=[0, 1], range=ACTIVATION), legend=legend
-    )
+    size = {"gradientLength": 120, "gradientThickness": 9}
+    legend = alt.Legend(orient="top", direction="horizontal", tickCount=3, **size)
+    scale = alt.Scale(domain=[0, 1], range=ACTIVATION)
+    return alt.Fill("activation:Q", title="activation", scale=scale, legend=legend)
 
 
 def _element_scale(present: list[str]) -> alt.Scale:
-    return alt.Scale(
-        domain=[ELEMENTS[letter] for letter in present], range=[ELEMENT_COLOURS[letter] for letter in present]
-    )
+    colours = [ELEMENT_COLOURS[letter] for letter in present]
+    return alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
 
 
-def _letters(colour_above: float = _DARK):
-    return alt.condition(f"datum.activation > {colour_above}", alt.value("white"), alt.value(INK))
+def _letter_colour():
+    return alt.condition(f"datum.activation > {_DARK}", alt.value("white"), alt.value(INK))
 
 
 def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
@@ -179,65 +157,57 @@ def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
     y_scale = alt.Scale(domain=[0, height], reverse=True, nice=False)
     width = min(ROW, len(rna))
     x_scale = alt.Scale(domain=[0, width], nice=False)
+    at = theme.places(x_scale, y_scale)
 
     def lane(start: int, thickness: int) -> alt.Chart:
-        return (
-            alt.Chart(rna)
-            .transform_calculate(right="datum.column + 1", middle="datum.column + 0.5", upper=f"datum.top + {start}",
-                                 lower=f"datum.top + {start + thickness}", centre=f"datum.top + {start + thickness / 2}")
-            .encode(x=alt.X("column:Q", axis=None, scale=x_scale), tooltip=_TOOLTIP)
-        )  # fmt: skip
+        heights = {"upper": start, "lower": start + thickness, "centre": start + thickness / 2}
+        tops = {name: f"datum.top + {pixels}" for name, pixels in heights.items()}
+        chart = alt.Chart(rna).encode(tooltip=_TOOLTIP)
+        return chart.transform_calculate(right="datum.column + 1", middle="datum.column + 0.5", **tops)
 
     def cells(start: int, thickness: int, **encoding) -> alt.Chart:
-        return lane(start, thickness).mark_rect(strokeWidth=0).encode(
-            x2="right:Q", y=alt.Y("upper:Q", axis=None, scale=y_scale), y2="lower:Q", **encoding)  # fmt: skip
+        edges = at("column:Q", "upper:Q") | {"x2": "right:Q", "y2": "lower:Q"}
+        return lane(start, thickness).mark_rect(strokeWidth=0).encode(**edges, **encoding)
 
     def text(start: int, thickness: int, column: str, **mark) -> alt.Chart:
-        return lane(start, thickness).mark_text(baseline="middle", **mark).encode(
-            x=alt.X("middle:Q", axis=None, scale=x_scale), y=alt.Y("centre:Q", axis=None, scale=y_scale), text=f"{column}:N")  # fmt: skip
+        letters = lane(start, thickness).mark_text(baseline="middle", **mark)
+        return letters.encode(**at("middle:Q", "centre:Q"), text=f"{column}:N")
 
     brackets, bases = _NUMBERS, _NUMBERS + _BRACKETS
-    element = alt.Color("name:N", title="element", scale=_element_scale(present),
-                        legend=alt.Legend(orient="top", direction="horizontal", symbolType="square", columns=8))  # fmt: skip
-    numbers = text(0, _NUMBERS, "position", fontSize=10, color=GREY).transform_filter(
-        "datum.position == 1 || datum.position % 10 == 0"
-    )
+    legend = alt.Legend(orient="top", direction="horizontal", symbolType="square", columns=8)
+    element = alt.Color("name:N", title="element", scale=_element_scale(present), legend=legend)
+    numbers = text(0, _NUMBERS, "position", fontSize=10, color=GREY)
     return alt.layer(
-        numbers,
+        numbers.transform_filter("datum.position == 1 || datum.position % 10 == 0"),
         text(brackets, _BRACKETS, "bracket", font=MONOSPACE, fontSize=12, color=INK),
         cells(bases, _BASES, fill=_fill(), stroke=alt.value("white"), strokeWidth=alt.value(1)),
-        text(bases, _BASES, "base", font=MONOSPACE, fontSize=12).encode(color=_letters()),
+        text(bases, _BASES, "base", font=MONOSPACE, fontSize=12).encode(color=_letter_colour()),
         cells(bases + _BASES, _ELEMENTS, color=element),
     ).properties(width=_CELL * width, height=height)
 
 
 def _drawing(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
-    """The secondary structure: backbone, pairs, a circle per nucleotide filled by activation and ringed by element."""
-    margin = 2  # room for numbers, backbone steps
+    """The secondary structure: backbone, pairs, circles filled by activation and ringed by element."""
+    margin = 2  # for numbers, backbone steps
     across, up = np.ptp(rna.x) + 2 * margin, np.ptp(rna.y) + 2 * margin
     step = min(_STEP, WIDTH / across, _HEIGHT / up)
-    x_scale = alt.Scale(domain=[rna.x.min() - margin, rna.x.max() + margin], nice=False, zero=False)
-    y_scale = alt.Scale(domain=[rna.y.min() - margin, rna.y.max() + margin], nice=False, zero=False)
-    x, y = alt.X("x:Q", axis=None, scale=x_scale), alt.Y("y:Q", axis=None, scale=y_scale)
-    base = alt.Chart(rna).encode(x=x, y=y)
+    x_scale, y_scale = (
+        alt.Scale(domain=[place.min() - margin, place.max() + margin], nice=False, zero=False)
+        for place in (rna.x, rna.y)
+    )
+    at = theme.places(x_scale, y_scale)
+    base = alt.Chart(rna).encode(**at("x:Q", "y:Q"))
     pair = base.transform_filter("datum.partner > datum.position").encode(x2="partner_x:Q", y2="partner_y:Q")
+    knot = {"color": ELEMENT_COLOURS["K"], "strokeDash": [3, 2], "opacity": 0.6}
+    ring = alt.Stroke("name:N", scale=_element_scale(present), legend=None)
+    circles = base.mark_circle(size=(0.8 * step) ** 2, opacity=1, strokeWidth=max(1.2, 0.09 * step))
+    letters = base.mark_text(font=MONOSPACE, fontSize=0.55 * step, baseline="middle", tooltip=None)
+    numbers = base.mark_text(fontSize=max(9, min(11, 0.5 * step)), color=GREY, baseline="middle")
     return alt.layer(
         base.mark_line(color="#b8b8b8", strokeWidth=0.08 * step).encode(order="position:Q"),
         pair.transform_filter("datum.element != 'K'").mark_rule(color="#7a7a7a", strokeWidth=0.11 * step),
-        pair.transform_filter("datum.element == 'K'").mark_rule(
-            color=ELEMENT_COLOURS["K"], strokeDash=[3, 2], opacity=0.6
-        ),
-        base.mark_circle(size=(0.8 * step) ** 2, opacity=1, strokeWidth=max(1.2, 0.09 * step)).encode(
-            fill=_fill(),
-            stroke=alt.Stroke("name:N", scale=_element_scale(present), legend=None),
-            tooltip=_TOOLTIP,
-        ),
-        base.mark_text(font=MONOSPACE, fontSize=0.55 * step, baseline="middle", tooltip=None).encode(
-            text="base:N", color=_letters()
-        ),
-        base.mark_text(fontSize=max(9, min(11, 0.5 * step)), color=GREY, baseline="middle").encode(
-            x=alt.X("label_x:Q", axis=None, scale=x_scale),
-            y=alt.Y("label_y:Q", axis=None, scale=y_scale),
-            text="label:N",
-        ),
+        pair.transform_filter("datum.element == 'K'").mark_rule(**knot),
+        circles.encode(fill=_fill(), stroke=ring, tooltip=_TOOLTIP),
+        letters.encode(text="base:N", color=_letter_colour()),
+        numbers.encode(**at("label_x:Q", "label_y:Q"), text="label:N"),
     ).properties(width=step * across, height=step * up)

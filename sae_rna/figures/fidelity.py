@@ -1,0 +1,64 @@
+"""What the language model still predicts from reconstructed states."""
+
+import altair as alt
+import pandas as pd
+
+from sae_rna.figures import theme
+from sae_rna.figures.theme import DARK, GREY, LIGHT, MIDDLE
+
+_MODEL, _ABLATION = "language model", "mean ablation"
+_CONTROLS = [(DARK, [5, 3]), (MIDDLE, [2, 2]), (LIGHT, [9, 3, 2, 3])]
+
+
+def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
+    """Loss recovered and KL divergence when the language model's states of a layer are replaced.
+
+    Loss recovered is 1 for the model itself and 0 for mean ablation, drawn as references, and is not cut off
+    at either. Intervals are rules, in many layers bands. `table`: one row per layer x variant, with layer,
+    variant (an architecture; anything else is a control), loss_recovered, low, high (its interval), kl
+    (nats), l0 (active coefficients a token), explained_variance.
+    """
+    columns = "layer variant loss_recovered low high kl l0 explained_variance"
+    table = theme.checked(table, "fidelity", columns, unique=["layer", "variant"])
+    table = table[table.variant != _MODEL].rename(columns={"variant": "architecture"})
+    # What is under test first, its controls, ablation last.
+    order = sorted(theme.architectures(table), key=_ABLATION.__eq__)
+    others = [name for name in order if name not in theme.ARCHITECTURES]
+    looks = {name: (colour, [1, 0]) for name, colour in theme.ARCHITECTURE_COLOURS.items()}
+    looks |= {name: _CONTROLS[number % len(_CONTROLS)] for number, name in enumerate(others)}
+    names = list(map(theme.architecture_name, order))
+    series = theme.series("architecture", names, [looks[name] for name in order])
+    table["architecture"] = table.architecture.map(theme.architecture_name)
+    table["written"] = list(map(theme.interval_text, table.loss_recovered, table.low, table.high))
+    tooltip = [
+        alt.Tooltip("architecture:N", title="states replaced by"),
+        alt.Tooltip("block:Q", title="layer"),
+        alt.Tooltip("written:N", title="loss recovered"),
+        alt.Tooltip("kl:Q", format=".3~g", title="KL (nats)"),
+        alt.Tooltip("l0:Q", format=",.1~f", title="active coefficients (L0)"),
+        alt.Tooltip("explained_variance:Q", format=".3f", title="explained variance"),
+    ]
+    x = theme.layer_axis(table.layer)
+    table = theme.side_by_side(table, table.architecture.map(names.index), len(names))
+    recovered = table[table.architecture != _ABLATION]  # whose 0 is the lower reference
+    base = alt.Chart(recovered).transform_filter("isValid(datum.low) && isValid(datum.high)")
+    interval = base.mark_rule(strokeWidth=1.2) if theme.few(table.block) else base.mark_area(opacity=0.12)
+    interval = interval.encode(x=x, color=series["color"], y="low:Q", y2="high:Q")
+    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=GREY)
+    y = alt.Y("loss_recovered:Q", title="loss recovered", axis=alt.Axis(tickCount=6))
+    lines = theme.lines(recovered, x, y, series, tooltip)
+    left = references.encode(y="loss_recovered:Q") + interval + lines
+    axis, scale = theme.log_axis(table.kl, format="~g")
+    y = alt.Y("kl:Q", title="nats per masked base", axis=axis, scale=scale)
+    right = theme.lines(table, x, y, series, tooltip)
+    titles = [
+        alt.Title("Loss recovered", subtitle="1: the language model, 0: mean ablation"),
+        alt.Title("KL divergence", subtitle="from the language model's own predictions"),
+    ]
+    panels = [
+        chart.properties(width=284, height=230, title=title) for chart, title in zip((left, right), titles)
+    ]
+    return alt.hconcat(*panels, spacing=18).properties(
+        description="Loss recovered and KL divergence when the states of layer "
+        f"{theme.layer_range(table.block)} are replaced by {', '.join(names)}."
+    )

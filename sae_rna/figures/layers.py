@@ -1,0 +1,126 @@
+"""Features over layers: retained features (Figure 2) and the passage from diffuse to sparse."""
+
+import altair as alt
+import pandas as pd
+
+from sae_rna.figures import theme
+from sae_rna.figures.theme import GREY, SEQUENTIAL, WIDTH
+
+
+def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HConcatChart:
+    """Figure 2: features that fire in `min_sequences` or more sequences, dead share and firing density.
+
+    `layers`: one row per layer x architecture, with layer, architecture, latents (dictionary size), retained
+    (features), dead_share (0..1), density_p10, density_p50 and density_p90 (share of tokens, over live
+    features).
+    """
+    columns = "layer architecture latents retained dead_share density_p10 density_p50 density_p90"
+    table = theme.checked(layers, "retained_features", columns)
+    scale = theme.architecture_scale(theme.architectures(table))
+    table["architecture"] = table.architecture.map(theme.architecture_name)
+    legend = alt.Legend(orient="top", symbolType="stroke")
+    colour = alt.Color("architecture:N", title=None, scale=scale, legend=legend)
+    tooltip = [
+        alt.Tooltip("architecture:N"),
+        alt.Tooltip("layer:Q"),
+        alt.Tooltip("retained:Q", format=",", title="retained features"),
+        alt.Tooltip("latents:Q", format=",", title="dictionary size"),
+        alt.Tooltip("dead_share:Q", format=".1%", title="dead"),
+        alt.Tooltip("density_p10:Q", format=".2~%", title="firing density, 10th percentile"),
+        alt.Tooltip("density_p50:Q", format=".2~%", title="firing density, median"),
+        alt.Tooltip("density_p90:Q", format=".2~%", title="firing density, 90th percentile"),
+    ]
+    base = alt.Chart(table).encode(x=theme.layer_axis(table.layer), color=colour)
+    size = 45 if theme.few(table.layer) else 20
+
+    def lines(shorthand: str, **y) -> alt.LayerChart:
+        y = alt.Y(shorthand, **y)
+        return base.mark_line().encode(y=y) + base.mark_point(size=size).encode(y=y, tooltip=tooltip)
+
+    title = f"features active in ≥ {min_sequences} sequences"
+    retained = lines("retained:Q", title=title, scale=alt.Scale(domainMin=0))
+    retained = alt.layer(*_dictionary_sizes(table), retained)
+    axis, share = alt.Axis(format="%", tickCount=4), alt.Scale(domain=[0, 1])
+    dead = lines("dead_share:Q", title="share of features", axis=axis, scale=share)
+    axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
+    band = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
+    density = base.mark_area(opacity=0.18).encode(y=band, y2="density_p90:Q")
+    density += lines("density_p50:Q", scale=scale)
+    subtitle = "median of live features, band 10th to 90th percentile"
+    dead = dead.properties(width=240, height=125, title="Dead share")
+    density = density.properties(width=240, height=125, title=alt.Title("Firing density", subtitle=subtitle))
+    beside = alt.vconcat(dead, density, spacing=18)
+    retained = retained.properties(width=325, height=345, title="Retained features")
+    return alt.hconcat(retained, beside, spacing=20).properties(
+        description=f"Features retained per layer, {table.retained.min():,} to {table.retained.max():,}, "
+        f"with the share of dead features ({table.dead_share.min():.0%} to {table.dead_share.max():.0%}) and "
+        "the firing density of live features."
+    )
+
+
+def _dictionary_sizes(table: pd.DataFrame) -> list[alt.Chart]:
+    """A dashed line with its name for each dictionary size."""
+    sizes = alt.Chart(pd.DataFrame({"latents": sorted(table.latents.unique())})).encode(y="latents:Q")
+    place = {"align": "right", "baseline": "bottom", "x": "width", "dy": -3}
+    names = sizes.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
+    names = names.mark_text(**place, color=GREY, fontSize=11).encode(text="name:N")
+    return [sizes.mark_rule(strokeDash=[4, 3], color=GREY), names]
+
+
+_MEASURES = {  # column -> how it is written in the figure and in its cells
+    "l0_share": ("active latents (L0 share)", "{:.2%}"),
+    "dead_share": ("dead features", "{:.1%}"),
+    **{f"density_p{p}": (f"firing density, {p}th percentile", "{:.2%}") for p in range(90, 0, -10)},
+    "explained_variance": ("explained variance", "{:.3f}"),
+    "type_selectivity": ("type selectivity", "{:.3f}"),
+}
+
+
+def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
+    """Heat map layer x sparsity measures, one panel per architecture: the passage from diffuse to sparse.
+
+    Every row is coloured on its own scale, from its smallest to its largest value in that panel; the value
+    itself stands in the cell. `layers`: one row per layer x architecture, with layer, architecture, latents,
+    l0, dead_share, density_p10 ... density_p90, explained_variance, type_selectivity.
+    """
+    columns = ["layer", "architecture", "latents", "l0", *list(_MEASURES)[1:]]
+    table = theme.checked(layers, "layer_sparsity", " ".join(columns))
+    long = theme.fits(_cells(table), "layer_sparsity")
+    names = [name for name, _ in _MEASURES.values()]
+    y = alt.Y("measure:N", title=None, sort=names, axis=theme.bare_axis(labelLimit=220))
+    ends = "datum.value == 0 ? 'lowest' : 'highest'"
+    scale = alt.Scale(domain=[0, 1], range=SEQUENTIAL)
+    legend = theme.gradient(140, values=[0, 1], labelExpr=ends)
+    colour = alt.Color("shade:Q", title="within each row", scale=scale, legend=legend)
+    tooltip = [alt.Tooltip("layer:O"), alt.Tooltip("measure:N"), alt.Tooltip("value:Q", format=".4~g")]
+    architectures, panels = theme.architectures(table), []
+    for architecture in architectures:
+        rows = long[long.architecture == architecture]
+        base = alt.Chart(rows).encode(x=theme.layer_columns(table.layer), y=y)
+        cells = base.mark_rect(stroke="white").encode(color=colour, tooltip=tooltip)
+        panel = cells + theme.cell_labels(base, table.layer, dark="datum.shade > 0.6")
+        step = alt.Step(19 if theme.few(table.layer) else 36)
+        title = theme.architecture_name(architecture)
+        panels.append(panel.properties(width=WIDTH - 185, height=step, title=title))
+    return alt.vconcat(*panels, spacing=20).properties(
+        description="Heat map of sparsity measures per layer, each row on its own scale with the value in "
+        "the cell, for " + " and ".join(map(theme.architecture_name, architectures))
+    )
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per layer, architecture and measure, with value, shade (0..1 in its row of cells) and label."""
+    table = table.assign(l0_share=table.l0 / table.latents)
+    long = table.melt(["layer", "architecture"], list(_MEASURES), "measure", "value").dropna(subset="value")
+    values = long.groupby(["architecture", "measure"]).value
+    low, high = values.transform("min"), values.transform("max")
+    long["shade"] = ((long.value - low) / (high - low)).where(high > low, 0.0)
+    long["label"] = [_short(_MEASURES[m][1].format(value)) for m, value in zip(long.measure, long.value)]
+    return long.assign(measure=[_MEASURES[measure][0] for measure in long.measure])
+
+
+def _short(number: str) -> str:
+    """At most four characters and a unit fit into a cell: 12.50% -> 12.5%, 100.0% -> 100%."""
+    if number.endswith("%") and len(number) > 5:
+        number = f"{float(number[:-1]):.1f}%" if float(number[:-1]) < 99.95 else "100%"
+    return number

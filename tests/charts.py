@@ -1,0 +1,284 @@
+"""Tables as the figures take them, a chart of each, and what can be read off a drawn chart."""
+
+import functools
+import re
+import xml.etree.ElementTree as ElementTree
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+
+from sae_rna import figures
+from sae_rna.records.structure import ELEMENTS, element_string, pair_table
+
+CLOVERLEAF = (
+    "(((((((..((((........))))((((((.......))))))...(((((.......))))))))))))."  # bpRNA_CRW_29143, a tRNA
+)
+
+
+KNOT = ".[[..(((((]]....)))))"  # a pseudoknot
+
+
+LONG = "((((" * 15 + "." * 30 + "))))" * 15
+
+
+def layers_table(count: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for architecture in ("relu-l1", "topk"):
+        for layer in range(1, count + 1):
+            deciles = np.sort(np.exp(rng.normal(-4, 1, 9)).clip(0, 1))
+            rows.append(
+                {
+                    "layer": layer,
+                    "architecture": architecture,
+                    "latents": 512,
+                    "retained": 300 + layer,
+                    "dead_share": 0.3,
+                    "l0": 16.0,
+                }
+                | {
+                    "explained_variance": 0.8,
+                    "type_selectivity": 0.01 * layer if architecture == "topk" else np.nan,
+                }
+                | {f"density_p{10 * i}": value for i, value in enumerate(deciles, 1)}
+            )
+    return pd.DataFrame(rows)
+
+
+def training_table(count: int, steps: int) -> pd.DataFrame:
+    frame = pd.MultiIndex.from_product(
+        [["topk", "relu-l1"], range(1, count + 1), range(steps)], names=["architecture", "layer", "step"]
+    )
+    table = frame.to_frame(index=False)
+    share = (table.step + 1) / steps
+    return table.assign(
+        tokens=1024 * (table.step + 1),
+        loss=1 / share,
+        l0=16.0,
+        explained_variance=share,
+        dead_share=0.5 * share,
+    )
+
+
+def scores_table(count: int) -> pd.DataFrame:
+    table = pd.MultiIndex.from_product(
+        [range(1, count + 1), list(ELEMENTS)], names=["layer", "element"]
+    ).to_frame(index=False)
+    return table.assign(
+        feature=7, f1=0.1 * table.layer.clip(upper=6), base_f1=0.25, null_p95=0.35, auroc=0.7, elements=1200
+    )
+
+
+def types_table(layers: int, types: int = 6, features: int = 5) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    names = [f"type {i}" for i in range(types)]
+    table = pd.MultiIndex.from_product(
+        [range(1, layers + 1), range(features), names], names=["layer", "feature", "type"]
+    ).to_frame(index=False)
+    table["activation"] = rng.random(len(table)).round(4)
+    table["rank"] = table.groupby(["layer", "type"]).activation.rank(ascending=False).astype(int)
+    return table
+
+
+def tracks_table(structure: str, record: str = "RNA one") -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    length = len(structure)
+    return pd.DataFrame(
+        {
+            "record": record,
+            "position": range(1, length + 1),
+            "base": list("ACGU" * length)[:length],
+            "bracket": list(structure),
+        }
+        | {
+            "element": list(element_string(structure)),
+            "activation": rng.random(length),
+            "partner": pair_table(structure) + 1,
+        }
+        | {"feature": 2053, "layer": 18}
+    )
+
+
+def masked_table() -> pd.DataFrame:
+    table = pd.MultiIndex.from_product(
+        [
+            ["held-out families", "natural"],
+            ["model", "Markov", "most common base"],
+            ["all", "paired", "unpaired"],
+        ],
+        names=["set", "predictor", "positions"],
+    ).to_frame(index=False)
+    return table.assign(tokens=1000, accuracy=np.linspace(0.2, 0.7, len(table)))
+
+
+SOURCES = ["SAE", "neurons", "PCA", "ICA", "one-hot window"]
+
+
+def controls_table() -> pd.DataFrame:
+    """The best control of "GC pair" is PCA, .05 behind the dictionary; of "AU pair" neurons, .02 ahead."""
+    scores = {
+        ("element", "stem"): [0.6, 0.5, 0.4, 0.3, np.nan],
+        ("element", "bulge"): [0.1, np.nan, np.nan, np.nan, np.nan],
+        ("pair", "GC pair"): [0.45, 0.2, 0.4, 0.3, 0.1],
+        ("pair", "AU pair"): [0.38, 0.4, 0.1, 0.2, 0.3],
+    }
+    table = pd.DataFrame(
+        {
+            "group": group,
+            "concept": concept,
+            "source": source,
+            "layer": np.nan if source == "one-hot window" else 3,
+            "f1": f1,
+        }
+        for (group, concept), row in scores.items()
+        for source, f1 in zip(SOURCES, row)
+    )
+    table[["f1_low", "f1_high", "auroc"]] = np.column_stack([table.f1 - 0.03, table.f1 + 0.02, 1 - table.f1])
+    return table.assign(null_p95=np.where(table.source == "SAE", 0.15, np.nan))
+
+
+def confounds_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "concept": ["stem", "bulge", "GC pair"],
+            "layer": [1, 5, 6],
+            "feature": [7, 184, 1023],
+            "f1": [0.6, 0.2, 0.4],
+        }
+        | {"confound_f1": [0.3, 0.25, 0.1], "r2": [0.1, -0.25, np.nan], "explained": [False, True, False]}
+    )
+
+
+def fidelity_table(
+    layers: int, variants: tuple[str, ...] = ("mean ablation", "PCA, k components", "relu-l1", "topk")
+) -> pd.DataFrame:
+    table = pd.MultiIndex.from_product([range(1, layers + 1), variants], names=["layer", "variant"]).to_frame(
+        index=False
+    )
+    recovered = np.linspace(-0.8, 1.2, len(table))
+    table = table.assign(
+        loss_recovered=recovered,
+        low=recovered - 0.1,
+        high=recovered + 0.1,
+        kl=np.geomspace(1e-4, 0.1, len(table)),
+    )
+    return table.assign(l0=16.0, explained_variance=0.8)
+
+
+def recurrence_table(layers: int) -> pd.DataFrame:
+    table = pd.MultiIndex.from_product(
+        [range(1, layers + 1), ["other seed", "other size"]], names=["layer", "comparison"]
+    )
+    table = table.to_frame(index=False)
+    return table.assign(
+        share=np.linspace(0.2, 0.6, len(table)),
+        share_null=0.01,
+        median_cosine=np.linspace(-0.1, 0.7, len(table)),
+    )
+
+
+def effects_table(layers: int) -> pd.DataFrame:
+    table = pd.MultiIndex.from_product(
+        [range(1, layers + 1), ["tRNA", "5S rRNA", "snoRNA"]], names=["layer", "type"]
+    ).to_frame(index=False)
+    surviving = {"tRNA": 3, "5S rRNA": 140, "snoRNA": 0}
+    table["surviving"] = table.type.map(surviving) + table.layer * (table.type != "snoRNA")
+    return table.assign(tested=np.where(table.type == "snoRNA", 0, 400))
+
+
+STEPS = pd.DataFrame(
+    {
+        "step": list("abcdef"),
+        "title": "a title",
+        "detail": "numbers that fill more than a single line of a box",
+    }
+)
+
+
+LENGTHS = pd.DataFrame(
+    {"group": ["train", "train", "natural"], "length": [21, 29, 200], "records": [5, 7, 11]}
+)
+
+
+CHARTS = {
+    "overview": lambda: figures.overview(STEPS),
+    "overview of two": lambda: figures.overview(STEPS.head(2)),
+    "retained features": lambda: figures.retained_features(layers_table(6)),
+    "retained features of 33 layers": lambda: figures.retained_features(layers_table(33)),
+    "layer sparsity": lambda: figures.layer_sparsity(layers_table(6)),
+    "layer sparsity of 33 layers": lambda: figures.layer_sparsity(layers_table(33)),
+    "training": lambda: figures.training(training_table(6, 20)),
+    "element scores": lambda: figures.element_scores(scores_table(6)),
+    "element scores of 33 layers": lambda: figures.element_scores(scores_table(33)),
+    "type features": lambda: figures.type_features(types_table(6)),
+    "tracks": lambda: figures.feature_tracks(
+        pd.concat([tracks_table(CLOVERLEAF), tracks_table(LONG, "RNA two")])
+    ),
+    "masked accuracy": lambda: figures.masked_accuracy(masked_table()),
+    "lengths": lambda: figures.length_distribution(LENGTHS),
+    "element scores with explained ones": lambda: figures.element_scores(
+        scores_table(6).assign(explained=True)
+    ),
+    "type features with explained ones": lambda: figures.type_features(types_table(3).assign(explained=True)),
+    "controls": lambda: figures.controls(controls_table()),
+    "controls by AUROC": lambda: figures.controls(controls_table(), "auroc"),
+    "confounds": lambda: figures.confounds(confounds_table()),
+    "fidelity of one layer": lambda: figures.fidelity(fidelity_table(1)),
+    "fidelity of 6 layers": lambda: figures.fidelity(fidelity_table(6)),
+    "fidelity of 33 layers": lambda: figures.fidelity(fidelity_table(33)),
+    "recurrence of one layer": lambda: figures.recurrence(recurrence_table(1)),
+    "recurrence of 33 layers": lambda: figures.recurrence(recurrence_table(33)),
+    "type effects of one layer": lambda: figures.type_effects(effects_table(1)),
+    "type effects of 33 layers": lambda: figures.type_effects(effects_table(33)),
+}
+
+
+def svg_of(chart: alt.TopLevelMixin) -> ElementTree.Element:
+    return ElementTree.fromstring(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version="6.4"))
+
+
+@functools.cache
+def svg_named(name: str) -> ElementTree.Element:
+    return svg_of(CHARTS[name]())
+
+
+def marks(svg: ElementTree.Element, kind: str) -> list[str]:
+    """What a screen reader says of every mark of a kind."""
+    return [
+        element.get("aria-label", "") for element in svg.iter() if element.get("aria-roledescription") == kind
+    ]
+
+
+def texts(svg: ElementTree.Element) -> list[str]:
+    return ["".join(element.itertext()) for element in svg.iter() if element.tag.endswith("}text")]
+
+
+def all_rows(chart: alt.TopLevelMixin) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(rows) for rows in chart.to_dict()["datasets"].values()], ignore_index=True)
+
+
+def placed(svg: ElementTree.Element, kind: str = "point") -> list[tuple[str, float, float]]:
+    """Label, x and y (in its panel) of every mark of a kind."""
+    elements = [element for element in svg.iter() if element.get("aria-roledescription") == kind]
+    places = [
+        re.match(r"translate\(([^,]+),([^)]+)\)", element.get("transform")).groups() for element in elements
+    ]
+    return [(element.get("aria-label"), float(x), float(y)) for element, (x, y) in zip(elements, places)]
+
+
+def said(label: str, name: str) -> float:
+    """The number of that name in a mark's label."""
+    return float(re.search(f"(?:^|; ){name}: ([^;%]+)", label)[1].replace("−", "-"))
+
+
+def linear(values: list[float], places: list[float]) -> bool:
+    """Whether places are a linear function of values, as they are not where something is cut off."""
+    return len(values) > 2 and np.allclose(
+        np.polyval(np.polyfit(values, places, 1), values), places, atol=0.1
+    )
+
+
+def of_kind(svg: ElementTree.Element, kind: str) -> list[tuple[str, float, float]]:
+    return [place for place in placed(svg) if f"kind: {kind}" in place[0]]

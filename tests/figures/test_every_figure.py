@@ -1,0 +1,145 @@
+"""Every figure fits the page, speaks, leaves its table alone and refuses one that cannot be right."""
+
+import pandas as pd
+import pytest
+from charts import (
+    CHARTS,
+    KNOT,
+    LENGTHS,
+    STEPS,
+    confounds_table,
+    controls_table,
+    effects_table,
+    fidelity_table,
+    layers_table,
+    masked_table,
+    recurrence_table,
+    scores_table,
+    svg_named,
+    svg_of,
+    texts,
+    tracks_table,
+    training_table,
+    types_table,
+)
+
+from sae_rna import figures
+from sae_rna.figures import theme
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_chart_is_valid_fits_the_page_and_speaks(name):
+    chart = CHARTS[name]()
+    spec = chart.to_dict()
+    assert len(spec["description"]) > 30
+    assert '"tooltip"' in chart.to_json()
+    assert spec["config"]["background"] == "white"
+    assert all(len(rows) <= theme.MAXIMUM_ROWS for rows in spec["datasets"].values())
+    svg = svg_named(name)
+    assert float(svg.get("width")) <= 720
+    assert not {"NaN", "undefined", "null"} & set(texts(svg))
+
+
+def test_charts_leave_their_tables_as_they_were():
+    for draw, table in [
+        (figures.layer_sparsity, layers_table(3)),
+        (figures.training, training_table(2, 5)),
+        (figures.element_scores, scores_table(3)),
+        (figures.type_features, types_table(4)),
+        (figures.feature_tracks, tracks_table(KNOT)),
+        (figures.length_distribution, LENGTHS.copy()),
+        (figures.masked_accuracy, masked_table()),
+        (figures.overview, STEPS.copy()),
+        (figures.element_scores, scores_table(3).assign(explained=True)),
+        (figures.type_features, types_table(3).assign(explained=True)),
+        (figures.controls, controls_table()),
+        (figures.confounds, confounds_table()),
+        (figures.fidelity, fidelity_table(3)),
+        (figures.recurrence, recurrence_table(3)),
+        (figures.type_effects, effects_table(3)),
+    ]:
+        before = table.copy()
+        draw(table)
+        pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize(
+    "draw, table",
+    [
+        (figures.overview, STEPS),
+        (figures.retained_features, layers_table(2)),
+        (figures.layer_sparsity, layers_table(2)),
+        (figures.training, training_table(2, 3)),
+        (figures.element_scores, scores_table(2)),
+        (figures.type_features, types_table(2)),
+        (figures.feature_tracks, tracks_table(KNOT)),
+        (figures.masked_accuracy, masked_table()),
+        (figures.length_distribution, LENGTHS),
+        (figures.controls, controls_table()),
+        (figures.confounds, confounds_table()),
+        (figures.fidelity, fidelity_table(2)),
+        (figures.recurrence, recurrence_table(2)),
+        (figures.type_effects, effects_table(2)),
+    ],
+)
+def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
+    if draw not in (figures.type_features, figures.type_effects):  # of which none is a result
+        with pytest.raises(ValueError, match=f"{draw.__name__}: .*no rows"):
+            draw(table.head(0))
+    column = table.columns[0]
+    with pytest.raises(ValueError, match=f"{draw.__name__}: .* {column};"):
+        draw(table.drop(columns=column))
+
+
+def test_too_many_rows_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match="feature_tracks: 5,200 .*5,000.*aggregate"):
+        figures.feature_tracks(tracks_table("." * 5200))
+
+
+@pytest.mark.parametrize(
+    "draw, table", [(figures.type_features, types_table(2)), (figures.type_effects, effects_table(2))]
+)
+def test_a_result_of_no_features_is_said_in_words(draw, table):
+    chart = draw(table.head(0))
+    (words,) = texts(svg_of(chart))
+    assert words.startswith("No feature") and chart.to_dict()["description"] == words
+
+
+@pytest.mark.parametrize(
+    "draw, table, row",
+    [
+        (figures.controls, controls_table(), "group element, concept stem, source SAE"),
+        (figures.confounds, confounds_table(), "concept stem"),
+        (figures.fidelity, fidelity_table(2), "layer 1, variant mean ablation"),
+        (figures.recurrence, recurrence_table(2), "layer 1, comparison other seed"),
+        (figures.type_effects, effects_table(2), "layer 1, type tRNA"),
+    ],
+)
+def test_what_has_one_place_cannot_be_given_twice(draw, table, row):
+    with pytest.raises(ValueError, match=f"{draw.__name__}: .*{row}"):
+        draw(pd.concat([table, table.head(1)]))
+
+
+@pytest.mark.parametrize(
+    "draw, table", [(figures.element_scores, scores_table(2)), (figures.feature_tracks, tracks_table(KNOT))]
+)
+def test_a_letter_that_is_no_element_is_refused(draw, table):
+    with pytest.raises(ValueError, match=f"{draw.__name__}: 'Z' .*S, H, I, B, M, X, E, K"):
+        draw(table.assign(element="Z"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in CHARTS
+        if name.startswith(("controls", "confounds", "fidelity", "recurrence", "type eff"))
+    ],
+)
+def test_letters_on_figures_of_trust_are_ten_pixels_or_more(name):
+    sizes = [
+        float(element.get("font-size").removesuffix("px"))
+        for element in svg_named(name).iter()
+        if element.tag.endswith("}text")
+    ]
+    assert sizes and min(sizes) >= 10

@@ -1,0 +1,37 @@
+"""Colours, ticks and axes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from charts import layers_table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_rna.figures import theme
+from sae_rna.records.structure import ELEMENTS
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
+def test_ticks_of_a_logarithmic_axis_are_round_and_inside_it(values):
+    axis, scale = theme.log_axis(pd.Series([*values, 0.0, np.nan]))
+    low, high = scale.domain
+    assert low < min(values) and high > max(values)
+    assert all(low <= tick <= high and float(f"{tick:.2g}") == tick for tick in axis.values)
+    assert high / low < 10 or axis.values
+
+
+def test_elements_have_fixed_distinct_colours():
+    assert list(theme.ELEMENT_COLOURS) == list(ELEMENTS)
+    assert len(set(theme.ELEMENT_COLOURS.values())) == len(ELEMENTS)
+
+
+def test_colours_keep_their_meaning_over_architectures():
+    table = layers_table(2)
+    assert theme.architectures(table) == ["topk", "relu-l1"]
+    scale = theme.architecture_scale(theme.architectures(table[table.architecture == "relu-l1"]))
+    assert scale.domain == ["ReLU + L1"] and scale.range == [theme.ARCHITECTURE_COLOURS["relu-l1"]]
+
+
+@pytest.mark.parametrize("last, ticks", [(6, [1, 2, 3, 4, 5, 6]), (33, [1, 5, 10, 15, 20, 25, 30, 33])])
+def test_layers_are_labelled_as_far_as_there_is_room(last, ticks):
+    assert theme.layer_ticks(pd.Series(range(1, last + 1))) == ticks

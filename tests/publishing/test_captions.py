@@ -1,0 +1,140 @@
+"""Captions with numbers in them."""
+
+import re
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from sae_rna.publishing import NotebookError
+from sae_rna.publishing.captions import fill_captions
+
+
+def figure_cell(
+    caption: str,
+    alternative: str = "",
+    name: str = "fig-points",
+    numbers: dict | None = None,
+    figure: str | None = None,
+):
+    outputs = []
+    if numbers is not None:
+        record = {"figure": figure or name, "numbers": numbers}
+        outputs = [new_output("display_data", {"text/html": "<p>"}, metadata={"sae_rna": record})]
+    metadata = {"mystnb": {"figure": {"name": name, "caption": caption}, "image": {"alt": alternative}}}
+    return new_code_cell("publish(...)", metadata=metadata, outputs=outputs)
+
+
+def filled(caption: str, numbers: dict, alternative: str = "", **options) -> tuple[str, str]:
+    """Caption without its links, and alternative text."""
+    notebook = fill_captions(
+        new_notebook(
+            cells=[new_markdown_cell("{not mine}"), figure_cell(caption, alternative, numbers=numbers)]
+        ),
+        **options,
+    )
+    assert notebook.cells[0].source == "{not mine}"
+    options = notebook.cells[1].metadata.mystnb
+    return options.figure.caption.split(' <span class="figure-files">')[0], options.image.alt
+
+
+@pytest.mark.parametrize(
+    "caption, value, expected",
+    [
+        ("{n} tokens", 1234567, "1,234,567 tokens"),
+        ("{n:d} tokens", 1234567, "1234567 tokens"),
+        ("{n:.1%} of all", 0.1234, "12.3% of all"),
+        ("F1 {n}.", 0.123456, "F1 0.123."),
+        ("F1 {n:.2f}, {n:.1f}.", 0.126, "F1 0.13, 0.1."),
+        ("of {n}", "tRNA", "of tRNA"),
+    ],
+)
+def test_placeholders_become_numbers(caption, value, expected):
+    assert filled(caption, {"n": value}, alternative=caption) == (expected, expected)
+
+
+def test_features_and_layers_are_names():
+    assert (
+        filled("feature {feature} of layer {layer}, n = {n}", {"feature": 7783, "layer": 1033, "n": 7783})[0]
+        == "feature 7783 of layer 1033, n = 7,783"
+    )
+
+
+def test_a_string_in_a_caption_is_text_whatever_it_holds():
+    nasty = "<script>*a*_b_`c`[d](e) {f}$g$"
+    caption, alternative = filled("On {name}.", {"name": nasty}, alternative="On {name}.")
+    assert not re.search(r"[<>*_`\[\](){}$]", caption.replace("(e)", ""))
+    assert alternative == f"On {nasty}."
+    import html
+
+    assert html.unescape(caption) == f"On {nasty}."
+
+
+def test_a_caption_ends_with_links_to_its_files():
+    notebook = fill_captions(
+        new_notebook(cells=[figure_cell("Title.", numbers={}), figure_cell("T.", name="tab-x", numbers={})]),
+        links="../files",
+    )
+    chart_caption, table_caption = (cell.metadata.mystnb.figure.caption for cell in notebook.cells)
+    assert re.findall('href="(.*?)"', chart_caption) == [
+        f"../files/fig-points.{s}" for s in ("svg", "png", "pdf", "csv", "vl.json")
+    ]
+    assert re.findall('href="(.*?)"', table_caption) == ["../files/tab-x.csv", "../files/tab-x.html"]
+    assert "](" not in chart_caption and "\n" not in chart_caption
+
+
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (figure_cell("{n} and {m}", numbers={"n": 1}), r"figure fig-points: .*\{m\}.* given n$"),
+        (figure_cell("ok", "{m}", numbers={}), r"figure fig-points: .*\{m\}.* no numbers"),
+        (figure_cell("{n:.1q}", numbers={"n": 1}), r"figure fig-points: .*\{n:.1q\}"),
+        (figure_cell("a { b", numbers={"n": 1}), "figure fig-points: .*'a { b'"),
+        (figure_cell("{n!r}", numbers={"n": 1}), "figure fig-points: .*{n!r}"),
+        (figure_cell("{n.real}", numbers={"n": 1}), "figure fig-points: .*{n.real}"),
+        (figure_cell("{n}"), "figure fig-points: .*published nothing"),
+        (
+            figure_cell("{n}", numbers={"n": 1}, figure="fig-other"),
+            "figure fig-points: .*published fig-other.*publish\\('fig-points'",
+        ),
+    ],
+)
+def test_a_caption_that_cannot_be_filled_says_why(cell, message):
+    with pytest.raises(NotebookError, match=message):
+        fill_captions(new_notebook(cells=[cell]))
+
+
+def published_cell(*figures: str, **metadata):
+    """A cell whose figures have their captions from `publish`, each displayed below its figure, too."""
+    outputs = []
+    for figure in figures:
+        words = {"caption": "{n} points", "alt": "{n} dots"}
+        record = {"figure": figure, "numbers": {"n": 7000}} | words
+        below = {"sae_rna": {"caption_of": figure}}
+        outputs.append(new_output("display_data", {"text/html": "<p>"}, metadata={"sae_rna": record}))
+        outputs.append(new_output("display_data", {"text/markdown": "7,000 points"}, metadata=below))
+    return new_code_cell("publish(...)", metadata=metadata, outputs=outputs)
+
+
+def test_a_caption_given_to_publish_becomes_the_figures_in_the_book_and_stands_there_once():
+    cell = published_cell("fig-points", tags=["hide-input"])
+    declared = figure_cell("{n} points", "{n} dots", numbers={"n": 7000})
+    fill_captions(new_notebook(cells=[cell, declared]))
+    assert cell.metadata.mystnb == declared.metadata.mystnb and cell.metadata.tags == ["hide-input"]
+    assert [output.data for output in cell.outputs] == [{"text/html": "<p>"}]
+
+
+def test_other_options_of_the_cell_stay():
+    options = {"figure": {"align": "left"}, "image": {"width": "80%"}, "remove_code_source": True}
+    cell = published_cell("fig-points", mystnb=options)
+    fill_captions(new_notebook(cells=[cell]))
+    assert cell.metadata.mystnb.figure.align == "left" and cell.metadata.mystnb.remove_code_source
+    assert cell.metadata.mystnb.image == {"width": "80%", "alt": "7,000 dots"}
+
+
+def test_two_figures_of_one_cell_are_refused_and_one_without_caption_is_left_alone():
+    with pytest.raises(NotebookError, match="published fig-one, fig-two"):
+        fill_captions(new_notebook(cells=[published_cell("fig-one", "fig-two")]))
+    cell = published_cell("fig-points")
+    cell.outputs[0].metadata["sae_rna"]["caption"] = ""
+    fill_captions(new_notebook(cells=[cell]))
+    assert "mystnb" not in cell.metadata

@@ -1,0 +1,140 @@
+"""Running a notebook for the book."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from sae_rna.files import write_atomically
+from sae_rna.publishing import NotebookError, execute
+from sae_rna.publishing.outputs import FIGURES
+
+SETTINGS = 'layers = [1]  # blocks\nname: str = "nano"'
+
+
+WORK = "import pandas as pd\nfrom sae_rna.publishing import publish\ntable = pd.DataFrame({'layer': layers})"
+
+
+PUBLISH = 'publish("tab-layers", table, n=len(table), name=name)'
+
+
+def write_notebook(path: Path, *sources: str, settings: str | None = SETTINGS) -> Path:
+    cells = [new_code_cell(settings, metadata={"tags": ["parameters"]})] if settings else []
+    cells += [new_code_cell(source) for source in sources]
+    cells[-1].metadata["mystnb"] = {
+        "figure": {"name": "tab-layers", "caption": "{n} layers of {name}."},
+        "image": {"alt": "{n} layers"},
+    }
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def test_a_notebook_runs_with_its_parameters_and_fills_its_captions(tmp_path, capfd):
+    notebook = write_notebook(tmp_path / "toy.ipynb", WORK, PUBLISH)
+    output, figures = tmp_path / "book" / "executed" / "toy.ipynb", tmp_path / "figures"
+    before = os.environ.get(FIGURES)
+    stale = tmp_path / "failed" / "toy.failed.ipynb"
+    write_atomically(stale, "an older failure")
+    execute(notebook, output, {"layers": [1, 5, 33]}, figures, failures=tmp_path / "failed")
+    result = nbformat.read(output, as_version=4)
+    nbformat.validate(result)
+    last = result.cells[-1]
+    assert last.metadata.mystnb.figure.caption.startswith("3 layers of nano. <span")
+    assert last.metadata.mystnb.image.alt == "3 layers"
+    assert [o.output_type for cell in result.cells if cell.cell_type == "code" for o in cell.outputs] == [
+        "display_data"
+    ]
+    assert pd.read_csv(figures / "tab-layers.csv").layer.tolist() == [1, 5, 33]
+    assert [path.name for path in output.parent.iterdir()] == ["toy.ipynb"]
+    assert os.environ.get(FIGURES) == before
+    assert not stale.exists()
+    assert "/tmp" not in json.dumps(result.metadata)
+    shown = capfd.readouterr()
+    assert "WARNING" not in shown.err and shown.out == ""
+
+
+def test_a_failure_names_its_cell_and_leaves_page_and_files_as_they_were(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "toy.ipynb", WORK, PUBLISH, "record = 'RF1'\nraise ValueError(f'{record}: no structure')"
+    )
+    output, figures = tmp_path / "executed" / "toy.ipynb", tmp_path / "figures"
+    write_atomically(output, "the old page")
+    write_atomically(figures / "tab-layers.csv", "the old table")
+    with pytest.raises(
+        NotebookError,
+        match=r"toy.ipynb: cell \[\d\] failed with ValueError: RF1: no structure .*toy.failed.ipynb",
+    ):
+        execute(notebook, output, {}, figures, failures=tmp_path / "failed")
+    assert output.read_text() == "the old page"
+    assert (figures / "tab-layers.csv").read_text() == "the old table"
+    assert [path.name for path in output.parent.iterdir()] == ["toy.ipynb"]
+    assert "RF1: no structure" in (tmp_path / "failed" / "toy.failed.ipynb").read_text()
+
+
+def test_a_caption_that_cannot_be_filled_is_a_failure_too(tmp_path):
+    notebook = write_notebook(tmp_path / "toy.ipynb", WORK, 'publish("tab-layers", table, name=name)')
+    with pytest.raises(NotebookError, match=r"toy.ipynb: figure tab-layers: .*\{n\}"):
+        execute(
+            notebook,
+            tmp_path / "executed" / "toy.ipynb",
+            {},
+            tmp_path / "figures",
+            failures=tmp_path / "failed",
+        )
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, parameters, message",
+    [
+        (SETTINGS, {"layrs": 5}, "toy.ipynb: .*'layrs'.* layers"),
+        (SETTINGS, {"zzz": 5}, "toy.ipynb: .*'zzz'.* layers, name"),
+        (None, {"layers": 5}, "toy.ipynb: .*'layers'.*no cell tagged parameters"),
+    ],
+)
+def test_a_misplaced_parameter_stops_before_anything_runs(tmp_path, settings, parameters, message):
+    notebook = write_notebook(
+        tmp_path / "toy.ipynb", f"open({str(tmp_path / 'it ran')!r}, 'w')", settings=settings
+    )
+    with pytest.raises(ValueError, match=message):
+        execute(
+            notebook,
+            tmp_path / "executed" / "toy.ipynb",
+            parameters,
+            tmp_path / "figures",
+            failures=tmp_path / "failed",
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.ipynb"]
+
+
+def test_a_parameter_that_the_notebook_understands_without_naming_it_is_given(tmp_path, capfd):
+    work = WORK.replace("layers}", "layers * globals().get('repeats', 1)}")
+    notebook, figures = write_notebook(tmp_path / "toy.ipynb", work, PUBLISH), tmp_path / "figures"
+    places = {"output": tmp_path / "executed" / "toy.ipynb", "failures": tmp_path / "failed"}
+    execute(notebook, parameters={"repeats": 3}, figures=figures, **places, known=["repeats", "seed"])
+    assert pd.read_csv(figures / "tab-layers.csv").layer.tolist() == [1, 1, 1]
+    assert "repeats" not in capfd.readouterr().err  # papermill would warn of it
+    with pytest.raises(ValueError, match="'repeat'.* repeats"):
+        execute(notebook, parameters={"repeat": 3}, figures=figures, **places, known=["repeats", "seed"])
+
+
+def test_a_caption_in_the_cell_gives_the_page_that_one_in_its_metadata_gives(tmp_path):
+    old = write_notebook(tmp_path / "old.ipynb", WORK, PUBLISH)
+    words = 'caption="{n} layers of {name}.", alt="{n} layers"'
+    new = write_notebook(tmp_path / "new.ipynb", WORK, PUBLISH.replace("n=", words + ", n="))
+    source = nbformat.read(new, as_version=4)
+    del source.cells[-1].metadata["mystnb"]
+    nbformat.write(source, new)
+    pages = []
+    for notebook in (old, new):
+        output = tmp_path / "executed" / notebook.name
+        execute(notebook, output, {}, tmp_path / "figures", failures=tmp_path / "failed")
+        pages.append(nbformat.read(output, as_version=4).cells[-1])
+    assert pages[0].metadata.mystnb == pages[1].metadata.mystnb
+    old, new = ([output.data for output in page.outputs] for page in pages)
+    assert old == new and len(new) == 1

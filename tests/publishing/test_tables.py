@@ -1,0 +1,63 @@
+"""Tables as HTML, and numbers as people write them."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+
+from sae_rna.publishing.tables import table_html
+
+HOSTILE = '</script><script>alert("1")</script><!-- & \u2028'
+
+
+TABLE = pd.DataFrame({"x": [1, 2], "id": [HOSTILE, "<b>bold</b>"]})
+
+
+def rows_of(html: str) -> list[list[tuple[str, str]]]:
+    """Text and alignment of every cell, row by row; the HTML has to be well-formed."""
+    table = ElementTree.fromstring(html)
+    return [[(cell.text or "", cell.get("style").split(": ")[1]) for cell in row] for row in table.iter("tr")]
+
+
+def test_tables_escape_everything():
+    html = table_html(TABLE.rename(columns={"x": "<i>x</i>"}))
+    assert "<b>" not in html and "<i>" not in html and "<script" not in html
+    cells = rows_of(html)
+    assert cells[0][0][0] == "<i>x</i>" and cells[1][1][0] == HOSTILE
+
+
+def test_numbers_of_a_table_are_written_for_people():
+    table = pd.DataFrame(
+        {
+            "name": ["a", "b"],
+            "count": [1234567, 5],
+            "some": pd.array([1000, None], dtype="Int64"),
+            "share": [0.12345, np.nan],
+            "long": [1234.5, 12.25],
+            "tiny": [0.00012345, 2.0],
+            "whole": [3.0, np.nan],
+            "feature": [7783, 2053],
+            "kept": [True, False],
+            "mixed": ["text", 0.123456],
+        }
+    )
+    head, first, second = rows_of(table_html(table))
+    assert [text for text, _ in head] == list(table.columns)
+    assert [text for text, _ in first] == [
+        "a",
+        "1,234,567",
+        "1,000",
+        "0.123",
+        "1,234",
+        "0.000123",
+        "3",
+        "7783",
+        "yes",
+        "text",
+    ]
+    assert [text for text, _ in second] == ["b", "5", "–", "–", "12", "2", "–", "2053", "no", "0.123"]
+    assert [align for _, align in first] == ["left", *["right"] * 7, "left", "left"]
+
+
+def test_a_table_without_rows_is_still_a_table():
+    assert rows_of(table_html(pd.DataFrame({"a": [], "b": []}))) == [[("a", "right"), ("b", "right")]]

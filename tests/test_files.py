@@ -1,0 +1,78 @@
+"""Files appear whole or not at all."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from sae_rna.files import write_atomically, write_json, writing
+
+
+def names(folder) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "new folder" / "file.txt"
+    write_atomically(path, "old")
+    write_atomically(path, b"older is better")
+    assert path.read_text() == "older is better"
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError):
+        write_atomically(path, "half")
+    assert path.read_text() == "older is better" and names(path.parent) == ["file.txt"]
+
+
+def test_the_file_is_seen_only_when_the_block_has_ended(tmp_path):
+    path = tmp_path / "file.txt"
+    with writing(path) as temporary:
+        temporary.write_text("first line\n")
+        assert temporary.parent == tmp_path and not path.exists()
+    assert path.read_text() == "first line\n" and names(tmp_path) == ["file.txt"]
+
+
+def test_an_error_inside_the_block_is_passed_on_and_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with writing(tmp_path / "file.txt") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "file.txt"
+    with writing(path) as mine, writing(path) as other:
+        mine.write_text("mine")
+        other.write_text("the other's")
+    assert path.read_text() == "mine"  # whose block ended last
+
+
+def test_text_is_utf8_and_lines_end_as_they_were_given(tmp_path):
+    write_atomically(tmp_path / "file.txt", "5′–3′\r\n")
+    assert (tmp_path / "file.txt").read_bytes() == "5′–3′\r\n".encode()
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_the_mode_follows_the_umask_whatever_the_block_does(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with writing(tmp_path / "file.txt") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o400))  # a library's own way
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == mode
+
+
+def test_json_is_whole_ends_with_a_line_and_refuses_what_is_none(tmp_path):
+    path = tmp_path / "facts.json"
+    write_json(path, {"layers": [1, 2], "name": "nano"})
+    assert json.loads(path.read_text()) == {"layers": [1, 2], "name": "nano"} and path.read_text()[-1] == "\n"
+    with pytest.raises(TypeError):
+        write_json(path, {"layers": {1, 2}})
+    assert json.loads(path.read_text())["layers"] == [1, 2]
