@@ -8,4 +8,5 @@ builds the JavaScript that the pages' charts need.
 from sae_rna.publishing.captions import NotebookError as NotebookError
 from sae_rna.publishing.execution import execute as execute
 from sae_rna.publishing.outputs import publish as publish
+from sae_rna.publishing.outputs import say as say
 from sae_rna.publishing.vega import write_vega_bundle as write_vega_bundle

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from sae_rna.files import write_atomically
 from sae_rna.publishing.captions import filled
@@ -71,6 +71,15 @@ def publish(
     if shown:
         below = {"text/markdown": shown, "text/plain": html.unescape(shown)}
         display(below, raw=True, metadata={"sae_rna": {"caption_of": figure_id}})
+
+
+def say(sentence: str, **numbers):
+    """Display a sentence (Markdown) with its placeholders filled, as in a caption of `publish`.
+
+    Raises ValueError and NotebookError as `publish` does.
+    """
+    numbers = {name: _plain(value, "say", name) for name, value in numbers.items()}
+    display(Markdown(filled(sentence, numbers, "say")))
 
 
 def _show_table(table: pd.DataFrame, figure_id: str) -> tuple[dict, dict]:
