@@ -1,0 +1,29 @@
+"""The one wrapper for what fails while something is read from the Hugging Face hub."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line of at most 300 characters."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # "not in the cache either": what the hub said matters
+    return shorten(str(error), 300, placeholder=" ...").rstrip(".: ") or type(error).__name__
+
+
+@contextmanager
+def hub_faults(name: str, kind: str) -> Iterator[None]:
+    """Make one sentence with a remedy, a ValueError, of whatever fails while `name` is read from the hub as `kind` ("a data set").
+
+    The hub, the network and the files themselves each fail in their own ways, so everything is caught.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be read as {kind} of the Hugging Face hub ({reason(error)}): "
+            "check its name, its revision and the network, then run this again, or give a file or folder"
+        ) from error
