@@ -5,7 +5,6 @@ where its activation is above 0. Shapes: T tokens (nucleotides), F features, S s
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
+
+from sae_rna.files import writing
 
 
 def run_numbers(*labels_T: np.ndarray) -> np.ndarray:
@@ -36,7 +37,8 @@ def record_runs(record_T: np.ndarray) -> np.ndarray:
     names, pieces = np.unique(first, return_counts=True)
     if (pieces > 1).any():
         raise ValueError(
-            f"the tokens of record {names[pieces > 1][0]} stand in {pieces.max()} separate places: sort the tokens by record"
+            f"the tokens of record {names[pieces > 1][0]} stand in {pieces.max()} separate places: "
+            "sort the tokens by record"
         )
     return run_T
 
@@ -59,11 +61,9 @@ def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sp
     `group_N` numbers the groups from 0 in row order, as `run_numbers` does. Sparse values must not be negative. A column's
     non-zeros are in row order, so that every group is a stretch of them: no sorting, time proportional to the non-zeros.
     """
-    if not sparse.issparse(values_NF):
+    if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
-        return np.stack(
-            [rows_NF.max(axis=0) for rows_NF in groups]
-        )  # ten times faster than np.maximum.reduceat along columns
+        return np.stack([rows_NF.max(axis=0) for rows_NF in groups])
     columns = sparse.csc_matrix(values_NF)
     columns.sort_indices()
     group = group_N[columns.indices]
@@ -85,7 +85,7 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
 
 
 class FeatureSummary:
-    """`feature_summary` of any number of tokens, chunk by chunk.
+    """How often and how strongly features fire, over any number of tokens, chunk by chunk.
 
     >>> summary = FeatureSummary(latents=2)
     >>> _ = summary.update(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0], [0.5, 0.0]]), np.array([0, 0, 1, 1]))
@@ -96,10 +96,8 @@ class FeatureSummary:
     """
 
     def __init__(self, latents: int):
-        self._tokens = 0
-        self._last_record = None
-        self._sequences = np.zeros(latents, np.int64)
-        self._firing = np.zeros(latents, np.int64)
+        self._tokens, self._last_record = 0, None
+        self._sequences, self._firing = np.zeros(latents, np.int64), np.zeros(latents, np.int64)
         self._maximum = np.zeros(latents)
 
     def update(self, activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray):
@@ -107,11 +105,10 @@ class FeatureSummary:
 
         Raises ValueError where the shapes do not fit together.
         """
-        record_T = np.asarray(record_T)
-        if activations_TF.shape != (len(record_T), len(self._maximum)):
-            shape, wanted = activations_TF.shape, (len(record_T), len(self._maximum))
+        record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
+        if (tokens, latents) != (len(record_T), len(self._maximum)):
             raise ValueError(
-                f"activations [{shape[0]}, {shape[1]}] do not fit {wanted[0]} tokens and {wanted[1]} features"
+                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and {len(self._maximum)} features"
             )
         if not len(record_T):
             return activations_TF
@@ -127,25 +124,13 @@ class FeatureSummary:
 
     def table(self) -> pd.DataFrame:
         """One row per feature: feature, sequences (distinct records it fires in), density (share of tokens), maximum."""
+        numbers = {"feature": np.arange(len(self._maximum)), "sequences": self._sequences}
         density = self._firing / max(self._tokens, 1)
-        columns = {
-            "feature": np.arange(len(density)),
-            "sequences": self._sequences,
-            "density": density,
-            "maximum": self._maximum,
-        }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(numbers | {"density": density, "maximum": self._maximum})
 
 
 def _count_positive(values_NF) -> np.ndarray:
     return np.asarray((values_NF > 0).sum(axis=0)).ravel().astype(np.int64)
-
-
-def summarise(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> pd.DataFrame:
-    """`FeatureSummary.table` of activations that are at hand whole."""
-    summary = FeatureSummary(activations_TF.shape[1])
-    summary.update(activations_TF, record_T)
-    return summary.table()
 
 
 def retained(summary: pd.DataFrame, min_sequences: int = 10) -> np.ndarray:
@@ -153,21 +138,9 @@ def retained(summary: pd.DataFrame, min_sequences: int = 10) -> np.ndarray:
     return (summary["sequences"] >= min_sequences).to_numpy()
 
 
-def pool_sequences(
-    activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray, how: str = "max"
-) -> sparse.csr_matrix:
-    """Activation of every feature in every sequence, [S, F], sequences in order of appearance.
-
-    `how`: "max" takes the strongest nucleotide, "mean" the mean over all nucleotides of the sequence.
-    """
-    run_T = record_runs(record_T)
-    if how == "max":
-        return sparse.csr_matrix(pool_max(activations_TF, run_T))
-    if how == "mean":
-        return sparse.csr_matrix(
-            _group_means(run_T, int(run_T[-1]) + 1 if len(run_T) else 0) @ activations_TF
-        )
-    raise ValueError(f'sequences are pooled by "max" or by "mean", not by "{how}"')
+def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> sparse.csr_matrix:
+    """Activation of every feature at its strongest nucleotide in every sequence, [S, F], sequences in order of appearance."""
+    return sparse.csr_matrix(pool_max(activations_TF, record_runs(record_T)))
 
 
 def _group_means(group_N: np.ndarray, groups: int) -> sparse.csr_matrix:
@@ -199,18 +172,17 @@ def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tup
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
     """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: a frame [types, features].
 
-    With `pooled_SF` from `pool_sequences(..., "max")` and `scale_F` the features' maximum on the selection set this is how
-    strongly a type lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A feature whose scale is 0 is 0.
+    With `pooled_SF` from `pool_sequences` and `scale_F` the features' maximum on the selection set this is how strongly a type
+    lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
-    mean_CF = _group_means(codes_S, len(names)) @ pooled_SF
+    weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
+    averages = sparse.csr_matrix((weight_S, (codes_S, np.arange(len(codes_S)))), (len(names), len(codes_S)))
+    mean_CF = averages @ pooled_SF
     mean_CF = mean_CF.toarray() if sparse.issparse(mean_CF) else mean_CF
     scaled_CF = np.divide(mean_CF, scale_F, out=np.zeros(mean_CF.shape), where=np.asarray(scale_F) > 0)
-    return pd.DataFrame(
-        scaled_CF,
-        index=pd.Index(names, name="type"),
-        columns=pd.RangeIndex(scaled_CF.shape[1], name="feature"),
-    )
+    columns = pd.RangeIndex(scaled_CF.shape[1], name="feature")
+    return pd.DataFrame(scaled_CF, pd.Index(names, name="type"), columns)
 
 
 def type_activation(
@@ -246,13 +218,10 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
 
 def save_csr(matrix: sparse.csr_matrix, path: Path):
     """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata); whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     matrix = sparse.csr_matrix(matrix)
-    temporary = path.with_name(path.name + ".tmp")
     tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-    save_file(tensors, temporary, metadata={"shape": json.dumps(matrix.shape)})
-    os.replace(temporary, path)
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata={"shape": json.dumps(matrix.shape)})
 
 
 def load_csr(path: Path) -> sparse.csr_matrix:

@@ -14,11 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_reductions = {
-    "reassoc",
-    "contract",
-    "nsz",
-}  # lets sums use vector registers; infinities and NaN keep their meaning
+_reductions = {"reassoc", "contract", "nsz"}
+"""Lets sums use vector registers; infinities and NaN keep their meaning."""
 
 
 def use_threads(count: int):
@@ -91,11 +88,8 @@ def top_k(bits, k):
     tokens, latents = bits.shape
     groups = min(8 * k, latents)
     whole = latents // groups * groups
-    indices, values, counts = (
-        np.empty((tokens, k), np.int32),
-        np.empty((tokens, k), np.float32),
-        np.empty(tokens, np.int64),
-    )
+    indices, values = np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
+    counts = np.empty(tokens, np.int64)
     for b in numba.prange(tokens):
         row = bits[b]
         largest = np.zeros(groups, bits.dtype)
@@ -173,11 +167,8 @@ def _keep(start, indices, found, wanted):
     equal = wanted
     for i in range(len(found)):
         equal -= 1 if found[i] > last else 0
-    kept_start, kept = np.zeros_like(start), 0
-    kept_indices, values = (
-        np.empty(min(wanted, len(found)), np.int32),
-        np.empty(min(wanted, len(found)), np.float32),
-    )
+    kept_start, kept, most = np.zeros_like(start), 0, min(wanted, len(found))
+    kept_indices, values = np.empty(most, np.int32), np.empty(most, np.float32)
     for b in range(len(start) - 1):
         for i in range(start[b], start[b + 1]):
             if found[i] > last or (found[i] == last and equal > 0):
@@ -221,9 +212,7 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
         for d in range(width):
             current[d] = bias[d] - x[b, d]
         for g in range(len(prefixes)):
-            while (
-                place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]
-            ):  # four rows at a time, as in `gradients`
+            while place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]:
                 v0, v1, v2, v3 = values[place], values[place + 1], values[place + 2], values[place + 3]
                 w0, w1 = dictionary[indices[place]], dictionary[indices[place + 1]]
                 w2, w3 = dictionary[indices[place + 2]], dictionary[indices[place + 3]]
@@ -276,13 +265,11 @@ def by_latent(start, indices, latents):
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
-def gradients(
-    inputs, residual, first, tokens, places, values, slopes, prefixes, encoder, decoder, bias, squares
-):
-    """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F]; `squares` [F] is each latent's squared norm.
+def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
+    """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw. Rows of `encoder` and `decoder` that did not fire are left as they are, their bias
-    and square are 0.
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`. `squares` [F]
+    is each latent's squared norm. Rows that did not fire are left as they are, their bias and square are 0.
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -292,30 +279,15 @@ def gradients(
         group = 0
         while j >= prefixes[group]:
             group += 1
-        down, up, slope_sum = decoder[j], encoder[j], np.float32(0)
+        errors, down, up, slope_sum = residual[group], decoder[j], encoder[j], np.float32(0)
         down[:] = 0
         up[:] = 0
         slot, end = first[j], first[j + 1]
-        while slot + 4 <= end:  # four tokens at a time: the sums are read and written a quarter as often
-            v0, v1, v2, v3 = (
-                values[places[slot]],
-                values[places[slot + 1]],
-                values[places[slot + 2]],
-                values[places[slot + 3]],
-            )
-            s0, s1, s2, s3 = (
-                slopes[places[slot]],
-                slopes[places[slot + 1]],
-                slopes[places[slot + 2]],
-                slopes[places[slot + 3]],
-            )
+        while slot + 4 <= end:
             t0, t1, t2, t3 = tokens[slot], tokens[slot + 1], tokens[slot + 2], tokens[slot + 3]
-            e0, e1, e2, e3 = (
-                residual[group, t0],
-                residual[group, t1],
-                residual[group, t2],
-                residual[group, t3],
-            )
+            v0, v1, v2, v3 = values[slot], values[slot + 1], values[slot + 2], values[slot + 3]
+            s0, s1, s2, s3 = slopes[slot], slopes[slot + 1], slopes[slot + 2], slopes[slot + 3]
+            e0, e1, e2, e3 = errors[t0], errors[t1], errors[t2], errors[t3]
             x0, x1, x2, x3 = inputs[t0], inputs[t1], inputs[t2], inputs[t3]
             for d in range(width):
                 down[d] += (v0 * _number(e0[d]) + v1 * _number(e1[d])) + (
@@ -328,8 +300,8 @@ def gradients(
             slope_sum += (s0 + s1) + (s2 + s3)
             slot += 4
         while slot < end:
-            value, slope = values[places[slot]], slopes[places[slot]]
-            error, seen = residual[group, tokens[slot]], inputs[tokens[slot]]
+            value, slope = values[slot], slopes[slot]
+            error, seen = errors[tokens[slot]], inputs[tokens[slot]]
             for d in range(width):
                 down[d] += value * _number(error[d])
                 up[d] += slope * _number(seen[d])
@@ -399,27 +371,15 @@ def moments(x, residual, scale, sums):
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
-def adam(
-    weight,
-    mean,
-    square,
-    gradient,
-    touched,
-    scale,
-    rate,
-    beta1,
-    beta2,
-    correction1,
-    correction2,
-    decay,
-    unit_norm,
-    copy,
-):
+def adam(parts, numbers, unit_norm, copy):
     """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in torch.optim.SparseAdam.
 
-    The gradient is multiplied by `scale`. correction = 1 - beta^t. With `unit_norm` the rows are normalised afterwards.
-    The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0] asks for none).
+    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient, the rate,
+    beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised afterwards. The new
+    rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0] asks for none).
     """
+    weight, mean, square, gradient, touched = parts
+    scale, rate, beta1, beta2, correction1, correction2, decay = numbers
     rows, columns = weight.shape
     for r in numba.prange(rows):
         if not touched[r]:
