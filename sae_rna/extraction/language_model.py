@@ -1,10 +1,10 @@
-"""RNA language models: any multimolecule encoder, from a folder or a hub id, and the hidden states of its layers.
+"""RNA language models, any multimolecule encoder from a folder or a hub id, and their hidden states.
 
-Layers are numbered as multimolecule and transformers number ``hidden_states``: 0 is the embedding layer and `i` the output of block
-`i`. The last one is taken *after* the encoder's final layer norm, where it has one, as the library's ``last_hidden_state`` is.
+Layers are numbered as in ``hidden_states`` of multimolecule and transformers: 0 is the embedding layer and
+`i` the output of block `i`; the last one is taken *after* the encoder's final layer norm, where it has one.
 
-Every encoder with one token a nucleotide can be read; the others are refused when they are loaded. What a model puts before, between and
-after the nucleotides (special tokens, position offsets, length limit) is asked of its tokenizer and its embeddings, never assumed.
+What a model puts before, between and after the nucleotides (special tokens, position offsets, length limit)
+is asked of its tokenizer and its embeddings, never assumed.
 """
 
 import sys
@@ -21,7 +21,7 @@ from sae_rna.extraction import loading
 from sae_rna.records.composition import NUCLEOTIDES
 
 BATCH_TOKENS = 8192
-"""With padding, in one forward pass: larger ones leave a CPU's caches and are a third slower there, smaller ones leave a GPU idle."""
+"""In one forward pass: larger ones are a third slower on a CPU, smaller ones leave a GPU idle."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -29,11 +29,11 @@ class HiddenStates(NamedTuple):
     """Hidden states of the nucleotides of one batch of sequences; T tokens, L layers, width D."""
 
     sequence_T: np.ndarray
-    """Number of the sequence in the list that was asked for, int64. Sequences are never split over two batches."""
+    """Number of the sequence in the list asked for, int64. No sequence is split over two batches."""
     position_T: np.ndarray
     """0-based position in the sequence, int64."""
     values_TLD: torch.Tensor
-    """float32 on the model's device, not standardised. One layer's values lie together: it is a view of [L, T, D]."""
+    """float32, not standardised; a view of [L, T, D], so that the values of a layer lie together."""
 
 
 class _AllTaken(Exception):
@@ -51,7 +51,7 @@ class LanguageModel:
     tokenizer: object
     device: torch.device
     fingerprint: str
-    """`loading.fingerprint` of the weights, the same in every precision: what a saved SAE is checked against."""
+    """`loading.fingerprint`, the same in every precision; a saved SAE is checked against it."""
 
     @classmethod
     def load(
@@ -63,30 +63,27 @@ class LanguageModel:
         precision: str = "float32",
         masked: bool = False,
     ) -> "LanguageModel":
-        """Load an encoder, without its heads unless asked for.
+        """Load an encoder from a folder in multimolecule's format or a hub id,
+        ``multimolecule/rinalmo-giga``.
 
         Parameters
         ----------
-        source
-            A folder in multimolecule's format (``config.json``, ``model.safetensors``, tokenizer) or a hub id such as
-            ``multimolecule/rinalmo-giga``.
         revision
             Branch, tag or commit on the hub.
         device
             ``auto`` takes a GPU where there is one.
         random_seed
-            Keep the architecture, draw the weights afresh: the control for every claim about what a model has learnt.
+            Keep the architecture, draw the weights: the control for every claim about what a model has
+            learnt.
         precision
-            ``float32``, or ``bfloat16`` for the weights and products of linear layers and of attention: half the memory, and faster
-            where the machine has such products. It moves rinalmo-nano's hidden states by .008 or less (mean relative error of a layer).
+            ``bfloat16`` is that of the weights and products of linear layers and of attention: half the
+            memory. It moves rinalmo-nano's hidden states by .008 or less (mean relative error of a layer).
         masked
-            With the head that predicts masked nucleotides.
+            With the head that predicts masked nucleotides; other heads are left out.
 
-        Raises
-        ------
-        ValueError
-            If the folder or the hub cannot be read, a downloaded file is damaged, a weight of the encoder is missing or has another
-            shape, or the model has no state for each nucleotide of a single RNA (codons or longer words; no encoder of RNA or DNA).
+        Raises ValueError if the files cannot be had or are damaged, if a weight is missing or of another
+        shape, and if the model has no state for each nucleotide of a single RNA (codons or longer words, no
+        encoder of RNA or DNA).
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"'{precision}' is no precision of a language model: choose float32 or bfloat16")
@@ -127,10 +124,7 @@ class LanguageModel:
 
     @property
     def longest(self) -> int:
-        """Nucleotides in the longest sequence the model takes: the configuration's limit less special tokens and unused positions.
-
-        Rotary positions could go on, but the model was not trained there.
-        """
+        """Nucleotides in the longest sequence that the model was trained for (rotary positions could go on)."""
         limit = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         positions = getattr(self.model.base_model.embeddings, "position_embeddings", None)
         padding = getattr(positions, "padding_idx", None)
@@ -152,16 +146,8 @@ class LanguageModel:
         id_of_byte[list(_LETTERS.encode())] = bare
         return whole[:first], id_of_byte, whole[first + len(bare) :]
 
-    @property
-    def nucleotides_start(self) -> int:
-        """Column of the first nucleotide: special tokens before it."""
-        return len(self._lookup[0])
-
     def tokenize(self, sequences: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Token ids and attention mask [B, W], padded on the right to the longest of `sequences`, on the model's device.
-
-        They are those of the tokenizer, by a look-up, which is some 200 times faster.
-        """
+        """Token ids and attention mask [B, W], padded on the right: the tokenizer's, 200 times faster."""
         tokens = self._tokens(sequences)
         return {name: values.to(self.device, non_blocking=True) for name, values in tokens.items()}
 
@@ -184,7 +170,7 @@ class LanguageModel:
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
     def nucleotide_mask(self, ids: torch.Tensor) -> torch.Tensor:
-        """Where `ids` [B, W] holds A, C, G or U (T, for a model of DNA). Special tokens, N and other codes are no nucleotides here."""
+        """Where `ids` [B, W] holds A, C, G or U (T, for a model of DNA)."""
         known = torch.from_numpy(self._lookup[1][list(NUCLEOTIDES.encode())]).to(ids.device)
         return torch.isin(ids, known)
 
@@ -194,10 +180,10 @@ class LanguageModel:
         batch_tokens: int = BATCH_TOKENS,
         rng: np.random.Generator | None = None,
     ) -> list[np.ndarray]:
-        """Numbers of the sequences of each batch: of similar length, at most `batch_tokens` tokens with padding.
+        """Numbers of the sequences of each batch, of similar length and at most `batch_tokens` tokens,
+        padded.
 
-        With `rng`, ties and the order of the batches are random; without it the order is that of the lengths.
-        Raises ValueError naming the first sequence that is longer than the model allows.
+        In the order of the lengths, or with `rng` a random one. Raises ValueError for too long a sequence.
         """
         lengths, special = self._checked_lengths(sequences), self.tokenizer.num_special_tokens_to_add()
         order = np.lexsort((rng.random(len(lengths)) if rng else np.arange(len(lengths)), lengths))
@@ -215,8 +201,8 @@ class LanguageModel:
         if (lengths > self.longest).any():
             first = int(np.argmax(lengths > self.longest))
             raise ValueError(
-                f"sequence {first + 1} has {lengths[first]} nt, but {self.source} reads at most {self.longest}: "
-                "shorten or leave out longer ones"
+                f"sequence {first + 1} has {lengths[first]} nt, but {self.source} reads at most "
+                f"{self.longest}: shorten or leave out longer ones"
             )
         return lengths
 
@@ -224,13 +210,12 @@ class LanguageModel:
     def hidden_states(
         self, sequences: Sequence[str], layers: Sequence[int], batches: list[np.ndarray] | None = None
     ) -> Iterator[HiddenStates]:
-        """Hidden states of the nucleotides of `sequences`, all of `layers` in one forward pass a batch, which ends at the deepest of them.
+        """Hidden states of the nucleotides of `sequences`, all of `layers` in one forward pass a batch.
 
-        The forward pass is the model's own: token dropout's rescaling of unmasked sequences and the final layer norm included.
-        Memory, besides the model's: 4 x T x L x D bytes of values for a batch of T nucleotides, and what the pass needs for one block
-        at a time, some 130 x D bytes (RiNALMo) for each of its tokens, padding included.
-
-        Raises ValueError for a layer that the model does not have and for the first sequence that is longer than it allows.
+        The pass is the model's own, token dropout's rescaling and the final layer norm included, and ends at
+        the deepest layer. Beside the model it takes 4 x T x L x D bytes for a batch of T nucleotides, and
+        what one block needs, some 130 x D bytes (RiNALMo) for each token, padding included. Raises ValueError
+        for a layer that the model does not have and for a sequence that is too long.
         """
         layers = self.check_layers(layers)
         self._checked_lengths(sequences)
@@ -241,11 +226,11 @@ class LanguageModel:
             values_LTD = torch.empty(len(layers), len(row), self.width, device=self.device)
             tokens = {name: values.to(self.device, non_blocking=True) for name, values in tokens.items()}
             self._read(tokens, layers, values_LTD, chosen_T)
-            position_T = column.numpy() - self.nucleotides_start
+            position_T = column.numpy() - len(self._lookup[0])
             yield HiddenStates(rows[row.numpy()], position_T, values_LTD.transpose(0, 1))
 
     def _read(self, tokens: dict, layers: list[int], values_LTD: torch.Tensor, chosen_T: torch.Tensor):
-        """Write the states of `layers` at the places `chosen_T` of the flattened batch to `values_LTD`, in one forward pass."""
+        """Write the states of `layers` at the places `chosen_T` of the flattened batch to `values_LTD`."""
         base, deepest = self.model.base_model, max(layers)
 
         def take(layer: int, state_BWD: torch.Tensor):

@@ -1,4 +1,4 @@
-"""Language models found and read: a folder or a download that is whole, a model that can be read, the weights it was published with."""
+"""Loading of language models: files that arrive whole, models that can be read, weights that are all there."""
 
 import hashlib
 from pathlib import Path
@@ -7,14 +7,8 @@ import torch
 from huggingface_hub import snapshot_download
 from multimolecule import DnaTokenizer, RnaTokenizer  # also registers all its models with transformers
 from safetensors import SafetensorError
-from transformers import (
-    MODEL_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PretrainedConfig,
-)
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import PretrainedConfig as Config
 from transformers.utils import logging as transformers_logging
 
 from sae_rna.hub import hub_faults, reason
@@ -30,7 +24,7 @@ _ATTENTION = {"attn_implementation": "sdpa"}  # faster, and no matrix [B, heads,
 
 
 def model_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder of a model, downloaded if `source` is a hub id, and the commit that was read there (None for a folder)."""
+    """The folder of a model, downloaded for a hub id, and the commit on the hub (None for a folder)."""
     if Path(source).is_dir():
         if not (Path(source) / "config.json").exists():
             raise ValueError(f"{source} holds no config.json: it is no folder of a multimolecule model")
@@ -44,13 +38,13 @@ def model_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
 
 
 def _download(source: str, revision: str | None) -> Path:
-    """The model's files in the hub's cache, undamaged. What is broken is removed, so that it is fetched again the next time."""
+    """The model's files in the hub's cache, undamaged. What is broken is removed, to be fetched again."""
     with hub_faults(source, "a language model"):
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
     damaged = []
     for file in (file for pattern in _FILES for file in folder.rglob(pattern)):
-        # The cache names each file after its content: by SHA-256 (64 digits) or, if it is small, by git's SHA-1. A download
-        # compares sizes alone, and altered weights would load without a word.
+        # The cache names a file after its content, by SHA-256 (64 digits) or, if it is small, by git's SHA-1.
+        # A download compares sizes alone, and altered weights would load without a word.
         name = file.readlink().name if file.is_symlink() else ""
         if len(name) in (40, 64) and name != _checksum(file, len(name)):
             damaged.append(file.name)
@@ -58,7 +52,7 @@ def _download(source: str, revision: str | None) -> Path:
                 path.unlink(missing_ok=True)
     if damaged:
         raise ValueError(
-            f"{source}: damaged on the way and removed from the cache: {', '.join(damaged)}; load the model again"
+            f"{source}: damaged on the way and removed: {', '.join(damaged)}; load the model again"
         )
     return folder
 
@@ -71,11 +65,11 @@ def _checksum(file: Path, digits: int) -> str:
     return digest.hexdigest()
 
 
-def configuration(source: str, folder: Path) -> tuple[PretrainedConfig, RnaTokenizer | DnaTokenizer]:
+def configuration(source: str, folder: Path) -> tuple[Config, RnaTokenizer | DnaTokenizer]:
     """Configuration and tokenizer of a model that can be read.
 
-    Raises ValueError unless every nucleotide is a token of its own and the model is a stack of attention blocks with states of
-    single RNAs.
+    Raises ValueError unless every nucleotide is a token of its own and the model is a stack of attention
+    blocks with states of single RNAs.
     """
     try:
         config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -94,16 +88,14 @@ def configuration(source: str, folder: Path) -> tuple[PretrainedConfig, RnaToken
         ids = []
     if len(set(ids)) != len(NUCLEOTIDES):
         raise ValueError(
-            f"{source} reads {tokenizer.nmers} nucleotides as one token, so none has a hidden state of its own: "
+            f"{source} reads {tokenizer.nmers} nucleotides as one token, so that none has its own state: "
             "give a model with one token a nucleotide"
         )
     kind = MODEL_MAPPING.get(type(config), None)
     problem = UNREADABLE.get(config.model_type)
     if not (kind and kind._supports_sdpa and "hidden_states" in (kind._can_record_outputs or {})):
-        problem = problem or (
-            f"it is a model of type {config.model_type}, which is not built of attention blocks with a hidden "
-            "state for each nucleotide"
-        )
+        blocks = "attention blocks with a state for each nucleotide"
+        problem = problem or f"it is a model of type {config.model_type}, which is not built of {blocks}"
     if problem:
         raise ValueError(
             f"{source} cannot be read: {problem}; give another encoder, such as RiNALMo or RNA-FM"
@@ -112,7 +104,7 @@ def configuration(source: str, folder: Path) -> tuple[PretrainedConfig, RnaToken
 
 
 def read_weights(source: str, folder: Path, masked: bool) -> torch.nn.Module:
-    """The model as published, with its masked-language-model head if `masked`; ValueError if a weight would be left to chance."""
+    """The published model, with its masked-LM head if `masked`. ValueError if a weight is missing."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what matters of the loading report is raised below
     transformers_logging.disable_progress_bar()
@@ -127,18 +119,18 @@ def read_weights(source: str, folder: Path, masked: bool) -> torch.nn.Module:
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
-    # Neither is read here: masked-LM checkpoints come without a pooler, and decoder.bias is a second name of lm_head.bias.
+    # Neither is read: masked-LM checkpoints have no pooler, decoder.bias is a second name of lm_head.bias.
     absent = [key for key in report["missing_keys"] if "pooler." not in key and key != "lm_head.decoder.bias"]
     absent += [str(key) for key in report["mismatched_keys"]]
     if absent:
         raise ValueError(
-            f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, the first is "
-            f"{min(absent)}; this is a checkpoint of another model"
+            f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, "
+            f"the first is {min(absent)}; this is a checkpoint of another model"
         )
     return model
 
 
-def draw_weights(config: PretrainedConfig, masked: bool, seed: int) -> torch.nn.Module:
+def draw_weights(config: Config, masked: bool, seed: int) -> torch.nn.Module:
     """A model of the same architecture with random weights."""
     torch.manual_seed(seed)
     return (AutoModelForMaskedLM if masked else AutoModel).from_config(config, **_ATTENTION)

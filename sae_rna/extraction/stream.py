@@ -1,4 +1,4 @@
-"""Activations as analysis and training take them: all states of a few sequences, and the endless stream of shuffled batches."""
+"""Hidden states of a few sequences all at once, and of many as a stream of standardised, shuffled batches."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def hidden_states(model: LanguageModel, sequences: list[str], layers: Sequence[i
 
 
 class Standardiser(torch.nn.Module):
-    """x = (h - mean) / std for every layer and dimension; statistics of the training tokens. Shapes [L, D]."""
+    """x = (h - mean) / std for every layer and dimension, with statistics [L, D] of the training tokens."""
 
     def __init__(self, mean_LD: torch.Tensor, std_LD: torch.Tensor):
         super().__init__()
@@ -29,7 +29,7 @@ class Standardiser(torch.nn.Module):
 
     @classmethod
     def fit(cls, values_TLD: torch.Tensor) -> "Standardiser":
-        """Statistics of `values_TLD`. A dimension that never changes is left at scale 1, so that it standardises to 0."""
+        """Statistics of `values_TLD`. A dimension that never changes keeps scale 1: it standardises to 0."""
         std = values_TLD.std(0, correction=0)
         return cls(values_TLD.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
 
@@ -42,13 +42,14 @@ class Standardiser(torch.nn.Module):
 
 
 class ActivationStream:
-    """Batches [L, B, D] of standardised activations in random order, from one pass of the language model an epoch.
+    """Standardised activations [L, B, D] in random order, from one pass of the language model an epoch.
 
-    The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order that is drawn anew for every epoch; the
-    tokens of a block are shuffled and given out, then the next block takes their place. Data that fit into the buffer whole are one
-    block and are read once. What comes when depends on the seed and the buffer alone, so the stream can start anywhere, which is how
-    a training that was stopped is resumed, and a layer sees the same tokens whatever other layers are read with it. The
-    standardisation statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x layers x width of the model.
+    The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order drawn anew for every
+    epoch; the tokens of a block are shuffled and given out, then the next block takes their place. Data that
+    fit into the buffer are one block and are read once. The batches depend on the seed and the buffer alone,
+    so that a training can be resumed anywhere, and a layer sees the same tokens whatever other layers are
+    read with it. The statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x
+    layers x width of the model.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ActivationStream:
         buffer_tokens: int = 300_000,
         seed: int = 0,
     ):
-        """Raises ValueError for a layer that the model lacks, too small a buffer, and fewer nucleotides than a batch."""
+        """Raises ValueError for a layer that the model lacks, a small buffer, and less data than a batch."""
         self.model, self.sequences, self.layers = model, list(sequences), model.check_layers(layers)
         self.batch, self.seed, self._capacity = batch, seed, buffer_tokens
         least = max(2 * batch, *map(len, self.sequences))
@@ -125,7 +126,8 @@ class ActivationStream:
         return self._size(block)
 
     def epochs(self, count: float, start: int = 0) -> Iterator[torch.Tensor]:
-        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B, D].
+        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B,
+        D].
 
         What is left of a block after its last whole batch is left out.
         """

@@ -1,25 +1,27 @@
 """The six architectures: what each one's activation function, error and penalty are. `KINDS` is the table.
 
 ``relu-l1``
-    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, Kaiming-initialised encoder,
-    Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions
-    as written.
+    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied,
+    Kaiming-initialised encoder, Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda
+    ||f||_1, the squared error summed over dimensions as written.
 ``relu-l1-mean``
-    The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times more. Which of the two
-    the paper used is not known.
+    The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times
+    more. Which of the two the paper used is not known.
 ``topk``
-    Gao et al. 2024 (arXiv:2406.04093): f = TopK(ReLU(W_e (x - c) + b)), unit-norm decoder rows, and an auxiliary loss by which
-    dead latents learn to reconstruct what is left over (AuxK, coefficient 1/32).
+    Gao et al. 2024 (arXiv:2406.04093): f = TopK(ReLU(W_e (x - c) + b)), unit-norm decoder rows, and an
+    auxiliary loss by which dead latents learn to reconstruct what is left over (AuxK, coefficient 1/32).
 ``batchtopk``
-    Bussmann et al. 2024 (arXiv:2412.06410): the same, but the B K largest activations of a whole batch are kept, so that a token may
-    have more or fewer than K; outside of training a fixed threshold, the running mean of the smallest activation kept.
+    Bussmann et al. 2024 (arXiv:2412.06410): the same, but the B K largest activations of a whole batch are
+    kept, so that a token may have more or fewer than K; outside of training those above a threshold, the
+    running mean of the smallest activation kept.
 ``matryoshka``
-    Bussmann et al. 2025 (arXiv:2503.17547): BatchTopK whose loss is the sum of the errors of nested dictionaries, the first 1/16, 1/8,
-    1/4, 1/2 and all of the latents, so that early latents stay general.
+    Bussmann et al. 2025 (arXiv:2503.17547): BatchTopK whose loss is the sum of the errors of nested
+    dictionaries, the first 1/16, 1/8, 1/4, 1/2 and all of the latents, so that early latents stay general.
 ``jumprelu``
-    Rajamanoharan et al. 2024 (arXiv:2407.14435): f = z H(z - theta) with a learnt threshold per latent; loss = squared error + lambda L0,
-    with their straight-through gradients. Their units have E||x||^2 = 1, so the error is averaged over the standardised dimensions
-    here, and their bandwidth and initial threshold of 0.001 become 0.001 sqrt(D).
+    Rajamanoharan et al. 2024 (arXiv:2407.14435): f = z H(z - theta) with a learnt threshold per latent; loss
+    = squared error + lambda L0, with their straight-through gradients. Their units have E||x||^2 = 1, so the
+    error is averaged over the standardised dimensions here, and their bandwidth and initial threshold of
+    0.001 become 0.001 sqrt(D).
 
 Shapes: M members of a stack, B tokens, D width, F latents, N dead latents.
 """
@@ -70,7 +72,7 @@ KINDS = {
 
 
 def top_k(positive: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest numbers along the last dimension, with zeros in all other places; and the k numbers themselves."""
+    """The k largest numbers along the last dimension with zeros elsewhere, and the k numbers themselves."""
     values, chosen = positive.topk(k, dim=-1, sorted=False)
     return torch.zeros_like(positive).scatter(-1, chosen, values), values
 
@@ -81,7 +83,7 @@ def l1_penalty(features_MBF: torch.Tensor, weight_M: torch.Tensor) -> torch.Tens
 
 
 def l0_penalty(preactivations_MBF, threshold_M1F, bandwidth: float, weight_M) -> torch.Tensor:
-    """lambda L0, the number of latents above their threshold (Rajamanoharan et al. 2024, eq. 12), mean over tokens, [M]."""
+    """lambda L0, latents above their threshold (Rajamanoharan et al. 2024, eq. 12), mean over tokens, [M]."""
     return weight_M * _Step.apply(preactivations_MBF, threshold_M1F, bandwidth).float().sum(-1).mean(-1)
 
 
@@ -96,7 +98,7 @@ def auxk_penalty(centred_BD, residual_BD, encoder_ND, bias_N, decoder_ND) -> tor
 
 
 class JumpReLU(torch.autograd.Function):
-    """z H(z - theta); the gradient of theta is estimated in a window around it (Rajamanoharan et al. 2024, eq. 11)."""
+    """z H(z - theta); theta's gradient is taken in a window around it (Rajamanoharan et al. 2024, eq. 11)."""
 
     @staticmethod
     def forward(ctx, z, threshold, bandwidth):
@@ -113,7 +115,7 @@ class JumpReLU(torch.autograd.Function):
 
 
 class _Step(torch.autograd.Function):
-    """H(z - theta), whose sum is L0; the gradient of theta is estimated in the same window (eq. 12), that of z is none."""
+    """H(z - theta), whose sum is L0; theta's gradient is taken in the same window (eq. 12), z has none."""
 
     @staticmethod
     def forward(ctx, z, threshold, bandwidth):

@@ -1,4 +1,5 @@
-"""Overcomplete sparse autoencoders: a stack of members, each with a layer of the language model, a seed and a sparsity of its own.
+"""Overcomplete sparse autoencoders: a stack of members, each with a layer of the language model, a seed and a
+sparsity of its own.
 
 What an architecture is stands in `architectures`. Shapes: M members, B tokens, D width, F latents.
 """
@@ -30,7 +31,7 @@ from sae_rna.sae.architectures import (
 )
 
 THRESHOLD_MEMORY = 0.95
-"""Share of BatchTopK's running threshold that a training step keeps: short enough for trainings of some hundred steps."""
+"""Share of BatchTopK's running threshold that a step keeps: a memory short enough for some hundred steps."""
 
 
 class Member(NamedTuple):
@@ -39,13 +40,13 @@ class Member(NamedTuple):
     layer: int
     """Of the language model."""
     sparsity: float
-    """Active latents a token, K, where the architecture has AuxK (topk, batchtopk, matryoshka); else the penalty's weight lambda."""
+    """Active latents a token, K, of topk, batchtopk and matryoshka; else the penalty's weight lambda."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """What defines a stack; written to ``config.json`` beside the weights. Raises ValueError for an impossible one."""
+    """What defines a stack; written to ``config.json`` with the weights. ValueError if it is impossible."""
 
     architecture: str
     """One of `KINDS`."""
@@ -93,7 +94,7 @@ class AutoencoderConfig:
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """Sizes of the nested dictionaries whose errors are summed; the whole one alone unless the architecture is Matryoshka's."""
+        """Sizes of the dictionaries whose errors are summed: Matryoshka's nested ones, else the whole one."""
         smaller = [self.latents >> halvings for halvings in (4, 3, 2, 1)] if self.kind.nested else []
         return tuple(sorted({size for size in smaller if size} | {self.latents}))
 
@@ -120,13 +121,13 @@ class Output(NamedTuple):
     reconstruction: torch.Tensor
     """[M, B, D]."""
     error: torch.Tensor
-    """[M]: squared error per token, summed (or averaged) over dimensions and summed over nested dictionaries."""
+    """[M]: squared error per token, summed or averaged over dimensions, summed over nested dictionaries."""
     penalty: torch.Tensor
     """[M]: lambda ||f||_1, lambda L0, or the auxiliary loss of the dead latents."""
 
 
 class Gradients(NamedTuple):
-    """What one training step of one member finds out: losses as numbers and, where they are finite, the way down."""
+    """What a training step of one member finds: losses and, where they are finite, their gradients."""
 
     error: float
     penalty: float
@@ -144,14 +145,15 @@ class Gradients(NamedTuple):
 
 
 def parameter_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A parameter of one member as a matrix with a latent in each row; the decoder's bias, which no latent owns, is one row."""
+    """A parameter of one member as a matrix with a latent in each row; the decoder's bias is a single row."""
     return tensor[0] if name.startswith("decoder") else tensor[0].T
 
 
 class SparseAutoencoders(nn.Module):
     """M sparse autoencoders over standardised activations. Inputs and outputs are [M, B, D] and [M, B, F].
 
-    In memory a latent's encoder weights lie side by side, like its decoder weights: a sparse step touches whole rows.
+    In memory a latent's encoder weights lie side by side, like its decoder weights: a sparse step touches
+    whole rows.
     """
 
     def __init__(self, config: AutoencoderConfig, standardise: Standardiser):
@@ -193,7 +195,7 @@ class SparseAutoencoders(nn.Module):
         return torch.baddbmm(self.encoder_bias, centred, self.encoder_weight)
 
     def activate(self, preactivations_MBF: torch.Tensor) -> torch.Tensor:
-        """Feature activations, non-negative, [M, B, F]. BatchTopK looks at the whole batch while training, else at its threshold."""
+        """Feature activations, non-negative, [M, B, F]. BatchTopK uses its threshold but in training."""
         activation = self.config.kind.activation
         if activation == "jumprelu":
             return JumpReLU.apply(preactivations_MBF, self.log_threshold.exp(), self._bandwidth)
@@ -230,7 +232,7 @@ class SparseAutoencoders(nn.Module):
         return torch.baddbmm(self.decoder_bias, features_MBF, self.decoder_weight)
 
     def forward(self, x_MBD: torch.Tensor, dead_MF: torch.Tensor | None = None) -> Output:
-        """Encode, decode and compare; `dead_MF` marks latents that have not fired for long (used by AuxK alone)."""
+        """Encode, decode and compare; `dead_MF` marks latents that have not fired for long, for AuxK."""
         kind = self.config.kind
         preactivations = self.preactivations(x_MBD)
         features = self.activate(preactivations)
@@ -279,11 +281,11 @@ class SparseAutoencoders(nn.Module):
             yield single.train(self.training)
 
     def only(self, layer: int) -> "SparseAutoencoders":
-        """The autoencoder of one layer (the first, where there are several), sharing memory. ValueError if there is none."""
+        """The first autoencoder of one layer, sharing memory. ValueError if there is none."""
         layers = self.config.layers
         if layer not in layers:
             raise ValueError(
-                f"no autoencoder for layer {layer} here: this stack holds layers {', '.join(map(str, layers))}"
+                f"no autoencoder for layer {layer}: this stack holds layers {', '.join(map(str, layers))}"
             )
         return list(self.views())[layers.index(layer)]
 
@@ -292,8 +294,8 @@ class SparseAutoencoders(nn.Module):
         config = self.config
         if fingerprint != config.fingerprint:
             raise ValueError(
-                f"these autoencoders were trained on {config.model} ({config.fingerprint}), not on {name} ({fingerprint}): "
-                "train new ones or give the model they belong to"
+                f"these autoencoders were trained on {config.model} ({config.fingerprint}), not on {name} "
+                f"({fingerprint}): train new ones or give the model they belong to"
             )
 
     def save(self, folder: Path):
@@ -309,14 +311,14 @@ class SparseAutoencoders(nn.Module):
     def from_pretrained(
         cls, source: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
     ) -> "SparseAutoencoders":
-        """Read a stack from a folder that `save` wrote, or from a hub id. Raises ValueError where a file is missing or does not fit."""
+        """Read a stack from a folder of `save` or a hub id. ValueError if a file is missing or unfit."""
         folder = Path(source)
         if not folder.is_dir():
             with hub_faults(str(source), "autoencoders"):
                 folder = Path(snapshot_download(str(source), revision=revision))
         if not (folder / "config.json").exists():
             raise ValueError(
-                f"{folder} holds no config.json: it is no folder of autoencoders, or was not written to the end"
+                f"{folder} holds no config.json: it is no folder of autoencoders, or was not finished"
             )
         try:
             values = json.loads((folder / "config.json").read_text())
@@ -334,6 +336,6 @@ class SparseAutoencoders(nn.Module):
             stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in names})
         except Exception as error:
             raise ValueError(
-                f"{folder}: the autoencoder's weights cannot be read ({error}); train them again or fetch them whole"
+                f"{folder}: weights that cannot be read ({error}); train them again or fetch them whole"
             ) from error
         return stack.to(device).eval()

@@ -1,4 +1,4 @@
-"""A training that can be stopped at any moment and resumed: the state of all members in one file, the table in another."""
+"""What a stopped training is resumed from: the state of all members in one file, the table in another."""
 
 import hashlib
 import json
@@ -53,7 +53,8 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self, trainers: Sequence[Resumable]) -> tuple[int, list[dict]]:
-        """Restore the trainers; returns the number of steps done and the table's rows so far, (0, []) without a checkpoint.
+        """Restore the trainers; returns the number of steps done and the table's rows so far, (0, []) without
+        a checkpoint.
 
         Raises ValueError for a file that cannot be read or has other inputs, before anything is changed.
         """
@@ -65,12 +66,12 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except Exception as error:
             raise ValueError(
-                f"{self.file} is damaged ({error}): delete it to train from the start, or put a whole copy there"
+                f"{self.file} is damaged ({error}): delete it to train from the start, or restore it"
             ) from error
         if facts.get("run") != self.key:
             raise ValueError(
-                f"{self.file} belongs to a training with other parameters, data or model: delete it to train from the start, "
-                "or choose another folder"
+                f"{self.file} belongs to a training with other parameters, data or model: "
+                "delete it to train from the start, or choose another folder"
             )
         for index, (trainer, numbers) in enumerate(zip(trainers, json.loads(facts["members"]), strict=True)):
             prefix = f"{index}."

@@ -1,6 +1,8 @@
-"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with them.
+"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with
+them.
 
-The language model is the dearest part of both at scale: all autoencoders that read the same states do so in one pass.
+The language model is the dearest part of both at scale: all autoencoders that read the same states do so in
+one pass.
 """
 
 from collections.abc import Collection
@@ -26,10 +28,11 @@ from sae_rna.sae.trainer import train
 def train_group(
     folders: dict[Variant, Path], model: LanguageModel, sequences: list[str], layers: list[int], p: Parameters
 ):
-    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder, with ``training.parquet``.
+    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder,
+    with ``training.parquet``.
 
-    Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a variant and a layer does not
-    depend on the others.
+    Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a
+    variant and a layer does not depend on the others.
     """
     stream = ActivationStream(
         model, sequences, layers, batch=p.batch, buffer_tokens=p.buffer_tokens, seed=p.seed
@@ -60,7 +63,7 @@ def train_group(
 
 
 def token_table(records: pd.DataFrame) -> pd.DataFrame:
-    """The nucleotides that a language model has states for: record (row number), position (from 0), base, element; in record order."""
+    """Nucleotides that have states, in order: record (row number), position (from 0), base, element."""
     length_S = records.sequence.str.len().to_numpy()
     record_T = np.repeat(np.arange(len(records), dtype=np.int32), length_S)
     start_T = np.repeat(np.cumsum(length_S) - length_S, length_S).astype(np.int32)
@@ -98,7 +101,7 @@ class _Summary:
 
 
 class _Encoder:
-    """What one autoencoder makes of the RNAs, batch by batch: its features, if they are kept, and a summary, if types are given."""
+    """What one autoencoder makes of the RNAs: features, if `keep`, and a summary, if types are given."""
 
     def __init__(self, sae: SparseAutoencoders, type_S, keep: bool):
         self.sae, self.keep, self.pieces = sae, keep, []
@@ -124,10 +127,11 @@ def encode_group(
     kept: Collection[Path],
     summarise: bool = True,
 ):
-    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language model.
+    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language
+    model.
 
-    Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in `token_table`; with
-    `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
+    Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in
+    `token_table`; with `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
     """
     (layers,) = {stack.config.layers for stack in stacks.values()}
     type_S = records.type if summarise else None

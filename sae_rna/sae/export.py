@@ -5,9 +5,9 @@ x = (h - mean) / std is folded into the weights:
 
     W' = W / std        W_d' = W_d std        c' = c std + mean        b' = b - (mean / std) W
 
-where b stays as it is if c, now c', is subtracted before encoding (`Kind.centred`). Feature activations and thresholds
-are the same numbers as here, except for rounding. Rows of W_d' no longer have unit norm, so nothing may rescale
-activations by the decoder's norms before it chooses the K largest.
+where b stays as it is if c, now c', is subtracted before encoding (`Kind.centred`). Feature activations and
+thresholds are the same numbers as here, except for rounding. Rows of W_d' no longer have unit norm, so
+nothing may rescale activations by the decoder's norms before it chooses the K largest.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from sae_rna.files import write_json, writing
 from sae_rna.sae.autoencoder import SparseAutoencoders
 
 SAELENS = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu"}
-"""SAELens' architecture for an activation function; its own trainers save BatchTopK and Matryoshka as JumpReLU, too."""
+"""SAELens' architecture for an activation function; it, too, saves BatchTopK and Matryoshka as JumpReLU."""
 DICTIONARY_LEARNING = {
     "relu-l1": "AutoEncoderNew",
     "relu-l1-mean": "AutoEncoderNew",
@@ -31,8 +31,8 @@ DICTIONARY_LEARNING = {
     "matryoshka": "MatryoshkaBatchTopKSAE",
     "jumprelu": "JumpReluAutoEncoder",
 }
-"""Class of dictionary_learning for an architecture. Its `AutoEncoder` is a ReLU autoencoder, too, but subtracts the
-decoder's bias before encoding and is normalised when it is loaded."""
+"""Class of dictionary_learning for an architecture. Its `AutoEncoder` is a ReLU autoencoder, too, but
+subtracts the decoder's bias before encoding and is normalised when it is loaded."""
 
 
 class _Part(NamedTuple):
@@ -48,11 +48,13 @@ class _Part(NamedTuple):
 
 
 def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``cfg.json`` and ``sae_weights.safetensors`` as SAELens 6 reads them: ``SAE.load_from_disk(subfolder)``.
+    """Write ``cfg.json`` and ``sae_weights.safetensors`` as SAELens 6 reads them:
+    ``SAE.load_from_disk(subfolder)``.
 
-    Returns the subfolders, one for each member and named like its own file, for example ``layer-01_seed-0_k-16``.
-    Raises ValueError, before anything is written, for a BatchTopK or Matryoshka member without a threshold.
-    Format: ``saes/sae.py`` and ``loading/pretrained_sae_loaders.py`` of https://github.com/decoderesearch/SAELens
+    Returns the subfolders, one for each member and named like its own file, for example
+    ``layer-01_seed-0_k-16``. Raises ValueError, before anything is written, for a BatchTopK or Matryoshka
+    member without a threshold. Format: ``saes/sae.py`` and ``loading/pretrained_sae_loaders.py`` of
+    https://github.com/decoderesearch/SAELens
     """
     subfolders = []
     for part in _parts(stack, folder):
@@ -80,11 +82,13 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
 
 
 def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``config.json`` and ``ae.pt`` as dictionary_learning 0.1 reads them: ``utils.load_dictionary(subfolder, device)``.
+    """Write ``config.json`` and ``ae.pt`` as dictionary_learning 0.1 reads them:
+    ``utils.load_dictionary(subfolder, device)``.
 
-    Its `encode` and `decode` are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew` (relu-l1,
-    relu-l1-mean) multiplies the features that it returns by the decoder's norms. Returns and raises as `to_saelens`.
-    Format: ``utils.py`` and ``dictionary.py`` of https://github.com/saprmarks/dictionary_learning
+    Its `encode` and `decode` are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew`
+    (relu-l1, relu-l1-mean) multiplies the features that it returns by the decoder's norms. Returns and raises
+    as `to_saelens`. Format: ``utils.py`` and ``dictionary.py`` of
+    https://github.com/saprmarks/dictionary_learning
     """
     subfolders = []
     for part in _parts(stack, folder):
@@ -138,8 +142,8 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[_Part]:
 def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     """Float32 weights for hidden states, under SAELens' names, computed in double precision.
 
-    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and, for a JumpReLU, threshold [F]: a latent is active where its
-    preactivation is greater.
+    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and, for a JumpReLU, threshold [F]: a latent is active
+    where its preactivation is greater.
     """
     kind = single.config.kind
     names = "encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"

@@ -1,7 +1,9 @@
-"""Training steps on a CPU, derived by hand: what `trainer.Trainer.automatic_gradients` finds, several times faster.
+"""Training steps on a CPU, derived by hand: what `trainer.Trainer.automatic_gradients` finds, several times
+faster.
 
-`BY_HAND` says which architectures have one. With K active latents only the encoder needs a dense matrix product; the rest is done
-by `kernels`. A ReLU's step is dense, but reuses its memory. Shapes: B tokens, D width, F latents, N active ones of the whole batch.
+`BY_HAND` says which architectures have one. With K active latents only the encoder needs a dense matrix
+product; the rest is done by `kernels`. A ReLU's step is dense, but reuses its memory. Shapes: B tokens, D
+width, F latents, N active ones of the whole batch.
 """
 
 import math
@@ -19,7 +21,7 @@ TOKENS_AT_ONCE = 2048
 
 
 class Workspace(dict):
-    """Memory that the steps of all members use in turn, since asking the system for 100 MB anew costs as much as filling them."""
+    """Memory that all members' steps use in turn: asking for 100 MB costs as much as filling them."""
 
     def __call__(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
         key = name, shape, kind
@@ -29,7 +31,7 @@ class Workspace(dict):
 
 
 class _Step:
-    """A step of one member. `weights` are its parameters by rows, `copies` the two matrices in the precision of the products."""
+    """A step of one member: `weights` are its parameters by rows, `copies` the two matrices in bfloat16."""
 
     def __init__(self, sae: SparseAutoencoders, weights: dict, copies: dict, workspace: Workspace):
         self.sae, self.weights, self.copies, self.space = sae, weights, copies, workspace
@@ -132,7 +134,7 @@ class SparseStep(_Step):
         return Gradients(error, penalty, fired_F, gradients, norm, touched_F, residual[-1], scale)
 
     def _codes(self, centred_BD: torch.Tensor, encoder_FD: torch.Tensor) -> tuple[np.ndarray, ...]:
-        """Active latents of the batch in CSR form; the encoder's product is made for some thousand tokens at a time."""
+        """Active latents of the batch in CSR form, from products of some thousand tokens at a time."""
         bias, k = self.weights["encoder_bias"][:, 0].to(centred_BD.dtype), int(self.sparsity)
         whole_batch, parts = self.config.kind.activation == "batchtopk", []
         for chunk in centred_BD.split(len(centred_BD) if whole_batch else TOKENS_AT_ONCE):

@@ -1,7 +1,9 @@
-"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA type.
+"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA
+type.
 
-The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative. A feature fires
-where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C types.
+The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative.
+A feature fires where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C
+types.
 """
 
 import json
@@ -44,7 +46,7 @@ def record_runs(record_T: np.ndarray) -> np.ndarray:
 
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
-    """``scipy.sparse.csr_matrix``, for dense values three times faster: non-zeros are looked for among booleans."""
+    """``scipy.sparse.csr_matrix``, faster for dense values: non-zeros are sought among booleans."""
     if sparse.issparse(values_NF):
         return values_NF.tocsr()
     fires_NF = values_NF != 0
@@ -56,10 +58,12 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
 
 
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
-    """Maximum over groups of adjacent rows, shape [groups, F]; sparse (by column) for a sparse matrix, dense for a dense one.
+    """Maximum over groups of adjacent rows, shape [groups, F]; sparse (by column) for a sparse matrix, dense
+    for a dense one.
 
-    `group_N` numbers the groups from 0 in row order, as `run_numbers` does. Sparse values must not be negative. A column's
-    non-zeros are in row order, so that every group is a stretch of them: no sorting, time proportional to the non-zeros.
+    `group_N` numbers the groups from 0 in row order, as `run_numbers` does. Sparse values must not be
+    negative. A column's non-zeros are in row order, so that every group is a stretch of them: no sorting,
+    time proportional to the non-zeros.
     """
     if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
@@ -77,7 +81,7 @@ def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sp
 
 
 def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
-    """Maximum of every column of non-negative values, shape [F]; the features' scale when the rows are the selection set."""
+    """Maximum of every column of non-negative values, [F]: the features' scale, on the selection set."""
     if not values_NF.shape[0]:
         return np.zeros(values_NF.shape[1])
     highest = values_NF.max(axis=0)
@@ -108,7 +112,8 @@ class FeatureSummary:
         record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
         if (tokens, latents) != (len(record_T), len(self._maximum)):
             raise ValueError(
-                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and {len(self._maximum)} features"
+                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and "
+                f"{len(self._maximum)} features"
             )
         if not len(record_T):
             return activations_TF
@@ -123,7 +128,7 @@ class FeatureSummary:
         return pooled_SF
 
     def table(self) -> pd.DataFrame:
-        """One row per feature: feature, sequences (distinct records it fires in), density (share of tokens), maximum."""
+        """A row per feature: feature, sequences (records it fires in), density (share of tokens), maximum."""
         numbers = {"feature": np.arange(len(self._maximum)), "sequences": self._sequences}
         density = self._firing / max(self._tokens, 1)
         return pd.DataFrame(numbers | {"density": density, "maximum": self._maximum})
@@ -134,12 +139,12 @@ def _count_positive(values_NF) -> np.ndarray:
 
 
 def retained(summary: pd.DataFrame, min_sequences: int = 10) -> np.ndarray:
-    """The paper's filter (Kim & Nam 2025, arXiv:2510.02734): features that fire in at least `min_sequences` sequences, bool [F]."""
+    """The paper's filter (Kim & Nam 2025, arXiv:2510.02734): which features fire in enough sequences, [F]."""
     return (summary["sequences"] >= min_sequences).to_numpy()
 
 
 def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> sparse.csr_matrix:
-    """Activation of every feature at its strongest nucleotide in every sequence, [S, F], sequences in order of appearance."""
+    """Strongest activation of every feature in every sequence, [S, F], sequences in order of appearance."""
     return sparse.csr_matrix(pool_max(activations_TF, record_runs(record_T)))
 
 
@@ -150,7 +155,8 @@ def _group_means(group_N: np.ndarray, groups: int) -> sparse.csr_matrix:
 
 
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the names the numbers stand for: `types`, or those that occur, sorted.
+    """Number of each sequence's type, [S], and the names the numbers stand for: `types`, or those that occur,
+    sorted.
 
     Raises ValueError naming a sequence without a type, or of a type that `types` lacks.
     """
@@ -170,10 +176,12 @@ def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tup
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
-    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: a frame [types, features].
+    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: a frame [types,
+    features].
 
-    With `pooled_SF` from `pool_sequences` and `scale_F` the features' maximum on the selection set this is how strongly a type
-    lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A feature whose scale is 0 is 0.
+    With `pooled_SF` from `pool_sequences` and `scale_F` the features' maximum on the selection set this is
+    how strongly a type lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A
+    feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
     weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
@@ -188,9 +196,11 @@ def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.nd
 def type_activation(
     by_type: pd.DataFrame, per_type: int, retained_F: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """The union of every type's `per_type` strongest features, over all types: feature, type, activation, rank (1 = strongest).
+    """The union of every type's `per_type` strongest features, over all types: feature, type, activation,
+    rank (1 = strongest).
 
-    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running. Rank is the feature's place in that type.
+    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running. Rank is the
+    feature's place in that type.
     """
     candidates = by_type if retained_F is None else by_type.loc[:, np.asarray(retained_F)]
     rank = candidates.rank(axis=1, ascending=False, method="first").astype(int)
@@ -200,10 +210,12 @@ def type_activation(
 
 
 def tau(activation_by_type: np.ndarray) -> np.ndarray:
-    """Selectivity of every feature for types, [F]: 0 where all types light it up alike, 1 where a single type does.
+    """Selectivity of every feature for types, [F]: 0 where all types light it up alike, 1 where a single type
+    does.
 
-    The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics 21:650, over the n rows of
-    `activation_by_type` [types, F] (non-negative). NaN for a feature that no type lights up. Raises ValueError for a single type.
+    The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
+    21:650, over the n rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
+    lights up. Raises ValueError for a single type.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
     array([0.  , 1.  , 0.75])
@@ -217,7 +229,7 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
 
 
 def save_csr(matrix: sparse.csr_matrix, path: Path):
-    """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata); whole or not at all."""
+    """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata)."""
     matrix = sparse.csr_matrix(matrix)
     tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
     with writing(path) as temporary:

@@ -1,10 +1,13 @@
-"""The arithmetic of sparse training on a CPU, compiled by numba: what a TopK step needs beside the encoder's matrix product.
+"""The arithmetic of sparse training on a CPU, compiled by numba: what a TopK step needs beside the encoder's
+matrix product.
 
-A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a matrix product; reconstruction and
-gradients touch K rows of the dictionary. The kernels below do just that, with the rows in bfloat16 or float32.
+A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a matrix
+product; reconstruction and gradients touch K rows of the dictionary. The kernels below do just that, with the
+rows in bfloat16 or float32.
 
-B tokens, D width, F latents, N active latents of the whole batch. Sparse codes are in CSR form: those of token b are at
-``indices[start[b]:start[b + 1]]``. Every result is the same for any number of threads, since each output belongs to one thread.
+B tokens, D width, F latents, N active latents of the whole batch. Sparse codes are in CSR form: those of
+token b are at ``indices[start[b]:start[b + 1]]``. Every result is the same for any number of threads, since
+each output belongs to one thread.
 """
 
 import numba
@@ -30,7 +33,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def as_bits(tensor: torch.Tensor) -> np.ndarray:
-    """bfloat16 or float32 as signed integers: positive numbers keep their order, and negative ones are negative."""
+    """bfloat16 or float32 as signed integers, in which positive numbers keep their order."""
     return tensor.detach().view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32).numpy()
 
 
@@ -49,7 +52,7 @@ def _number(context, value):
 
 @intrinsic
 def _rounded(context, value, target):
-    """A float32 as an element of the array `target`: as it is, or the nearest bfloat16 (ties to even, not for NaN) as 16 bits."""
+    """A float32 as an element of `target`: as it is, or the nearest bfloat16 (ties to even, no NaN)."""
 
     def generate(_, builder, signature, arguments):
         value = arguments[0]
@@ -66,7 +69,7 @@ def _rounded(context, value, target):
 
 @numba.njit(cache=True)
 def _kth_largest(values, count, k):
-    """The k-th largest of the first `count` positive integers, 0 if there are fewer: bit by bit, counting, which is vector work."""
+    """The k-th largest of the first `count` positive integers, 0 if there are fewer, bit by bit."""
     found = 0
     for bit in range(values.itemsize * 8 - 2, -1, -1):
         trial = values.dtype.type(found | (1 << bit))
@@ -80,10 +83,11 @@ def _kth_largest(values, count, k):
 
 @numba.njit(parallel=True, cache=True)
 def top_k(bits, k):
-    """Per token the k largest positive numbers, in no order: indices, values [B, k] and how many there are [B].
+    """Per token the k largest positive numbers, in no order: indices, values [B, k] and how many there are
+    [B].
 
-    `bits` [B, F] are numbers as `as_bits` gives them. Of equal numbers any may be taken, the same ones each time.
-    The k-th largest of group maxima is a lower bound, so only groups that reach it are looked at again.
+    `bits` [B, F] are numbers as `as_bits` gives them. Of equal numbers any may be taken, the same ones each
+    time. The k-th largest of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
     tokens, latents = bits.shape
     groups = min(8 * k, latents)
@@ -180,9 +184,11 @@ def _keep(start, indices, found, wanted):
 
 
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
-    """The `wanted` largest positive numbers of a whole batch as start [B + 1], indices and values [N], by token and latent.
+    """The `wanted` largest positive numbers of a whole batch as start [B + 1], indices and values [N], by
+    token and latent.
 
-    `guess` should lie somewhat below the smallest number kept; where it turns out too high, all positive numbers are looked at.
+    `guess` should lie somewhat below the smallest number kept; where it turns out too high, all positive
+    numbers are looked at.
     """
     one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
     start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
@@ -195,8 +201,9 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
     """Reconstruct, and compare with the truth.
 
-    x [B, D] float32, bias [D], dictionary [F, D]. `prefixes` [G] are the dictionary sizes of a Matryoshka loss, the last of which is F;
-    any other loss has that one alone, and Matryoshka needs each token's indices in ascending order. Writes
+    x [B, D] float32, bias [D], dictionary [F, D]. `prefixes` [G] are the dictionary sizes of a Matryoshka
+    loss, the last of which is F; any other loss has that one alone, and Matryoshka needs each token's indices
+    in ascending order. Writes
 
     residual [G, B, D]
         scale * (sum of the residuals x^ - x of prefix g and of all larger ones).
@@ -249,7 +256,7 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
 
 @numba.njit(cache=True)
 def by_latent(start, indices, latents):
-    """CSR by token -> by latent: first [F + 1] and, in latent order, the token and the place in `indices` of each active latent."""
+    """CSR by token -> by latent: first [F + 1] and, in latent order, tokens and places in `indices`, [N]."""
     first = np.zeros(latents + 1, np.int64)
     for j in indices:
         first[j + 1] += 1
@@ -268,8 +275,9 @@ def by_latent(start, indices, latents):
 def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
     """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`. `squares` [F]
-    is each latent's squared norm. Rows that did not fire are left as they are, their bias and square are 0.
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`.
+    `squares` [F] is each latent's squared norm. Rows that did not fire are left as they are, their bias and
+    square are 0.
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -317,9 +325,9 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with the derivative `penalty` of
-    an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how often it fired and the sum of
-    its activations.
+    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with
+    the derivative `penalty` of an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how
+    often it fired and the sum of its activations.
     """
     tokens, latents = features.shape
     for block in numba.prange((latents + 511) // 512):
@@ -351,7 +359,7 @@ def squared_norms(matrix, squares):
 
 @numba.njit(parallel=True, cache=True)
 def moments(x, residual, scale, sums):
-    """Per dimension the sums of x, x^2, r and r^2 over the batch, r = residual / scale; sums [4, D] float64, by blocks of columns."""
+    """Sums [4, D] of x, x^2, r and r^2 over the batch, r = residual / scale, in float64."""
     tokens, width = x.shape
     blocks, inverse = (width + 63) // 64, np.float32(1) / scale
     for block in numba.prange(blocks):
@@ -372,11 +380,13 @@ def moments(x, residual, scale, sums):
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def adam(parts, numbers, unit_norm, copy):
-    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in torch.optim.SparseAdam.
+    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in
+    torch.optim.SparseAdam.
 
-    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient, the rate,
-    beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised afterwards. The new
-    rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0] asks for none).
+    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient,
+    the rate, beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised
+    afterwards. The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0]
+    asks for none).
     """
     weight, mean, square, gradient, touched = parts
     scale, rate, beta1, beta2, correction1, correction2, decay = numbers

@@ -1,8 +1,9 @@
 """Training of autoencoder stacks: all members on the same stream of activations, each as if it were alone.
 
-The recipe is the paper's as far as it is known, the same for all architectures so that they can be compared: AdamW, a short linear
-warm-up, cosine decay to zero, gradient norm clipped at 1. On a CPU most architectures take the steps of `fast_cpu`, which give the
-same numbers as automatic differentiation does here. Shapes: L layers, B tokens, D width, F latents.
+The recipe is the paper's as far as it is known, the same for all architectures so that they can be compared:
+AdamW, a short linear warm-up, cosine decay to zero, gradient norm clipped at 1. On a CPU most architectures
+take the steps of `fast_cpu`, which give the same numbers as automatic differentiation does here. Shapes: L
+layers, B tokens, D width, F latents.
 """
 
 import logging
@@ -30,10 +31,10 @@ BETAS = 0.9, 0.999
 LARGEST_NORM = 1.0
 """Gradients are clipped to it, each member's by itself."""
 DEAD_AFTER_TOKENS = 100_000
-"""A latent is dead, for AuxK and in the metrics while training, once it has not fired on so many tokens in a row."""
+"""A latent is dead, for AuxK and in the metrics, once it has not fired on so many tokens in a row."""
 DENSITY_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 DENSITY_COLUMNS = tuple(f"density_to_{edge:g}" for edge in DENSITY_EDGES)
-"""Share of the latents in each bin of firing density; the first holds those that fired on hardly any token of a window, or on none."""
+"""Shares of the latents in bins of firing density; those in the first fired on hardly any token or none."""
 
 
 def best_precision(device: torch.device) -> str:
@@ -46,9 +47,11 @@ def best_precision(device: torch.device) -> str:
 
 
 class AdamW:
-    """torch.optim.AdamW (eps 1e-8) over parameters as matrices whose rows can rest: those of latents that did not fire.
+    """torch.optim.AdamW (eps 1e-8) over parameters as matrices whose rows can rest: those of latents that did
+    not fire.
 
-    Resting rows are those of torch.optim.SparseAdam. Touched decoder rows are made unit-norm, where the architecture has them so.
+    Resting rows are those of torch.optim.SparseAdam. Touched decoder rows are made unit-norm, where the
+    architecture has them so.
     """
 
     def __init__(self, sae: SparseAutoencoders, copied: bool):
@@ -132,7 +135,7 @@ class Trainer:
         return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
 
     def step(self, x_BD: torch.Tensor):
-        """One optimiser step on a batch. A member whose loss is no longer finite keeps its last weights and takes no further step."""
+        """One optimiser step on a batch; a member whose loss is not finite keeps its weights from then on."""
         if self.diverged_at is not None:
             return
         began = time.perf_counter()
@@ -141,9 +144,9 @@ class Trainer:
         if not math.isfinite(sum(losses)):
             self.diverged_at = self.step_number
             log.warning(
-                "the %s diverged at step %d (its loss is %s) and stops there; the others go on. Lower sae_learning_rate",
-                self.sae.config.describe(self.member), self.step_number, sum(losses),
-            )  # fmt: skip
+                "the %s diverged at step %d (its loss is %s) and stops there; the others go on: lower %s",
+                *(self.sae.config.describe(self.member), self.step_number, sum(losses), "sae_learning_rate"),
+            )
             return
         clip = min(1.0, LARGEST_NORM / max(found.norm, 1e-12))
         self.optimizer.step(found.by_name, found.touched_F, clip, self.rate(), self.step_number + 1)
@@ -173,7 +176,7 @@ class Trainer:
         return Gradients(error, penalty, fired_F, gradients, norm, touched_F, residual_BD)
 
     def _observe(self, x_BD, residual_BD, scale: float):
-        """Add a batch to the explained variance; the residual was multiplied by `scale`. Standardised data stand around 0."""
+        """Add a batch of data around 0 to the explained variance; the residual is multiplied by `scale`."""
         if self.device.type == "cpu":
             sums = fast_cpu.moments(x_BD, residual_BD, scale)
         else:
@@ -231,7 +234,7 @@ class Trainer:
 
 
 class _StackTraining:
-    """One configuration while it is trained: its members' trainers, the table so far, and its checkpoint, if it has a folder."""
+    """One configuration while it is trained: its members' trainers, its table and its checkpoint, if any."""
 
     def __init__(
         self, config: AutoencoderConfig, stream: ActivationStream, recipe: tuple, workspace: Workspace
@@ -285,12 +288,14 @@ def train(
     epochs
         Passes over the stream's tokens; a fraction is allowed.
     precision
-        Of matrix products and gathers: float32, bfloat16 (weights and optimiser stay in float32), or auto, see `best_precision`.
+        Of matrix products and gathers: float32, bfloat16 (weights and optimiser stay in float32), or auto,
+        see `best_precision`.
     log_points
         About how many rows a member has in the table.
     folders
-        One for each configuration, for its `Checkpoint`, every `checkpoint_seconds`. A training that was killed and resumed ends with
-        the very bits of one that was not, on a CPU with as many threads. A configuration that has come further than others waits.
+        One for each configuration, for its `Checkpoint`, every `checkpoint_seconds`. A training that was
+        killed and resumed ends with the very bits of one that was not, on a CPU with as many threads. A
+        configuration that has come further than others waits.
 
     Returns
     -------
@@ -299,7 +304,8 @@ def train(
     Raises
     ------
     ValueError
-        For a layer that the stream does not have, a checkpoint that is damaged or that belongs to another training.
+        For a layer that the stream does not have, a checkpoint that is damaged or that belongs to another
+        training.
     """
     precision = best_precision(stream.buffer.device) if precision == "auto" else precision
     steps, workspace = int(epochs * stream.tokens) // stream.batch, Workspace()
@@ -321,22 +327,12 @@ def train(
                 training.step(x_LBD)
             if step % max(1, steps // log_points) == 0 or step == steps:
                 rows = [row for training in behind for row in training.report(step * stream.batch)]
-                bar.set_postfix_str(_remark(rows), refresh=False)
+                worst = min(rows, key=lambda row: row["explained_variance"])
+                remark = (
+                    f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})"
+                )
+                bar.set_postfix_str(remark, refresh=False)
             for training in behind:
                 training.keep(last=step == steps)
     rows = sorted((row for training in trainings for row in training.rows), key=lambda row: row["step"])
     return [training.stack.eval() for training in trainings], pd.DataFrame(rows)
-
-
-def _remark(rows: list[dict]) -> str:
-    """The worst and the slowest member, for the progress bar."""
-    going = [row for row in rows if not row["diverged"]]
-    if not going:
-        return "all members diverged"
-    worst = min(going, key=lambda row: row["explained_variance"])
-    slowest = min(going, key=lambda row: row["tokens_per_second"])
-    stopped = f", {len(rows) - len(going)} diverged" if len(going) < len(rows) else ""
-    return (
-        f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']}), "
-        f"slowest {slowest['tokens_per_second']:,.0f} tokens/s (L{slowest['layer']} {slowest['architecture']}){stopped}"
-    )
