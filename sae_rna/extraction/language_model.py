@@ -124,7 +124,7 @@ class LanguageModel:
 
     @property
     def longest(self) -> int:
-        """Nucleotides in the longest sequence that the model was trained for (rotary positions could go on)."""
+        """Nucleotides in the longest sequence the model was trained for (rotary positions could go on)."""
         limit = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         positions = getattr(self.model.base_model.embeddings, "position_embeddings", None)
         padding = getattr(positions, "padding_idx", None)

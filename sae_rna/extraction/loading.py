@@ -1,4 +1,4 @@
-"""Loading of language models: files that arrive whole, models that can be read, weights that are all there."""
+"""Loading of language models: files that are whole, models that can be read, weights that are all there."""
 
 import hashlib
 from pathlib import Path

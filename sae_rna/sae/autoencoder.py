@@ -19,16 +19,8 @@ from torch import nn
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.files import write_json, writing
 from sae_rna.hub import hub_faults
-from sae_rna.sae.architectures import (
-    BANDWIDTH,
-    KINDS,
-    JumpReLU,
-    Kind,
-    auxk_penalty,
-    l0_penalty,
-    l1_penalty,
-    top_k,
-)
+from sae_rna.sae import architectures
+from sae_rna.sae.architectures import KINDS, Kind, top_k
 
 THRESHOLD_MEMORY = 0.95
 """Share of BatchTopK's running threshold that a step keeps: a memory short enough for some hundred steps."""
@@ -187,7 +179,7 @@ class SparseAutoencoders(nn.Module):
 
     @property
     def _bandwidth(self) -> float:
-        return BANDWIDTH * self.config.width**0.5
+        return architectures.BANDWIDTH * self.config.width**0.5
 
     def preactivations(self, x_MBD: torch.Tensor) -> torch.Tensor:
         """What the activation function is applied to, [M, B, F]."""
@@ -198,7 +190,7 @@ class SparseAutoencoders(nn.Module):
         """Feature activations, non-negative, [M, B, F]. BatchTopK uses its threshold but in training."""
         activation = self.config.kind.activation
         if activation == "jumprelu":
-            return JumpReLU.apply(preactivations_MBF, self.log_threshold.exp(), self._bandwidth)
+            return architectures.JumpReLU.apply(preactivations_MBF, self.log_threshold.exp(), self._bandwidth)
         positive = preactivations_MBF.relu()
         if activation == "relu":
             return positive
@@ -244,9 +236,11 @@ class SparseAutoencoders(nn.Module):
             error = error + (squared.mean(-1) if kind.mean_error else squared.sum(-1)).mean(-1)
         weights = torch.tensor([member.sparsity for member in self.config.members], device=x_MBD.device)
         if kind.penalty == "l1":
-            penalty = l1_penalty(features, weights)
+            penalty = architectures.l1_penalty(features, weights)
         elif kind.penalty == "l0":
-            penalty = l0_penalty(preactivations, self.log_threshold.exp(), self._bandwidth, weights)
+            penalty = architectures.l0_penalty(
+                preactivations, self.log_threshold.exp(), self._bandwidth, weights
+            )
         else:
             parts = [self._auxk(number, x_MBD, reconstruction, dead_MF) for number in range(len(x_MBD))]
             penalty = torch.stack(parts)
@@ -257,7 +251,7 @@ class SparseAutoencoders(nn.Module):
         if dead_MF is None or not dead_MF[number].any():
             return x_MBD.new_zeros(())
         dead = dead_MF[number].nonzero().squeeze(1)
-        return auxk_penalty(
+        return architectures.auxk_penalty(
             x_MBD[number] - self.decoder_bias[number],
             (x_MBD[number] - reconstruction_MBD[number]).detach(),
             self.encoder_weight[number].T[dead],

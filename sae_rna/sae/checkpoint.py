@@ -5,10 +5,8 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -18,15 +16,8 @@ CHECKPOINT = "checkpoint.safetensors"
 TABLE = "training.parquet"
 
 
-class Resumable(Protocol):
-    """What is kept: a `trainer.Trainer`."""
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict]: ...
-    def restore(self, tensors: dict[str, torch.Tensor], numbers: dict): ...
-
-
 class Checkpoint:
-    """Both files of one stack; each appears whole or not at all."""
+    """Both files of one stack, whose members are `trainer.Trainer`s: they have `state` and `restore`."""
 
     def __init__(self, folder: Path, inputs: dict, every_seconds: float):
         """`inputs` is everything that decides the result; a checkpoint of other inputs is refused."""
@@ -37,7 +28,7 @@ class Checkpoint:
     def due(self) -> bool:
         return time.monotonic() - self._written >= self.every_seconds
 
-    def save(self, step: int, trainers: Sequence[Resumable], rows: list[dict]):
+    def save(self, step: int, trainers: Sequence, rows: list[dict]):
         """Write both files."""
         tensors, numbers = {}, []
         for index, trainer in enumerate(trainers):
@@ -52,7 +43,7 @@ class Checkpoint:
             save_file(tensors, temporary, facts)
         self._written = time.monotonic()
 
-    def load(self, trainers: Sequence[Resumable]) -> tuple[int, list[dict]]:
+    def load(self, trainers: Sequence) -> tuple[int, list[dict]]:
         """Restore the trainers; returns the number of steps done and the table's rows so far, (0, []) without
         a checkpoint.
 

@@ -13,7 +13,6 @@ nothing may rescale activations by the decoder's norms before it chooses the K l
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -35,18 +34,6 @@ DICTIONARY_LEARNING = {
 subtracts the decoder's bias before encoding and is normalised when it is loaded."""
 
 
-class _Part(NamedTuple):
-    """A member that is about to be written."""
-
-    folder: Path
-    single: SparseAutoencoders
-    """A stack of one."""
-    tensors: dict[str, torch.Tensor]
-    """Of `_fold`."""
-    facts: dict
-    """Where the autoencoder comes from, for JSON."""
-
-
 def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
     """Write ``cfg.json`` and ``sae_weights.safetensors`` as SAELens 6 reads them:
     ``SAE.load_from_disk(subfolder)``.
@@ -57,8 +44,8 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
     https://github.com/decoderesearch/SAELens
     """
     subfolders = []
-    for part in _parts(stack, folder):
-        config = part.single.config
+    for subfolder, single, tensors, facts in _parts(stack, folder):
+        config = single.config
         content = {
             "architecture": SAELENS[config.kind.activation],
             "d_in": config.width,
@@ -70,14 +57,14 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
             "reshape_activations": "none",
             # A format, not the program that wrote it: a file without a version is taken for one of version 5,
             # and its `metadata` is dropped.
-            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | part.facts,
+            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | facts,
         }
         if config.kind.activation == "topk":
             content |= {"k": int(config.members[0].sparsity), "rescale_acts_by_decoder_norm": False}
-        with writing(part.folder / "sae_weights.safetensors") as temporary:
-            save_file(part.tensors, temporary)
-        write_json(part.folder / "cfg.json", content)
-        subfolders.append(part.folder)
+        with writing(subfolder / "sae_weights.safetensors") as temporary:
+            save_file(tensors, temporary)
+        write_json(subfolder / "cfg.json", content)
+        subfolders.append(subfolder)
     return subfolders
 
 
@@ -91,29 +78,29 @@ def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path
     https://github.com/saprmarks/dictionary_learning
     """
     subfolders = []
-    for part in _parts(stack, folder):
-        config = part.single.config
+    for subfolder, single, tensors, facts in _parts(stack, folder):
+        config = single.config
         trainer = {
             "dict_class": DICTIONARY_LEARNING[config.architecture],
             "activation_dim": config.width,
             "dict_size": config.latents,
-            "layer": part.facts["layer"],
+            "layer": facts["layer"],
             "lm_name": config.model,
-            "submodule_name": part.facts["hook_name"],
-            "seed": part.facts["seed"],
+            "submodule_name": facts["hook_name"],
+            "seed": facts["seed"],
         }
         if config.kind.centred:
             trainer["k"] = int(config.members[0].sparsity)
         # The library reads nothing but a pickle. Written for it alone: this project never reads one.
-        with writing(part.folder / "ae.pt") as temporary, open(temporary, "wb") as file:
-            torch.save(_state_dict(part), file)
-        write_json(part.folder / "config.json", {"trainer": trainer, "sae_rna": part.facts})
-        subfolders.append(part.folder)
+        with writing(subfolder / "ae.pt") as temporary, open(temporary, "wb") as file:
+            torch.save(_state_dict(single, tensors), file)
+        write_json(subfolder / "config.json", {"trainer": trainer, "sae_rna": facts})
+        subfolders.append(subfolder)
     return subfolders
 
 
-def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[_Part]:
-    """Every member, folded, one at a time; ValueError before the first if one has no threshold."""
+def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, SparseAutoencoders, dict, dict]]:
+    """Each member's folder, stack of one, folded weights and facts for JSON; ValueError without threshold."""
     config = stack.config
     for number, member in enumerate(config.members if config.kind.activation == "batchtopk" else ()):
         if not stack.threshold[number] > 0:
@@ -135,7 +122,7 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[_Part]:
             "standardisation": "folded into the weights: takes and gives hidden states as they are",
         }
         subfolder = Path(folder) / config.file_name(member).removesuffix(".safetensors")
-        yield _Part(subfolder, single, _fold(single), facts)
+        yield subfolder, single, _fold(single), facts
 
 
 @torch.no_grad()
@@ -165,9 +152,9 @@ def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     return folded
 
 
-def _state_dict(part: _Part) -> dict[str, torch.Tensor]:
+def _state_dict(single: SparseAutoencoders, tensors: dict) -> dict[str, torch.Tensor]:
     """The tensors under the names that the member's class in dictionary_learning has for them."""
-    config, tensors = part.single.config, part.tensors
+    config = single.config
     if config.kind.activation == "jumprelu":
         return tensors
     linear = {"encoder.weight": tensors["W_enc"].T.contiguous(), "encoder.bias": tensors["b_enc"]}

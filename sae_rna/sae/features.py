@@ -19,30 +19,19 @@ from scipy import sparse
 from sae_rna.files import writing
 
 
-def run_numbers(*labels_T: np.ndarray) -> np.ndarray:
-    """Number of the run each row stands in, from 0, shape [T]; a run ends where any of the labels changes."""
-    columns = [np.asarray(labels) for labels in labels_T]
-    starts = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        starts[1:] |= column[1:] != column[:-1]
-    return np.cumsum(starts)
-
-
 def record_runs(record_T: np.ndarray) -> np.ndarray:
     """Number of the record each token belongs to, from 0 in order of appearance, shape [T].
 
     Raises ValueError naming a record whose tokens do not stand together.
     """
     record_T = np.asarray(record_T)
-    run_T = run_numbers(record_T)
-    first = record_T[np.r_[True, run_T[1:] != run_T[:-1]]] if len(run_T) else record_T
-    names, pieces = np.unique(first, return_counts=True)
+    starts_T = np.ones(len(record_T), bool)
+    starts_T[1:] = record_T[1:] != record_T[:-1]
+    names, pieces = np.unique(record_T[starts_T], return_counts=True)
     if (pieces > 1).any():
-        raise ValueError(
-            f"the tokens of record {names[pieces > 1][0]} stand in {pieces.max()} separate places: "
-            "sort the tokens by record"
-        )
-    return run_T
+        name = names[pieces > 1][0]
+        raise ValueError(f"record {name} stands in {pieces.max()} separate places: sort the tokens by record")
+    return np.cumsum(starts_T) - 1
 
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
@@ -58,12 +47,11 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
 
 
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
-    """Maximum over groups of adjacent rows, shape [groups, F]; sparse (by column) for a sparse matrix, dense
-    for a dense one.
+    """Maximum over groups of adjacent rows, [groups, F]; sparse (by column) for a sparse matrix, else dense.
 
-    `group_N` numbers the groups from 0 in row order, as `run_numbers` does. Sparse values must not be
-    negative. A column's non-zeros are in row order, so that every group is a stretch of them: no sorting,
-    time proportional to the non-zeros.
+    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A column's non-zeros
+    are in row order, so that every group is a stretch of them: no sorting, time proportional to the
+    non-zeros.
     """
     if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
@@ -105,10 +93,7 @@ class FeatureSummary:
         self._maximum = np.zeros(latents)
 
     def update(self, activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray):
-        """Add a chunk, sparse or dense, that holds whole records; returns its `pool_max` by record, [S, F].
-
-        Raises ValueError where the shapes do not fit together.
-        """
+        """Add a chunk, sparse or dense, of whole records, else ValueError; returns its `pool_max`, [S, F]."""
         record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
         if (tokens, latents) != (len(record_T), len(self._maximum)):
             raise ValueError(
@@ -148,40 +133,27 @@ def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.nd
     return sparse.csr_matrix(pool_max(activations_TF, record_runs(record_T)))
 
 
-def _group_means(group_N: np.ndarray, groups: int) -> sparse.csr_matrix:
-    """Matrix [groups, N] that averages the rows of each group."""
-    weight_N = 1 / np.bincount(group_N, minlength=groups)[group_N]
-    return sparse.csr_matrix((weight_N, (group_N, np.arange(len(group_N)))), shape=(groups, len(group_N)))
-
-
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the names the numbers stand for: `types`, or those that occur,
-    sorted.
+    """Number of each sequence's type, [S], and the names of the numbers: `types`, or those that occur.
 
     Raises ValueError naming a sequence without a type, or of a type that `types` lacks.
     """
     values = pd.Series(list(type_S), dtype=object)
     if values.isna().any():
-        raise ValueError(
-            f"sequence {values.isna().argmax() + 1} has no type: leave out sequences of unknown type first"
-        )
+        raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
     names = pd.Index(sorted(set(values)) if types is None else types, dtype=object)
     codes_S = names.get_indexer(values)
     if (codes_S < 0).any():
         row = int((codes_S < 0).argmax())
-        raise ValueError(
-            f"sequence {row + 1} is of type {values[row]}, which is not one of {', '.join(names)}"
-        )
+        raise ValueError(f"sequence {row + 1} is of type {values[row]}: choose {' or '.join(names)}")
     return codes_S, names
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
-    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: a frame [types,
-    features].
+    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: [types, features].
 
-    With `pooled_SF` from `pool_sequences` and `scale_F` the features' maximum on the selection set this is
-    how strongly a type lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A
-    feature whose scale is 0 is 0.
+    With `pooled_SF` from `pool_sequences` and `scale_F` the maximum on the selection set this is how strongly
+    a type lights a feature up at its strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
     weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
@@ -196,11 +168,9 @@ def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.nd
 def type_activation(
     by_type: pd.DataFrame, per_type: int, retained_F: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """The union of every type's `per_type` strongest features, over all types: feature, type, activation,
-    rank (1 = strongest).
+    """The union of every type's `per_type` strongest features: feature, type, activation, rank (from 1).
 
-    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running. Rank is the
-    feature's place in that type.
+    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running.
     """
     candidates = by_type if retained_F is None else by_type.loc[:, np.asarray(retained_F)]
     rank = candidates.rank(axis=1, ascending=False, method="first").astype(int)
@@ -210,11 +180,10 @@ def type_activation(
 
 
 def tau(activation_by_type: np.ndarray) -> np.ndarray:
-    """Selectivity of every feature for types, [F]: 0 where all types light it up alike, 1 where a single type
-    does.
+    """Selectivity of every feature for types, [F]: 0 where all light it up alike, 1 where a single one does.
 
     The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
-    21:650, over the n rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
+    21:650, over the rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
     lights up. Raises ValueError for a single type.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))

@@ -1,13 +1,11 @@
-"""The arithmetic of sparse training on a CPU, compiled by numba: what a TopK step needs beside the encoder's
-matrix product.
+"""The arithmetic of sparse training on a CPU, compiled by numba: all of a step but the encoder's product.
 
-A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a matrix
-product; reconstruction and gradients touch K rows of the dictionary. The kernels below do just that, with the
-rows in bfloat16 or float32.
+A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a product of
+matrices; reconstruction and gradients touch K rows of the dictionary, in bfloat16 or float32.
 
-B tokens, D width, F latents, N active latents of the whole batch. Sparse codes are in CSR form: those of
-token b are at ``indices[start[b]:start[b + 1]]``. Every result is the same for any number of threads, since
-each output belongs to one thread.
+B tokens, D width, F latents, N active latents of the batch. Sparse codes are in CSR form: those of token b
+are at ``indices[start[b]:start[b + 1]]``. Results are the same for any number of threads: each has its own
+outputs.
 """
 
 import numba
@@ -81,13 +79,23 @@ def _kth_largest(values, count, k):
     return values.dtype.type(found)
 
 
+@numba.njit(cache=True)
+def _bound(values, count, k):
+    """The k-th largest of the first `count` positive integers, or 1, and how many equal to it to take."""
+    last, ties = values.dtype.type(1), k
+    if count > k:
+        last = _kth_largest(values, count, k)
+    for i in range(count):
+        ties -= 1 if values[i] > last else 0
+    return last, ties
+
+
 @numba.njit(parallel=True, cache=True)
 def top_k(bits, k):
-    """Per token the k largest positive numbers, in no order: indices, values [B, k] and how many there are
-    [B].
+    """Per token the k largest positive numbers, in no order: indices, values [B, k] and their count [B].
 
-    `bits` [B, F] are numbers as `as_bits` gives them. Of equal numbers any may be taken, the same ones each
-    time. The k-th largest of group maxima is a lower bound, so only groups that reach it are looked at again.
+    `bits` [B, F] are `as_bits`; of equal numbers any may be taken, the same ones each time. The k-th largest
+    of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
     tokens, latents = bits.shape
     groups = min(8 * k, latents)
@@ -111,14 +119,11 @@ def top_k(bits, k):
                     if row[j] >= bound:
                         candidates[found], places[found] = row[j], j
                         found += 1
-        last = _kth_largest(candidates, found, k) if found > k else bits.dtype.type(1)
-        equal = k
-        for i in range(found):
-            equal -= 1 if candidates[i] > last else 0
+        last, ties = _bound(candidates, found, k)
         kept = 0
         for i in range(found):
-            if candidates[i] > last or (candidates[i] == last and equal > 0):
-                equal -= 1 if candidates[i] == last else 0
+            if candidates[i] > last or (candidates[i] == last and ties > 0):
+                ties -= 1 if candidates[i] == last else 0
                 indices[b, kept], values[b, kept] = places[i], _number(candidates[i])
                 kept += 1
         counts[b] = kept
@@ -167,16 +172,13 @@ def _at_least(bits, bound):
 @numba.njit(cache=True)
 def _keep(start, indices, found, wanted):
     """Of candidates in CSR form the `wanted` largest, by value and then by place."""
-    last = _kth_largest(found, len(found), wanted) if len(found) > wanted else found.dtype.type(1)
-    equal = wanted
-    for i in range(len(found)):
-        equal -= 1 if found[i] > last else 0
+    last, ties = _bound(found, len(found), wanted)
     kept_start, kept, most = np.zeros_like(start), 0, min(wanted, len(found))
     kept_indices, values = np.empty(most, np.int32), np.empty(most, np.float32)
     for b in range(len(start) - 1):
         for i in range(start[b], start[b + 1]):
-            if found[i] > last or (found[i] == last and equal > 0):
-                equal -= 1 if found[i] == last else 0
+            if found[i] > last or (found[i] == last and ties > 0):
+                ties -= 1 if found[i] == last else 0
                 kept_indices[kept], values[kept] = indices[i], _number(found[i])
                 kept += 1
         kept_start[b + 1] = kept
@@ -184,11 +186,11 @@ def _keep(start, indices, found, wanted):
 
 
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
-    """The `wanted` largest positive numbers of a whole batch as start [B + 1], indices and values [N], by
-    token and latent.
+    """The `wanted` largest positive numbers of a batch, by token and latent: start [B + 1], indices and
+    values.
 
-    `guess` should lie somewhat below the smallest number kept; where it turns out too high, all positive
-    numbers are looked at.
+    `guess` should be somewhat below the smallest number kept; if it is too high, all positive ones are sorted
+    out.
     """
     one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
     start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
@@ -201,16 +203,11 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
     """Reconstruct, and compare with the truth.
 
-    x [B, D] float32, bias [D], dictionary [F, D]. `prefixes` [G] are the dictionary sizes of a Matryoshka
-    loss, the last of which is F; any other loss has that one alone, and Matryoshka needs each token's indices
-    in ascending order. Writes
-
-    residual [G, B, D]
-        scale * (sum of the residuals x^ - x of prefix g and of all larger ones).
-    slopes [N]
-        d loss / d activation, where the loss is scale / 2 * sum of squared residuals over prefixes.
-    errors [G, B]
-        Squared residual of each token, not scaled.
+    x [B, D], bias [D], dictionary [F, D]. `prefixes` [G] are the loss's dictionary sizes, F alone except for
+    Matryoshka, which needs each token's indices in ascending order. Writes residual [G, B, D], scale * (sum
+    of the residuals x^ - x of prefix g and of all larger ones); slopes [N], d loss / d activation, the loss
+    being scale / 2 * sum of squared residuals over prefixes; errors [G, B], squared residuals of tokens, not
+    scaled.
     """
     tokens, width = x.shape
     for b in numba.prange(tokens):

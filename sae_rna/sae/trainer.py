@@ -288,24 +288,17 @@ def train(
     epochs
         Passes over the stream's tokens; a fraction is allowed.
     precision
-        Of matrix products and gathers: float32, bfloat16 (weights and optimiser stay in float32), or auto,
-        see `best_precision`.
+        Of products and gathers: float32, bfloat16 (weights and optimiser stay in float32) or
+        `best_precision`, auto.
     log_points
         About how many rows a member has in the table.
     folders
-        One for each configuration, for its `Checkpoint`, every `checkpoint_seconds`. A training that was
-        killed and resumed ends with the very bits of one that was not, on a CPU with as many threads. A
-        configuration that has come further than others waits.
+        One for each configuration's `Checkpoint`, written every `checkpoint_seconds`. A training that was
+        killed and resumed ends with the very bits of one that was not, on a CPU with as many threads.
 
-    Returns
-    -------
-    The stacks and the tidy table of fig-training, a row per report and member.
-
-    Raises
-    ------
-    ValueError
-        For a layer that the stream does not have, a checkpoint that is damaged or that belongs to another
-        training.
+    Returns the stacks and the tidy table of fig-training, a row per report and member. Raises ValueError for
+    a layer that the stream does not have, and a checkpoint that is damaged or that belongs to another
+    training.
     """
     precision = best_precision(stream.buffer.device) if precision == "auto" else precision
     steps, workspace = int(epochs * stream.tokens) // stream.batch, Workspace()
