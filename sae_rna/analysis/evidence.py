@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from sae_rna.analysis import claims, confounds, controls, fidelity
 from sae_rna.analysis import recurrence as stability
-from sae_rna.analysis.language_model import hidden_states
 from sae_rna.analysis.statistics import scoring as concepts
 from sae_rna.analysis.statistics import selectivity
 from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, Annotations, annotate
 from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import hidden_states
 from sae_rna.parameters import resolve
 from sae_rna.records import composition
 from sae_rna.records.structure import ELEMENTS

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
 
 MASKED_SHARE = 0.15
@@ -194,15 +195,3 @@ def probe_table(
 def _stem_labels(records: pd.DataFrame) -> np.ndarray:
     known = np.concatenate([codes >= 0 for codes in encode_bases(records.sequence)])
     return (np.array(list("".join(records.element))) == "S")[known]
-
-
-def hidden_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
-    """Hidden states [T, L, D] of all nucleotides, in the order of the sequences."""
-    parts = list(model.hidden_states(sequences, layers))
-    order = np.lexsort(
-        (
-            np.concatenate([part.position_T for part in parts]),
-            np.concatenate([part.sequence_T for part in parts]),
-        )
-    )
-    return torch.cat([part.values_TLD for part in parts]).cpu().numpy()[order]

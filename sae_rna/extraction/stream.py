@@ -1,4 +1,4 @@
-"""The stream of activations: standardised, shuffled batches of tokens, all layers at once."""
+"""Hidden states of a few sequences all at once, and of many as a stream of standardised, shuffled batches."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,16 @@ from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
 from sae_rna.records.composition import NUCLEOTIDES
 
 
+def hidden_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
+    """Hidden states [T, L, D] of all nucleotides of `sequences`, in their order."""
+    parts = list(model.hidden_states(sequences, layers))
+    sequence_T, position_T = (np.concatenate(values) for values in list(zip(*parts))[:2])
+    states_TLD = torch.cat([part.values_TLD for part in parts]).cpu().numpy()
+    return states_TLD[np.lexsort((position_T, sequence_T))]
+
+
 class Standardiser(torch.nn.Module):
-    """x = (h - mean) / std for every layer and dimension; statistics of the training tokens. Shapes [L, D]."""
+    """x = (h - mean) / std for every layer and dimension, with statistics [L, D] of the training tokens."""
 
     def __init__(self, mean_LD: torch.Tensor, std_LD: torch.Tensor):
         super().__init__()
@@ -21,22 +29,27 @@ class Standardiser(torch.nn.Module):
 
     @classmethod
     def fit(cls, values_TLD: torch.Tensor) -> "Standardiser":
-        """Statistics of `values_TLD`. A dimension that never changes is left at scale 1, so that it standardises to 0."""
+        """Statistics of `values_TLD`. A dimension that never changes keeps scale 1: it standardises to 0."""
         std = values_TLD.std(0, correction=0)
         return cls(values_TLD.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
 
     def forward(self, values_TLD: torch.Tensor) -> torch.Tensor:
         return (values_TLD - self.mean) / self.std
 
+    def rows(self, numbers: slice | list[int]) -> "Standardiser":
+        """The statistics of some of the layers."""
+        return Standardiser(self.mean[numbers], self.std[numbers])
+
 
 class ActivationStream:
-    """Batches [L, B, D] of standardised activations in random order, from one pass of the language model an epoch.
+    """Standardised activations [L, B, D] in random order, from one pass of the language model an epoch.
 
-    The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order that is drawn anew for every epoch; the
-    tokens of a block are shuffled and given out, then the next block takes their place. Data that fit into the buffer whole are one
-    block and are read once. What comes when depends on the seed and the buffer alone, so the stream can start anywhere, which is how
-    a training run that was stopped goes on, and a layer sees the same tokens whatever other layers are read with it. The
-    standardisation statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x layers x width of the model.
+    The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order drawn anew for every
+    epoch; the tokens of a block are shuffled and given out, then the next block takes their place. Data that
+    fit into the buffer are one block and are read once. The batches depend on the seed and the buffer alone,
+    so that a training can be resumed anywhere, and a layer sees the same tokens whatever other layers are
+    read with it. The statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x
+    layers x width of the model.
     """
 
     def __init__(
@@ -49,12 +62,14 @@ class ActivationStream:
         buffer_tokens: int = 300_000,
         seed: int = 0,
     ):
+        """Raises ValueError for a layer that the model lacks, a small buffer, and less data than a batch."""
         self.model, self.sequences, self.layers = model, list(sequences), model.check_layers(layers)
-        self.batch, self.seed = batch, seed
+        self.batch, self.seed, self._capacity = batch, seed, buffer_tokens
         least = max(2 * batch, *map(len, self.sequences))
         if buffer_tokens < least:
             raise ValueError(
-                f"a buffer of {buffer_tokens} tokens is too small for two batches or the longest RNA: set buffer_tokens to {least} or more"
+                f"a buffer of {buffer_tokens} tokens is too small for two batches or the longest RNA: "
+                f"set buffer_tokens to {least} or more"
             )
         self._nucleotides = np.array([sum(map(sequence.count, NUCLEOTIDES)) for sequence in self.sequences])
         self.tokens = int(self._nucleotides.sum())
@@ -64,32 +79,30 @@ class ActivationStream:
                 f"{self.tokens} nucleotides are too few to train on: at least one batch of {batch} is needed"
             )
         self.fits = self.tokens <= buffer_tokens
-        self._capacity = buffer_tokens
-        self.buffer = torch.empty(
-            len(self.layers), min(buffer_tokens, self.tokens), model.width, device=model.device
-        )
+        shape = len(self.layers), min(buffer_tokens, self.tokens), model.width
+        self.buffer = torch.empty(shape, device=model.device)
         self._held: tuple[int, int] | None = None
         filled = self._fill(0, 0, self._blocks(0)[0])
         self.standardise = Standardiser.fit(self.buffer[:, :filled].transpose(0, 1))
 
+    @property
     def key(self) -> dict:
-        """What decides the batches, for JSON: a run of training that is gone on with must have the same."""
-        text = hashlib.sha256("\n".join(self.sequences).encode()).hexdigest()
-        return {
-            "model": self.model.fingerprint, "layers": self.layers, "sequences": text,
-            "batch": self.batch, "capacity": self._capacity, "seed": self.seed,
-        }  # fmt: skip
+        """What decides the batches, for JSON: a training that is resumed must have the same."""
+        return self.model.key | {
+            "layers": self.layers,
+            "sequences": hashlib.sha256("\n".join(self.sequences).encode()).hexdigest(),
+            "batch": self.batch,
+            "capacity": self._capacity,
+            "seed": self.seed,
+        }
 
     def _blocks(self, epoch: int) -> list[list[np.ndarray]]:
         """The epoch's language-model batches, block by block: neighbours until the buffer is full."""
-        if self.fits:
-            epoch = 0  # read once
+        rng = np.random.default_rng([self.seed, 0 if self.fits else epoch])  # read once if it fits
         largest = min(BATCH_TOKENS, max(self._capacity // 8, self.model.longest))
         blocks, free = [], 0
-        for rows in self.model.batches(
-            self.sequences, largest, rng=np.random.default_rng([self.seed, epoch])
-        ):
-            size = int(self._nucleotides[rows].sum())
+        for rows in self.model.batches(self.sequences, largest, rng):
+            size = self._size([rows])
             if size > free:
                 blocks.append([])
                 free = self._capacity
@@ -97,45 +110,42 @@ class ActivationStream:
             free -= size
         return blocks
 
+    def _size(self, block: list[np.ndarray]) -> int:
+        """Nucleotides in a block."""
+        return int(sum(self._nucleotides[rows].sum() for rows in block))
+
     def _fill(self, epoch: int, number: int, block: list[np.ndarray]) -> int:
         """Read a block with the language model unless the buffer holds it already; returns its tokens."""
-        total = int(sum(self._nucleotides[rows].sum() for rows in block))
         if self._held != (epoch, number):
-            filled = 0
-            for states in self.model.hidden_states(
-                self.sequences, self.layers, tqdm(block, "language model", mininterval=1, leave=False)
-            ):
+            filled, bar = 0, tqdm(block, "language model", mininterval=1, leave=False)
+            for states in self.model.hidden_states(self.sequences, self.layers, bar):
                 end = filled + len(states.values_TLD)
                 self.buffer[:, filled:end] = states.values_TLD.transpose(0, 1)
                 filled = end
             self._held = epoch, number
-        return total
+        return self._size(block)
 
     def epochs(self, count: float, start: int = 0) -> Iterator[torch.Tensor]:
-        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B, D].
+        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B,
+        D].
 
         What is left of a block after its last whole batch is left out.
         """
         wanted, given, epoch = int(count * self.tokens) // self.batch, 0, 0
+        mean, std = self.standardise.mean[:, None], self.standardise.std[:, None]
         while given < wanted:
             for number, block in enumerate(self._blocks(epoch)):
-                batches = int(sum(self._nucleotides[rows].sum() for rows in block)) // self.batch
+                batches = self._size(block) // self.batch
                 if given + batches <= start:
                     given += batches
                     continue
                 filled = self._fill(0 if self.fits else epoch, number, block)
-                order = torch.from_numpy(
-                    np.random.default_rng([self.seed, epoch, number]).permutation(filled)
-                ).to(self.buffer.device)
+                order = np.random.default_rng([self.seed, epoch, number]).permutation(filled)
+                order = torch.from_numpy(order).to(self.buffer.device)
                 for rows in order[: batches * self.batch].split(self.batch):
                     if given == wanted:
                         return
                     given += 1
                     if given > start:
-                        yield torch.stack(
-                            [self._standardised(layer, rows) for layer in range(len(self.layers))]
-                        )
+                        yield self.buffer.index_select(1, rows).sub_(mean).div_(std)
             epoch += 1
-
-    def _standardised(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
-        return (self.buffer[layer, rows] - self.standardise.mean[layer]) / self.standardise.std[layer]

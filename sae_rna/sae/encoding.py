@@ -1,6 +1,8 @@
-"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with them.
+"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with
+them.
 
-The language model is the dearest part of both at scale: all autoencoders that read the same states do so in one pass.
+The language model is the dearest part of both at scale: all autoencoders that read the same states do so in
+one pass.
 """
 
 from collections.abc import Collection
@@ -17,29 +19,26 @@ from sae_rna.extraction.stream import ActivationStream
 from sae_rna.parameters import Parameters, Variant
 from sae_rna.records.composition import NUCLEOTIDES
 from sae_rna.sae import features
-from sae_rna.sae import trainer as training
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
+from sae_rna.sae.checkpoint import CHECKPOINT
 from sae_rna.sae.explained_variance import ExplainedVariance
+from sae_rna.sae.trainer import train
 
 
 def train_group(
     folders: dict[Variant, Path], model: LanguageModel, sequences: list[str], layers: list[int], p: Parameters
 ):
-    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder, with ``training.parquet``.
+    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder,
+    with ``training.parquet``.
 
-    Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a variant and a layer does not
-    depend on the others.
+    Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a
+    variant and a layer does not depend on the others.
     """
     stream = ActivationStream(
         model, sequences, layers, batch=p.batch, buffer_tokens=p.buffer_tokens, seed=p.seed
     )
-    facts = {
-        "types": p.types,
-        "sequences": len(sequences),
-        "tokens": stream.tokens,
-        "epochs": p.epochs,
-        "seed": p.seed,
-    }
+    facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens}
+    facts |= {"epochs": p.epochs, "seed": p.seed}
     configs = [
         AutoencoderConfig(
             architecture=variant.architecture,
@@ -54,31 +53,30 @@ def train_group(
         for variant in folders
     ]
     options = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
-    stacks, _ = training.train(stream, configs, folders=list(folders.values()), **options)
+    stacks, _ = train(stream, configs, folders=list(folders.values()), **options)
     for stack, folder in zip(stacks, folders.values()):
         stack.save(folder)
     for (
         folder
     ) in folders.values():  # not before all are written: what is stopped here goes on from its last step
-        (folder / training.CHECKPOINT).unlink()
+        (folder / CHECKPOINT).unlink()
 
 
 def token_table(records: pd.DataFrame) -> pd.DataFrame:
-    """The nucleotides that a language model has states for: record (row number), position (from 0), base, element; in record order."""
+    """Nucleotides that have states, in order: record (row number), position (from 0), base, element."""
     length_S = records.sequence.str.len().to_numpy()
     record_T = np.repeat(np.arange(len(records), dtype=np.int32), length_S)
-    position_T = np.arange(len(record_T), dtype=np.int32) - np.repeat(
-        np.cumsum(length_S) - length_S, length_S
-    ).astype(np.int32)
-    tokens = pd.DataFrame(
-        {"record": record_T, "position": position_T, "base": list("".join(records.sequence))}
-    )
+    start_T = np.repeat(np.cumsum(length_S) - length_S, length_S).astype(np.int32)
+    position_T = np.arange(len(record_T), dtype=np.int32) - start_T
+    bases = list("".join(records.sequence))
+    tokens = pd.DataFrame({"record": record_T, "position": position_T, "base": bases})
     if "element" in records:
         tokens["element"] = pd.Categorical(list("".join(records.element)))
     return tokens[tokens.base.isin(list(NUCLEOTIDES))].astype({"base": "category"}).reset_index(drop=True)
 
 
 def features_file(layer: int) -> str:
+    """Where `encode_group` writes the features of a layer."""
     return f"layer-{layer:02d}.safetensors"
 
 
@@ -90,16 +88,11 @@ class _Summary:
         self.by_type = np.zeros((len(self.types), latents))
         self.features, self.variance = features.FeatureSummary(latents), ExplainedVariance()
 
-    def update(
-        self, x_1TD: torch.Tensor, reconstruction_1TD: torch.Tensor, activations_TF, sequence_T: np.ndarray
-    ):
+    def update(self, x_1TD, reconstruction_1TD, activations_TF, sequence_T: np.ndarray):
         self.variance.update(x_1TD, reconstruction_1TD)
         pooled_SF = self.features.update(activations_TF, sequence_T)
-        np.add.at(
-            self.by_type,
-            self.codes_S[pd.unique(sequence_T)],
-            pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF,
-        )
+        pooled_SF = pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF
+        np.add.at(self.by_type, self.codes_S[pd.unique(sequence_T)], pooled_SF)
 
     def table(self) -> pd.DataFrame:
         mean = self.by_type / np.bincount(self.codes_S, minlength=len(self.types))[:, None]
@@ -107,10 +100,10 @@ class _Summary:
         return self.features.table().assign(explained_variance=float(self.variance.value()[0]), tau=tau)
 
 
-class _Writer:
-    """What one autoencoder makes of the RNAs, batch by batch: its summary, its features, or both."""
+class _Encoder:
+    """What one autoencoder makes of the RNAs: features, if `keep`, and a summary, if types are given."""
 
-    def __init__(self, sae: SparseAutoencoders, type_S=None, keep: bool = True):
+    def __init__(self, sae: SparseAutoencoders, type_S, keep: bool):
         self.sae, self.keep, self.pieces = sae, keep, []
         self.summary = None if type_S is None else _Summary(sae.config.latents, type_S)
 
@@ -134,38 +127,36 @@ def encode_group(
     kept: Collection[Path],
     summarise: bool = True,
 ):
-    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language model.
+    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language
+    model.
 
-    Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in `token_table`; with
-    `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
+    Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in
+    `token_table`; with `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
     """
     (layers,) = {stack.config.layers for stack in stacks.values()}
     type_S = records.type if summarise else None
-    writers = {
-        folder: [_Writer(stack.only(layer), type_S, folder in kept) for layer in layers]
+    encoders = {
+        folder: [_Encoder(stack.only(layer), type_S, folder in kept) for layer in layers]
         for folder, stack in stacks.items()
     }
-    sequence, position = [], []
-    sequences = records.sequence.tolist()
-    batches = model.batches(sequences)
-    for states in model.hidden_states(sequences, layers, tqdm(batches, "encoding", mininterval=1)):
+    sequences, sequence, position = records.sequence.tolist(), [], []
+    bar = tqdm(model.batches(sequences), "encoding", mininterval=1)
+    for states in model.hidden_states(sequences, layers, bar):
         sequence.append(states.sequence_T)
         position.append(states.position_T)
-        for of_layers in writers.values():
-            for place, writer in enumerate(of_layers):
-                writer.update(states, place)
+        for by_layer in encoders.values():
+            for place, encoder in enumerate(by_layer):
+                encoder.update(states, place)
     order = np.lexsort((np.concatenate(position), np.concatenate(sequence)))
-    for folder, of_layers in writers.items():
-        for layer, writer in zip(layers, of_layers):
-            if writer.keep:
-                features.save_csr(
-                    sparse.vstack(writer.pieces, format="csr")[order], folder / features_file(layer)
-                )
-                writer.pieces.clear()
+    for folder, by_layer in encoders.items():
+        tables = []
+        for layer, encoder in zip(layers, by_layer):
+            if encoder.keep:
+                matrix = sparse.vstack(encoder.pieces, format="csr")[order]
+                features.save_csr(matrix, folder / features_file(layer))
+                encoder.pieces.clear()
+            if summarise:
+                architecture = stacks[folder].config.architecture
+                tables.append(encoder.summary.table().assign(layer=layer, architecture=architecture))
         if summarise:
-            architecture = stacks[folder].config.architecture
-            tables = [
-                writer.summary.table().assign(layer=layer, architecture=architecture)
-                for layer, writer in zip(layers, of_layers)
-            ]
             pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)

@@ -4,10 +4,10 @@ import torch
 
 
 class ExplainedVariance:
-    """Explained variance over any number of batches, by global moments.
+    """Explained variance over any number of batches [M, B, D], one value per member M.
 
-    EV = 1 - sum_d Var(x - x^)_d / sum_d Var(x)_d, the variances taken over all tokens seen. Predicting the mean gives exactly 0;
-    averaging per-batch ratios, as some libraries do, does not. Shapes: [M, B, D] batches, one value per member M.
+    EV = 1 - sum_d Var(x - x^)_d / sum_d Var(x)_d, the variances taken over all tokens seen. Predicting the
+    mean gives exactly 0; averaging per-batch ratios, as some libraries do, does not.
     """
 
     def __init__(self):
@@ -20,17 +20,16 @@ class ExplainedVariance:
         if self._sums is None:  # sums of squares around a typical value keep their precision
             self._shift = x.mean(1, keepdim=True)
         x = x - self._shift
-        self.add(
-            x.shape[1], torch.stack([x.sum(1), x.square().sum(1), residual.sum(1), residual.square().sum(1)])
-        )
+        sums = [x.sum(1), x.square().sum(1), residual.sum(1), residual.square().sum(1)]
+        self.add(x.shape[1], torch.stack(sums))
 
     def add(self, tokens: int, sums_4MD: torch.Tensor):
-        """Add the sums of x, x^2, residual and residual^2 over a batch, float64, the data standing around 0 already."""
+        """Add float64 sums of x, x^2, residual and residual^2 over a batch of data that stand around 0."""
         self.count += tokens
         self._sums = sums_4MD if self._sums is None else self._sums + sums_4MD
 
     def sums(self) -> torch.Tensor:
-        """The sums so far [4, M, D], empty before the first batch; with `count` they are all there is to `restore`."""
+        """The sums so far [4, M, D], empty before the first batch: what `restore` takes, with `count`."""
         return torch.empty(0, dtype=torch.float64) if self._sums is None else self._sums
 
     @classmethod

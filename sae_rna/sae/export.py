@@ -1,29 +1,27 @@
 """Trained autoencoders in the formats of SAELens and of dictionary_learning.
 
-An exported autoencoder takes and gives hidden states h as the language model has them. The standardisation x = (h - mean) / std is folded
-into the weights:
+An exported autoencoder takes and gives hidden states h as the language model has them. The standardisation
+x = (h - mean) / std is folded into the weights:
 
     W' = W / std        W_d' = W_d std        c' = c std + mean        b' = b - (mean / std) W
 
-where b stays as it is if c, now c', is subtracted before encoding (`Kind.centred`). Feature activations and thresholds are the same
-numbers as here, except for rounding. Rows of W_d' no longer have unit norm, so nothing may rescale activations by the decoder's norms
-before it chooses the K largest.
+where b stays as it is if c, now c', is subtracted before encoding (`Kind.centred`). Feature activations and
+thresholds are the same numbers as here, except for rounding. Rows of W_d' no longer have unit norm, so
+nothing may rescale activations by the decoder's norms before it chooses the K largest.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 
-from sae_rna.sae.autoencoder import SparseAutoencoders, write_tensors
+from sae_rna.files import write_json, writing
+from sae_rna.sae.autoencoder import SparseAutoencoders
 
 SAELENS = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu"}
-"""SAELens' architecture for an activation function; its own trainers save BatchTopK and Matryoshka as JumpReLU, too."""
+"""SAELens' architecture for an activation function; it, too, saves BatchTopK and Matryoshka as JumpReLU."""
 DICTIONARY_LEARNING = {
     "relu-l1": "AutoEncoderNew",
     "relu-l1-mean": "AutoEncoderNew",
@@ -32,51 +30,22 @@ DICTIONARY_LEARNING = {
     "matryoshka": "MatryoshkaBatchTopKSAE",
     "jumprelu": "JumpReluAutoEncoder",
 }
-"""Class of dictionary_learning for an architecture. Its `AutoEncoder` also is a ReLU autoencoder, but subtracts the decoder's bias before
-encoding and is normalised when it is loaded."""
-
-
-class _Part(NamedTuple):
-    """A member that is about to be written."""
-
-    folder: Path
-    single: SparseAutoencoders
-    """A stack of one."""
-    tensors: dict[str, torch.Tensor]
-    """Of `_fold`."""
-    facts: dict
-    """Where the autoencoder comes from, for JSON."""
+"""Class of dictionary_learning for an architecture. Its `AutoEncoder` is a ReLU autoencoder, too, but
+subtracts the decoder's bias before encoding and is normalised when it is loaded."""
 
 
 def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write every member as SAELens loads it from disk: ``cfg.json`` and ``sae_weights.safetensors``.
+    """Write ``cfg.json`` and ``sae_weights.safetensors`` as SAELens 6 reads them:
+    ``SAE.load_from_disk(subfolder)``.
 
-    ``sae_lens.SAE.load_from_disk(subfolder)`` gives an SAE whose `encode` takes hidden states [..., D] and whose `decode` gives them.
-
-    Parameters
-    ----------
-    stack : SparseAutoencoders
-        Trained, M members.
-    folder : Path
-        Gets one subfolder a member, named like the member's own file, for example ``layer-01_seed-0_k-16``.
-
-    Returns
-    -------
-    list of Path
-        The M subfolders, in the order of the members.
-
-    Raises
-    ------
-    ValueError
-        If a BatchTopK or Matryoshka member has no threshold yet. Nothing is written then.
-
-    References
-    ----------
-    SAELens 6, ``sae_lens/saes/sae.py`` and ``sae_lens/loading/pretrained_sae_loaders.py``: https://github.com/decoderesearch/SAELens
+    Returns the subfolders, one for each member and named like its own file, for example
+    ``layer-01_seed-0_k-16``. Raises ValueError, before anything is written, for a BatchTopK or Matryoshka
+    member without a threshold. Format: ``saes/sae.py`` and ``loading/pretrained_sae_loaders.py`` of
+    https://github.com/decoderesearch/SAELens
     """
     subfolders = []
-    for part in _parts(stack, folder):
-        config = part.single.config
+    for subfolder, single, tensors, facts in _parts(stack, folder):
+        config = single.config
         content = {
             "architecture": SAELENS[config.kind.activation],
             "d_in": config.width,
@@ -86,75 +55,59 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
             "apply_b_dec_to_input": config.kind.centred,
             "normalize_activations": "none",
             "reshape_activations": "none",
-            # A format, not the program that wrote it: without a version SAELens takes the file for one of version 5 and drops `metadata`.
-            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | part.facts,
+            # A format, not the program that wrote it: a file without a version is taken for one of version 5,
+            # and its `metadata` is dropped.
+            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | facts,
         }
         if config.kind.activation == "topk":
             content |= {"k": int(config.members[0].sparsity), "rescale_acts_by_decoder_norm": False}
-        write_tensors(part.folder / "sae_weights.safetensors", part.tensors)
-        _write_json(part.folder / "cfg.json", content)
-        subfolders.append(part.folder)
+        with writing(subfolder / "sae_weights.safetensors") as temporary:
+            save_file(tensors, temporary)
+        write_json(subfolder / "cfg.json", content)
+        subfolders.append(subfolder)
     return subfolders
 
 
 def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write every member as dictionary_learning loads it: ``config.json`` and ``ae.pt``, a state dict of plain tensors.
+    """Write ``config.json`` and ``ae.pt`` as dictionary_learning 0.1 reads them:
+    ``utils.load_dictionary(subfolder, device)``.
 
-    ``dictionary_learning.utils.load_dictionary(subfolder, device)`` gives a dictionary whose `encode` takes hidden states [B, D] and whose
-    `decode` gives them. Both are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew` (relu-l1, relu-l1-mean) multiplies
-    the features that it returns by the decoder's norms.
-
-    Parameters
-    ----------
-    stack : SparseAutoencoders
-        Trained, M members.
-    folder : Path
-        Gets one subfolder a member, named like the member's own file, for example ``layer-01_seed-0_k-16``.
-
-    Returns
-    -------
-    list of Path
-        The M subfolders, in the order of the members.
-
-    Raises
-    ------
-    ValueError
-        If a BatchTopK or Matryoshka member has no threshold yet. Nothing is written then.
-
-    References
-    ----------
-    dictionary_learning 0.1.0, ``utils.py`` and ``dictionary.py``: https://github.com/saprmarks/dictionary_learning
+    Its `encode` and `decode` are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew`
+    (relu-l1, relu-l1-mean) multiplies the features that it returns by the decoder's norms. Returns and raises
+    as `to_saelens`. Format: ``utils.py`` and ``dictionary.py`` of
+    https://github.com/saprmarks/dictionary_learning
     """
     subfolders = []
-    for part in _parts(stack, folder):
-        config = part.single.config
+    for subfolder, single, tensors, facts in _parts(stack, folder):
+        config = single.config
         trainer = {
             "dict_class": DICTIONARY_LEARNING[config.architecture],
             "activation_dim": config.width,
             "dict_size": config.latents,
-            "layer": part.facts["layer"],
+            "layer": facts["layer"],
             "lm_name": config.model,
-            "submodule_name": part.facts["hook_name"],
-            "seed": part.facts["seed"],
+            "submodule_name": facts["hook_name"],
+            "seed": facts["seed"],
         }
         if config.kind.centred:
             trainer["k"] = int(config.members[0].sparsity)
         # The library reads nothing but a pickle. Written for it alone: this project never reads one.
-        _write(part.folder / "ae.pt", partial(torch.save, _state_dict(part)))
-        _write_json(part.folder / "config.json", {"trainer": trainer, "sae_rna": part.facts})
-        subfolders.append(part.folder)
+        with writing(subfolder / "ae.pt") as temporary, open(temporary, "wb") as file:
+            torch.save(_state_dict(single, tensors), file)
+        write_json(subfolder / "config.json", {"trainer": trainer, "sae_rna": facts})
+        subfolders.append(subfolder)
     return subfolders
 
 
-def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[_Part]:
-    """Every member, folded; all are looked at before the first subfolder is made."""
-    config, singles = stack.config, list(stack.views())
-    for single, member in zip(singles, config.members, strict=True):
-        if config.kind.activation == "batchtopk" and not (single.threshold > 0).all():
+def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, SparseAutoencoders, dict, dict]]:
+    """Each member's folder, stack of one, folded weights and facts for JSON; ValueError without threshold."""
+    config = stack.config
+    for number, member in enumerate(config.members if config.kind.activation == "batchtopk" else ()):
+        if not stack.threshold[number] > 0:
             raise ValueError(
                 f"the {config.describe(member)} has no threshold yet: train it before it is exported"
             )
-    for single, member in zip(singles, config.members, strict=True):
+    for single, member in zip(stack.views(), config.members, strict=True):
         facts = {
             "model_name": config.model,
             "model_revision": config.revision,
@@ -169,16 +122,15 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[_Part]:
             "standardisation": "folded into the weights: takes and gives hidden states as they are",
         }
         subfolder = Path(folder) / config.file_name(member).removesuffix(".safetensors")
-        subfolder.mkdir(parents=True, exist_ok=True)
-        yield _Part(subfolder, single, _fold(single), facts)
+        yield subfolder, single, _fold(single), facts
 
 
 @torch.no_grad()
 def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     """Float32 weights for hidden states, under SAELens' names, computed in double precision.
 
-    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and, for a JumpReLU, threshold [F]: a latent is active where its preactivation is
-    greater.
+    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and, for a JumpReLU, threshold [F]: a latent is active
+    where its preactivation is greater.
     """
     kind = single.config.kind
     names = "encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"
@@ -195,16 +147,14 @@ def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     if kind.activation == "jumprelu":
         folded["threshold"] = single.log_threshold[0, 0].exp().cpu()
     if kind.activation == "batchtopk":  # kept here if >= the threshold: if > the next smaller number
-        threshold = single.threshold[0, 0].cpu()
-        folded["threshold"] = torch.nextafter(threshold, torch.zeros_like(threshold)).repeat(
-            single.config.latents
-        )
+        below = torch.nextafter(single.threshold[0, 0].cpu(), torch.zeros(1))
+        folded["threshold"] = below.repeat(single.config.latents)
     return folded
 
 
-def _state_dict(part: _Part) -> dict[str, torch.Tensor]:
+def _state_dict(single: SparseAutoencoders, tensors: dict) -> dict[str, torch.Tensor]:
     """The tensors under the names that the member's class in dictionary_learning has for them."""
-    config, tensors = part.single.config, part.tensors
+    config = single.config
     if config.kind.activation == "jumprelu":
         return tensors
     linear = {"encoder.weight": tensors["W_enc"].T.contiguous(), "encoder.bias": tensors["b_enc"]}
@@ -218,20 +168,3 @@ def _state_dict(part: _Part) -> dict[str, torch.Tensor]:
         sizes = [larger - smaller for smaller, larger in pairwise((0, *config.prefixes))]
         return tensors | choice | {"group_sizes": torch.tensor(sizes)}
     return linear | choice | {"b_dec": tensors["b_dec"]}
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]):
-    """A file that appears whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, content: dict):
-    _write(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))

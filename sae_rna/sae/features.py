@@ -1,11 +1,12 @@
-"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA type.
+"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA
+type.
 
-The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative. A feature fires
-where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C types.
+The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative.
+A feature fires where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C
+types.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
 
-
-def run_numbers(*labels_T: np.ndarray) -> np.ndarray:
-    """Number of the run each row stands in, from 0, shape [T]; a run ends where any of the labels changes."""
-    columns = [np.asarray(labels) for labels in labels_T]
-    starts = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        starts[1:] |= column[1:] != column[:-1]
-    return np.cumsum(starts)
+from sae_rna.files import writing
 
 
 def record_runs(record_T: np.ndarray) -> np.ndarray:
@@ -31,18 +25,17 @@ def record_runs(record_T: np.ndarray) -> np.ndarray:
     Raises ValueError naming a record whose tokens do not stand together.
     """
     record_T = np.asarray(record_T)
-    run_T = run_numbers(record_T)
-    first = record_T[np.r_[True, run_T[1:] != run_T[:-1]]] if len(run_T) else record_T
-    names, pieces = np.unique(first, return_counts=True)
+    starts_T = np.ones(len(record_T), bool)
+    starts_T[1:] = record_T[1:] != record_T[:-1]
+    names, pieces = np.unique(record_T[starts_T], return_counts=True)
     if (pieces > 1).any():
-        raise ValueError(
-            f"the tokens of record {names[pieces > 1][0]} stand in {pieces.max()} separate places: sort the tokens by record"
-        )
-    return run_T
+        name = names[pieces > 1][0]
+        raise ValueError(f"record {name} stands in {pieces.max()} separate places: sort the tokens by record")
+    return np.cumsum(starts_T) - 1
 
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
-    """``scipy.sparse.csr_matrix``, for dense values three times faster: non-zeros are looked for among booleans."""
+    """``scipy.sparse.csr_matrix``, faster for dense values: non-zeros are sought among booleans."""
     if sparse.issparse(values_NF):
         return values_NF.tocsr()
     fires_NF = values_NF != 0
@@ -54,16 +47,15 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
 
 
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
-    """Maximum over groups of adjacent rows, shape [groups, F]; sparse (by column) for a sparse matrix, dense for a dense one.
+    """Maximum over groups of adjacent rows, [groups, F]; sparse (by column) for a sparse matrix, else dense.
 
-    `group_N` numbers the groups from 0 in row order, as `run_numbers` does. Sparse values must not be negative. A column's
-    non-zeros are in row order, so that every group is a stretch of them: no sorting, time proportional to the non-zeros.
+    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A column's non-zeros
+    are in row order, so that every group is a stretch of them: no sorting, time proportional to the
+    non-zeros.
     """
-    if not sparse.issparse(values_NF):
+    if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
-        return np.stack(
-            [rows_NF.max(axis=0) for rows_NF in groups]
-        )  # ten times faster than np.maximum.reduceat along columns
+        return np.stack([rows_NF.max(axis=0) for rows_NF in groups])
     columns = sparse.csc_matrix(values_NF)
     columns.sort_indices()
     group = group_N[columns.indices]
@@ -77,7 +69,7 @@ def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sp
 
 
 def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
-    """Maximum of every column of non-negative values, shape [F]; the features' scale when the rows are the selection set."""
+    """Maximum of every column of non-negative values, [F]: the features' scale, on the selection set."""
     if not values_NF.shape[0]:
         return np.zeros(values_NF.shape[1])
     highest = values_NF.max(axis=0)
@@ -85,7 +77,7 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
 
 
 class FeatureSummary:
-    """`feature_summary` of any number of tokens, chunk by chunk.
+    """How often and how strongly features fire, over any number of tokens, chunk by chunk.
 
     >>> summary = FeatureSummary(latents=2)
     >>> _ = summary.update(np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0], [0.5, 0.0]]), np.array([0, 0, 1, 1]))
@@ -96,22 +88,17 @@ class FeatureSummary:
     """
 
     def __init__(self, latents: int):
-        self._tokens = 0
-        self._last_record = None
-        self._sequences = np.zeros(latents, np.int64)
-        self._firing = np.zeros(latents, np.int64)
+        self._tokens, self._last_record = 0, None
+        self._sequences, self._firing = np.zeros(latents, np.int64), np.zeros(latents, np.int64)
         self._maximum = np.zeros(latents)
 
     def update(self, activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray):
-        """Add a chunk, sparse or dense, that holds whole records; returns its `pool_max` by record, [S, F].
-
-        Raises ValueError where the shapes do not fit together.
-        """
-        record_T = np.asarray(record_T)
-        if activations_TF.shape != (len(record_T), len(self._maximum)):
-            shape, wanted = activations_TF.shape, (len(record_T), len(self._maximum))
+        """Add a chunk, sparse or dense, of whole records, else ValueError; returns its `pool_max`, [S, F]."""
+        record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
+        if (tokens, latents) != (len(record_T), len(self._maximum)):
             raise ValueError(
-                f"activations [{shape[0]}, {shape[1]}] do not fit {wanted[0]} tokens and {wanted[1]} features"
+                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and "
+                f"{len(self._maximum)} features"
             )
         if not len(record_T):
             return activations_TF
@@ -126,99 +113,64 @@ class FeatureSummary:
         return pooled_SF
 
     def table(self) -> pd.DataFrame:
-        """One row per feature: feature, sequences (distinct records it fires in), density (share of tokens), maximum."""
+        """A row per feature: feature, sequences (records it fires in), density (share of tokens), maximum."""
+        numbers = {"feature": np.arange(len(self._maximum)), "sequences": self._sequences}
         density = self._firing / max(self._tokens, 1)
-        columns = {
-            "feature": np.arange(len(density)),
-            "sequences": self._sequences,
-            "density": density,
-            "maximum": self._maximum,
-        }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(numbers | {"density": density, "maximum": self._maximum})
 
 
 def _count_positive(values_NF) -> np.ndarray:
     return np.asarray((values_NF > 0).sum(axis=0)).ravel().astype(np.int64)
 
 
-def summarise(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> pd.DataFrame:
-    """`FeatureSummary.table` of activations that are at hand whole."""
-    summary = FeatureSummary(activations_TF.shape[1])
-    summary.update(activations_TF, record_T)
-    return summary.table()
-
-
 def retained(summary: pd.DataFrame, min_sequences: int = 10) -> np.ndarray:
-    """The paper's filter (Kim & Nam 2025, arXiv:2510.02734): features that fire in at least `min_sequences` sequences, bool [F]."""
+    """The paper's filter (Kim & Nam 2025, arXiv:2510.02734): which features fire in enough sequences, [F]."""
     return (summary["sequences"] >= min_sequences).to_numpy()
 
 
-def pool_sequences(
-    activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray, how: str = "max"
-) -> sparse.csr_matrix:
-    """Activation of every feature in every sequence, [S, F], sequences in order of appearance.
-
-    `how`: "max" takes the strongest nucleotide, "mean" the mean over all nucleotides of the sequence.
-    """
-    run_T = record_runs(record_T)
-    if how == "max":
-        return sparse.csr_matrix(pool_max(activations_TF, run_T))
-    if how == "mean":
-        return sparse.csr_matrix(
-            _group_means(run_T, int(run_T[-1]) + 1 if len(run_T) else 0) @ activations_TF
-        )
-    raise ValueError(f'sequences are pooled by "max" or by "mean", not by "{how}"')
-
-
-def _group_means(group_N: np.ndarray, groups: int) -> sparse.csr_matrix:
-    """Matrix [groups, N] that averages the rows of each group."""
-    weight_N = 1 / np.bincount(group_N, minlength=groups)[group_N]
-    return sparse.csr_matrix((weight_N, (group_N, np.arange(len(group_N)))), shape=(groups, len(group_N)))
+def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> sparse.csr_matrix:
+    """Strongest activation of every feature in every sequence, [S, F], sequences in order of appearance."""
+    return sparse.csr_matrix(pool_max(activations_TF, record_runs(record_T)))
 
 
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the names the numbers stand for: `types`, or those that occur, sorted.
+    """Number of each sequence's type, [S], and the names of the numbers: `types`, or those that occur.
 
     Raises ValueError naming a sequence without a type, or of a type that `types` lacks.
     """
     values = pd.Series(list(type_S), dtype=object)
     if values.isna().any():
-        raise ValueError(
-            f"sequence {values.isna().argmax() + 1} has no type: leave out sequences of unknown type first"
-        )
+        raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
     names = pd.Index(sorted(set(values)) if types is None else types, dtype=object)
     codes_S = names.get_indexer(values)
     if (codes_S < 0).any():
         row = int((codes_S < 0).argmax())
-        raise ValueError(
-            f"sequence {row + 1} is of type {values[row]}, which is not one of {', '.join(names)}"
-        )
+        raise ValueError(f"sequence {row + 1} is of type {values[row]}: choose {' or '.join(names)}")
     return codes_S, names
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
-    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: a frame [types, features].
+    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: [types, features].
 
-    With `pooled_SF` from `pool_sequences(..., "max")` and `scale_F` the features' maximum on the selection set this is how
-    strongly a type lights a feature up at its strongest nucleotide, 0 to 1 on the selection set. A feature whose scale is 0 is 0.
+    With `pooled_SF` from `pool_sequences` and `scale_F` the maximum on the selection set this is how strongly
+    a type lights a feature up at its strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
-    mean_CF = _group_means(codes_S, len(names)) @ pooled_SF
+    weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
+    averages = sparse.csr_matrix((weight_S, (codes_S, np.arange(len(codes_S)))), (len(names), len(codes_S)))
+    mean_CF = averages @ pooled_SF
     mean_CF = mean_CF.toarray() if sparse.issparse(mean_CF) else mean_CF
     scaled_CF = np.divide(mean_CF, scale_F, out=np.zeros(mean_CF.shape), where=np.asarray(scale_F) > 0)
-    return pd.DataFrame(
-        scaled_CF,
-        index=pd.Index(names, name="type"),
-        columns=pd.RangeIndex(scaled_CF.shape[1], name="feature"),
-    )
+    columns = pd.RangeIndex(scaled_CF.shape[1], name="feature")
+    return pd.DataFrame(scaled_CF, pd.Index(names, name="type"), columns)
 
 
 def type_activation(
     by_type: pd.DataFrame, per_type: int, retained_F: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """The union of every type's `per_type` strongest features, over all types: feature, type, activation, rank (1 = strongest).
+    """The union of every type's `per_type` strongest features: feature, type, activation, rank (from 1).
 
-    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running. Rank is the feature's place in that type.
+    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running.
     """
     candidates = by_type if retained_F is None else by_type.loc[:, np.asarray(retained_F)]
     rank = candidates.rank(axis=1, ascending=False, method="first").astype(int)
@@ -228,10 +180,11 @@ def type_activation(
 
 
 def tau(activation_by_type: np.ndarray) -> np.ndarray:
-    """Selectivity of every feature for types, [F]: 0 where all types light it up alike, 1 where a single type does.
+    """Selectivity of every feature for types, [F]: 0 where all light it up alike, 1 where a single one does.
 
-    The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics 21:650, over the n rows of
-    `activation_by_type` [types, F] (non-negative). NaN for a feature that no type lights up. Raises ValueError for a single type.
+    The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
+    21:650, over the rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
+    lights up. Raises ValueError for a single type.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
     array([0.  , 1.  , 0.75])
@@ -245,14 +198,11 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
 
 
 def save_csr(matrix: sparse.csr_matrix, path: Path):
-    """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata); whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata)."""
     matrix = sparse.csr_matrix(matrix)
-    temporary = path.with_name(path.name + ".tmp")
     tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-    save_file(tensors, temporary, metadata={"shape": json.dumps(matrix.shape)})
-    os.replace(temporary, path)
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata={"shape": json.dumps(matrix.shape)})
 
 
 def load_csr(path: Path) -> sparse.csr_matrix:

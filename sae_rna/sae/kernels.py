@@ -1,10 +1,11 @@
-"""The arithmetic of sparse training on a CPU, compiled by numba: what a TopK step needs beside the encoder's matrix product.
+"""The arithmetic of sparse training on a CPU, compiled by numba: all of a step but the encoder's product.
 
-A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a matrix product; reconstruction and
-gradients touch K rows of the dictionary. The kernels below do just that, with the rows in bfloat16 or float32.
+A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a product of
+matrices; reconstruction and gradients touch K rows of the dictionary, in bfloat16 or float32.
 
-B tokens, D width, F latents, N active latents of the whole batch. Sparse codes are in CSR form: those of token b are at
-``indices[start[b]:start[b + 1]]``. Every result is the same for any number of threads, since each output belongs to one thread.
+B tokens, D width, F latents, N active latents of the batch. Sparse codes are in CSR form: those of token b
+are at ``indices[start[b]:start[b + 1]]``. Results are the same for any number of threads: each has its own
+outputs.
 """
 
 import numba
@@ -14,11 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_reductions = {
-    "reassoc",
-    "contract",
-    "nsz",
-}  # lets sums use vector registers; infinities and NaN keep their meaning
+_reductions = {"reassoc", "contract", "nsz"}
+"""Lets sums use vector registers; infinities and NaN keep their meaning."""
 
 
 def use_threads(count: int):
@@ -33,7 +31,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def as_bits(tensor: torch.Tensor) -> np.ndarray:
-    """bfloat16 or float32 as signed integers: positive numbers keep their order, and negative ones are negative."""
+    """bfloat16 or float32 as signed integers, in which positive numbers keep their order."""
     return tensor.detach().view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32).numpy()
 
 
@@ -52,7 +50,7 @@ def _number(context, value):
 
 @intrinsic
 def _rounded(context, value, target):
-    """A float32 as an element of the array `target`: as it is, or the nearest bfloat16 (ties to even, not for NaN) as 16 bits."""
+    """A float32 as an element of `target`: as it is, or the nearest bfloat16 (ties to even, no NaN)."""
 
     def generate(_, builder, signature, arguments):
         value = arguments[0]
@@ -69,7 +67,7 @@ def _rounded(context, value, target):
 
 @numba.njit(cache=True)
 def _kth_largest(values, count, k):
-    """The k-th largest of the first `count` positive integers, 0 if there are fewer: bit by bit, counting, which is vector work."""
+    """The k-th largest of the first `count` positive integers, 0 if there are fewer, bit by bit."""
     found = 0
     for bit in range(values.itemsize * 8 - 2, -1, -1):
         trial = values.dtype.type(found | (1 << bit))
@@ -81,21 +79,29 @@ def _kth_largest(values, count, k):
     return values.dtype.type(found)
 
 
+@numba.njit(cache=True)
+def _bound(values, count, k):
+    """The k-th largest of the first `count` positive integers, or 1, and how many equal to it to take."""
+    last, ties = values.dtype.type(1), k
+    if count > k:
+        last = _kth_largest(values, count, k)
+    for i in range(count):
+        ties -= 1 if values[i] > last else 0
+    return last, ties
+
+
 @numba.njit(parallel=True, cache=True)
 def top_k(bits, k):
-    """Per token the k largest positive numbers, in no order: indices, values [B, k] and how many there are [B].
+    """Per token the k largest positive numbers, in no order: indices, values [B, k] and their count [B].
 
-    `bits` [B, F] are numbers as `as_bits` gives them. Of equal numbers any may be taken, the same ones each time.
-    The k-th largest of group maxima is a lower bound, so only groups that reach it are looked at again.
+    `bits` [B, F] are `as_bits`; of equal numbers any may be taken, the same ones each time. The k-th largest
+    of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
     tokens, latents = bits.shape
     groups = min(8 * k, latents)
     whole = latents // groups * groups
-    indices, values, counts = (
-        np.empty((tokens, k), np.int32),
-        np.empty((tokens, k), np.float32),
-        np.empty(tokens, np.int64),
-    )
+    indices, values = np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
+    counts = np.empty(tokens, np.int64)
     for b in numba.prange(tokens):
         row = bits[b]
         largest = np.zeros(groups, bits.dtype)
@@ -113,14 +119,11 @@ def top_k(bits, k):
                     if row[j] >= bound:
                         candidates[found], places[found] = row[j], j
                         found += 1
-        last = _kth_largest(candidates, found, k) if found > k else bits.dtype.type(1)
-        equal = k
-        for i in range(found):
-            equal -= 1 if candidates[i] > last else 0
+        last, ties = _bound(candidates, found, k)
         kept = 0
         for i in range(found):
-            if candidates[i] > last or (candidates[i] == last and equal > 0):
-                equal -= 1 if candidates[i] == last else 0
+            if candidates[i] > last or (candidates[i] == last and ties > 0):
+                ties -= 1 if candidates[i] == last else 0
                 indices[b, kept], values[b, kept] = places[i], _number(candidates[i])
                 kept += 1
         counts[b] = kept
@@ -169,19 +172,13 @@ def _at_least(bits, bound):
 @numba.njit(cache=True)
 def _keep(start, indices, found, wanted):
     """Of candidates in CSR form the `wanted` largest, by value and then by place."""
-    last = _kth_largest(found, len(found), wanted) if len(found) > wanted else found.dtype.type(1)
-    equal = wanted
-    for i in range(len(found)):
-        equal -= 1 if found[i] > last else 0
-    kept_start, kept = np.zeros_like(start), 0
-    kept_indices, values = (
-        np.empty(min(wanted, len(found)), np.int32),
-        np.empty(min(wanted, len(found)), np.float32),
-    )
+    last, ties = _bound(found, len(found), wanted)
+    kept_start, kept, most = np.zeros_like(start), 0, min(wanted, len(found))
+    kept_indices, values = np.empty(most, np.int32), np.empty(most, np.float32)
     for b in range(len(start) - 1):
         for i in range(start[b], start[b + 1]):
-            if found[i] > last or (found[i] == last and equal > 0):
-                equal -= 1 if found[i] == last else 0
+            if found[i] > last or (found[i] == last and ties > 0):
+                ties -= 1 if found[i] == last else 0
                 kept_indices[kept], values[kept] = indices[i], _number(found[i])
                 kept += 1
         kept_start[b + 1] = kept
@@ -189,9 +186,11 @@ def _keep(start, indices, found, wanted):
 
 
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
-    """The `wanted` largest positive numbers of a whole batch as start [B + 1], indices and values [N], by token and latent.
+    """The `wanted` largest positive numbers of a batch, by token and latent: start [B + 1], indices and
+    values.
 
-    `guess` should lie somewhat below the smallest number kept; where it turns out too high, all positive numbers are looked at.
+    `guess` should be somewhat below the smallest number kept; if it is too high, all positive ones are sorted
+    out.
     """
     one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
     start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
@@ -204,15 +203,11 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
     """Reconstruct, and compare with the truth.
 
-    x [B, D] float32, bias [D], dictionary [F, D]. `prefixes` [G] are the dictionary sizes of a Matryoshka loss, the last of which is F;
-    any other loss has that one alone, and Matryoshka needs each token's indices in ascending order. Writes
-
-    residual [G, B, D]
-        scale * (sum of the residuals x^ - x of prefix g and of all larger ones).
-    slopes [N]
-        d loss / d activation, where the loss is scale / 2 * sum of squared residuals over prefixes.
-    errors [G, B]
-        Squared residual of each token, not scaled.
+    x [B, D], bias [D], dictionary [F, D]. `prefixes` [G] are the loss's dictionary sizes, F alone except for
+    Matryoshka, which needs each token's indices in ascending order. Writes residual [G, B, D], scale * (sum
+    of the residuals x^ - x of prefix g and of all larger ones); slopes [N], d loss / d activation, the loss
+    being scale / 2 * sum of squared residuals over prefixes; errors [G, B], squared residuals of tokens, not
+    scaled.
     """
     tokens, width = x.shape
     for b in numba.prange(tokens):
@@ -221,9 +216,7 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
         for d in range(width):
             current[d] = bias[d] - x[b, d]
         for g in range(len(prefixes)):
-            while (
-                place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]
-            ):  # four rows at a time, as in `gradients`
+            while place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]:
                 v0, v1, v2, v3 = values[place], values[place + 1], values[place + 2], values[place + 3]
                 w0, w1 = dictionary[indices[place]], dictionary[indices[place + 1]]
                 w2, w3 = dictionary[indices[place + 2]], dictionary[indices[place + 3]]
@@ -260,7 +253,7 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
 
 @numba.njit(cache=True)
 def by_latent(start, indices, latents):
-    """CSR by token -> by latent: first [F + 1] and, in latent order, the token and the place in `indices` of each active latent."""
+    """CSR by token -> by latent: first [F + 1] and, in latent order, tokens and places in `indices`, [N]."""
     first = np.zeros(latents + 1, np.int64)
     for j in indices:
         first[j + 1] += 1
@@ -276,13 +269,12 @@ def by_latent(start, indices, latents):
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
-def gradients(
-    inputs, residual, first, tokens, places, values, slopes, prefixes, encoder, decoder, bias, squares
-):
-    """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F]; `squares` [F] is each latent's squared norm.
+def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
+    """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw. Rows of `encoder` and `decoder` that did not fire are left as they are, their bias
-    and square are 0.
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`.
+    `squares` [F] is each latent's squared norm. Rows that did not fire are left as they are, their bias and
+    square are 0.
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -292,30 +284,15 @@ def gradients(
         group = 0
         while j >= prefixes[group]:
             group += 1
-        down, up, slope_sum = decoder[j], encoder[j], np.float32(0)
+        errors, down, up, slope_sum = residual[group], decoder[j], encoder[j], np.float32(0)
         down[:] = 0
         up[:] = 0
         slot, end = first[j], first[j + 1]
-        while slot + 4 <= end:  # four tokens at a time: the sums are read and written a quarter as often
-            v0, v1, v2, v3 = (
-                values[places[slot]],
-                values[places[slot + 1]],
-                values[places[slot + 2]],
-                values[places[slot + 3]],
-            )
-            s0, s1, s2, s3 = (
-                slopes[places[slot]],
-                slopes[places[slot + 1]],
-                slopes[places[slot + 2]],
-                slopes[places[slot + 3]],
-            )
+        while slot + 4 <= end:
             t0, t1, t2, t3 = tokens[slot], tokens[slot + 1], tokens[slot + 2], tokens[slot + 3]
-            e0, e1, e2, e3 = (
-                residual[group, t0],
-                residual[group, t1],
-                residual[group, t2],
-                residual[group, t3],
-            )
+            v0, v1, v2, v3 = values[slot], values[slot + 1], values[slot + 2], values[slot + 3]
+            s0, s1, s2, s3 = slopes[slot], slopes[slot + 1], slopes[slot + 2], slopes[slot + 3]
+            e0, e1, e2, e3 = errors[t0], errors[t1], errors[t2], errors[t3]
             x0, x1, x2, x3 = inputs[t0], inputs[t1], inputs[t2], inputs[t3]
             for d in range(width):
                 down[d] += (v0 * _number(e0[d]) + v1 * _number(e1[d])) + (
@@ -328,8 +305,8 @@ def gradients(
             slope_sum += (s0 + s1) + (s2 + s3)
             slot += 4
         while slot < end:
-            value, slope = values[places[slot]], slopes[places[slot]]
-            error, seen = residual[group, tokens[slot]], inputs[tokens[slot]]
+            value, slope = values[slot], slopes[slot]
+            error, seen = errors[tokens[slot]], inputs[tokens[slot]]
             for d in range(width):
                 down[d] += value * _number(error[d])
                 up[d] += slope * _number(seen[d])
@@ -345,9 +322,9 @@ def gradients(
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with the derivative `penalty` of
-    an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how often it fired and the sum of
-    its activations.
+    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with
+    the derivative `penalty` of an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how
+    often it fired and the sum of its activations.
     """
     tokens, latents = features.shape
     for block in numba.prange((latents + 511) // 512):
@@ -379,7 +356,7 @@ def squared_norms(matrix, squares):
 
 @numba.njit(parallel=True, cache=True)
 def moments(x, residual, scale, sums):
-    """Per dimension the sums of x, x^2, r and r^2 over the batch, r = residual / scale; sums [4, D] float64, by blocks of columns."""
+    """Sums [4, D] of x, x^2, r and r^2 over the batch, r = residual / scale, in float64."""
     tokens, width = x.shape
     blocks, inverse = (width + 63) // 64, np.float32(1) / scale
     for block in numba.prange(blocks):
@@ -399,27 +376,17 @@ def moments(x, residual, scale, sums):
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
-def adam(
-    weight,
-    mean,
-    square,
-    gradient,
-    touched,
-    scale,
-    rate,
-    beta1,
-    beta2,
-    correction1,
-    correction2,
-    decay,
-    unit_norm,
-    copy,
-):
-    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in torch.optim.SparseAdam.
+def adam(parts, numbers, unit_norm, copy):
+    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in
+    torch.optim.SparseAdam.
 
-    The gradient is multiplied by `scale`. correction = 1 - beta^t. With `unit_norm` the rows are normalised afterwards.
-    The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0] asks for none).
+    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient,
+    the rate, beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised
+    afterwards. The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0]
+    asks for none).
     """
+    weight, mean, square, gradient, touched = parts
+    scale, rate, beta1, beta2, correction1, correction2, decay = numbers
     rows, columns = weight.shape
     for r in numba.prange(rows):
         if not touched[r]:

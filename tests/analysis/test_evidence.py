@@ -9,7 +9,6 @@ from scipy import sparse
 
 from sae_rna import figures
 from sae_rna.analysis import claims, confounds, controls, evidence, tables
-from sae_rna.analysis import language_model as evaluation
 from sae_rna.analysis.statistics import scoring as concepts
 from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, annotate
 from sae_rna.records import composition
@@ -54,8 +53,8 @@ def test_every_control_is_scored_by_the_same_code_on_the_same_nucleotides(study,
         None,
         concepts.concept_scores(*sets(study, composition.kmers(sequences, 5)), shuffles=0),
     )
-    states = evaluation.hidden_states(study.model, sequences, [0, 3])
-    training = evaluation.hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
+    states = hidden_states(study.model, sequences, [0, 3])
+    training = hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
     for place, (source, layer) in enumerate((("embedding layer", 0), ("neurons", 3))):
         neurons = sparse.csr_matrix(controls.Neurons.fit(training[:, place]).encode(states[:, place]))
         check(table, source, layer, concepts.concept_scores(*sets(study, neurons), shuffles=0))

@@ -1,0 +1,73 @@
+"""What a stopped training is resumed from: the state of all members in one file, the table in another."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sae_rna.files import writing
+
+CHECKPOINT = "checkpoint.safetensors"
+TABLE = "training.parquet"
+
+
+class Checkpoint:
+    """Both files of one stack, whose members are `trainer.Trainer`s: they have `state` and `restore`."""
+
+    def __init__(self, folder: Path, inputs: dict, every_seconds: float):
+        """`inputs` is everything that decides the result; a checkpoint of other inputs is refused."""
+        self.file, self.table = folder / CHECKPOINT, folder / TABLE
+        self.key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        self.every_seconds, self._written = every_seconds, time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._written >= self.every_seconds
+
+    def save(self, step: int, trainers: Sequence, rows: list[dict]):
+        """Write both files."""
+        tensors, numbers = {}, []
+        for index, trainer in enumerate(trainers):
+            mine, state = trainer.state()
+            tensors |= {f"{index}.{name}": value for name, value in mine.items()}
+            numbers.append(state)
+        if rows:
+            with writing(self.table) as temporary:
+                pd.DataFrame(rows).to_parquet(temporary, index=False)
+        facts = {"run": self.key, "step": str(step), "members": json.dumps(numbers)}
+        with writing(self.file) as temporary:
+            save_file(tensors, temporary, facts)
+        self._written = time.monotonic()
+
+    def load(self, trainers: Sequence) -> tuple[int, list[dict]]:
+        """Restore the trainers; returns the number of steps done and the table's rows so far, (0, []) without
+        a checkpoint.
+
+        Raises ValueError for a file that cannot be read or has other inputs, before anything is changed.
+        """
+        if not self.file.exists():
+            return 0, []
+        try:
+            with safe_open(self.file, "pt") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except Exception as error:
+            raise ValueError(
+                f"{self.file} is damaged ({error}): delete it to train from the start, or restore it"
+            ) from error
+        if facts.get("run") != self.key:
+            raise ValueError(
+                f"{self.file} belongs to a training with other parameters, data or model: "
+                "delete it to train from the start, or choose another folder"
+            )
+        for index, (trainer, numbers) in enumerate(zip(trainers, json.loads(facts["members"]), strict=True)):
+            prefix = f"{index}."
+            mine = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+            trainer.restore(mine, numbers)
+        step = int(facts["step"])
+        rows = pd.read_parquet(self.table).query("step <= @step") if self.table.exists() else pd.DataFrame()
+        return step, rows.to_dict("records")
