@@ -15,7 +15,9 @@ from scipy import sparse
 from tqdm import tqdm
 
 from sae_rna.analysis import language_model as evaluation
-from sae_rna.analysis.statistics import scoring as concepts
+from sae_rna.analysis.statistics import choosing
+from sae_rna.analysis.statistics.annotations import annotate_elements
+from sae_rna.analysis.statistics.scoring import auroc
 from sae_rna.cache import RunFolder, file_hash
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.parameters import Parameters, Variant, layer_groups, resolve
@@ -463,12 +465,12 @@ class Study:
                     self._split_features(encoded, layer, "selection"),
                     self._split_features(encoded, layer, scored_on),
                 )
-                table = concepts.element_scores(*sets, self.retained(layer), shuffles=p.shuffles, seed=p.seed)
+                table = choosing.score_elements(*sets, self.retained(layer), shuffles=p.shuffles, seed=p.seed)
                 tables.append(table.assign(layer=layer))
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
         return pd.read_parquet(
-            self.run.step("element-scores", "analysis.statistics.scoring", key, make) / "scores.parquet"
+            self.run.step("element-scores", "analysis.statistics.choosing", key, make) / "scores.parquet"
         )
 
     def _split_features(
@@ -490,8 +492,8 @@ class Study:
                 selection, heldout = (
                     self._pooled(encoded, layer, split) for split in ("selection", "heldout")
                 )
-                families = (selection[2], heldout[2]) if "family" in encoded.records else None
-                table = concepts.type_scores(
+                families = selection[2], heldout[2]
+                table = choosing.score_types(
                     selection[:2],
                     heldout[:2],
                     self.retained(layer),
@@ -503,7 +505,7 @@ class Study:
             pd.concat(tables, ignore_index=True).to_parquet(folder / "scores.parquet", index=False)
 
         return pd.read_parquet(
-            self.run.step("type-scores", "analysis.statistics.scoring", key, make) / "scores.parquet"
+            self.run.step("type-scores", "analysis.statistics.choosing", key, make) / "scores.parquet"
         )
 
     def _pooled(self, encoded: Encoded, layer: int, split: str) -> tuple:
@@ -518,7 +520,7 @@ class Study:
         structures, types = self.structures(), self.types()
         elements = tuple(self._split_features(structures, layer, split) for split in ("selection", "heldout"))
         typed = tuple(self._pooled(types, layer, split)[:2] for split in ("selection", "heldout"))
-        return concepts.top_features(elements, typed, count, self.retained(layer)).assign(layer=layer)
+        return choosing.top_features(elements, typed, count, self.retained(layer)).assign(layer=layer)
 
     def single_feature_auroc(self, element: str = "S") -> pd.DataFrame:
         """Per layer, the retained feature whose activation alone ranks nucleotides of `element` best on the selection split.
@@ -531,11 +533,9 @@ class Study:
             selection, heldout = (
                 self._split_features(encoded, layer, split) for split in ("selection", "heldout")
             )
-            chosen_on = concepts.auroc(selection[0], concepts.annotate_elements(selection[1]))[:, concept]
+            chosen_on = auroc(selection[0], annotate_elements(selection[1]))[:, concept]
             feature = int(np.where(self.retained(layer), chosen_on, 0).argmax())
-            scored_on = concepts.auroc(heldout[0][:, [feature]], concepts.annotate_elements(heldout[1]))[
-                0, concept
-            ]
+            scored_on = auroc(heldout[0][:, [feature]], annotate_elements(heldout[1]))[0, concept]
             rows.append({"layer": layer, "feature": feature, "auroc": scored_on})
         return pd.DataFrame(rows)
 
