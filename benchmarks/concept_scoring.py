@@ -88,11 +88,8 @@ def main() -> None:
         labels = annotate(table, records)
         seconds["annotate"] = time.perf_counter() - start
         order = np.resize(np.arange(len(labels.concepts)), wanted.concepts)
-        by_concept = labels.members.tocsc()
-        rows_C = [by_concept.indices[by_concept.indptr[c] : by_concept.indptr[c + 1]] for c in order]
-        labels = Annotations.of(
-            np.take(labels.concepts, order), np.take(labels.groups, order), rows_C, labels.record_N
-        )
+        names, groups = (np.take(values, order) for values in (labels.concepts, labels.groups))
+        labels = Annotations.of(names, groups, labels.members[:, order], labels.record_N)
         return random_activations(tokens, features, wanted.active, rng), labels
 
     seconds = {}

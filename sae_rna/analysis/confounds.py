@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
 
-from sae_rna.analysis.statistics import scoring as concepts
+from sae_rna.analysis.statistics import scoring
 from sae_rna.analysis.statistics.annotations import Annotations, annotate, annotate_elements, annotate_types
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies, kmer_names
 from sae_rna.sae.features import column_max
@@ -132,15 +132,15 @@ def explain(
     activations : [T, F], non-negative
     tokens : T rows of whole records, columns record (row number in `records`), position, base, element
     records : columns sequence and split ("selection" and "heldout"; others are not used)
-    chosen : `concepts.element_scores`, or `concepts.concept_scores` of groups of `annotations.annotate`; of their columns element (letter),
+    chosen : `choosing.score_elements`, or `choosing.score_concepts` of groups of `annotations.annotate`; of their columns element (letter),
         or concept and group, feature and threshold (share of the feature's maximum on the selection split) are used
 
     Columns: element or concept, feature, ``r2`` on the held-out split (0 for a feature that never fires there), and `by_group` with each
     group of covariates alone (``r2_base``, ``r2_neighbours``, ``r2_position``, ``r2_composition``: GC and length; below 0 where what was
     fitted does not carry over to other families); ``own_f1`` of the feature and ``confound_f1`` of its prediction, both by
-    `concepts.score` on the held-out split, the prediction's threshold chosen on the selection split. A feature counts as ``explained`` if
+    `scoring.score` on the held-out split, the prediction's threshold chosen on the selection split. A feature counts as ``explained`` if
     r2 >= 0.5 or confound_f1 >= own_f1: the covariates then do as well as itself. One that is not explained need not stand for its
-    concept: that is for `concepts` to say, beside its null.
+    concept: that is for `choosing` to say, beside its null.
 
     Trees are fitted on a sample of the selection split's records (`FITTED_TOKENS`) drawn by `seed`. Raises ValueError where shapes do not
     fit, a split is missing or tokens do not spell the records.
@@ -181,7 +181,7 @@ def explain_types(
 
     pooled : activations pooled by `features.pool_sequences`, [S, F], rows as in `records`
     records : columns sequence, type and split ("selection" and "heldout"; others are not used)
-    chosen : columns type and feature, as `concepts.type_scores` gives them
+    chosen : columns type and feature, as `choosing.score_types` gives them
 
     As `explain`, one row a sequence and AUROC, by which features are chosen for types, in the place of F1: ``own_auroc`` of the feature
     and ``confound_auroc`` of its prediction for the type on the held-out split, and ``explained`` if r2 >= 0.5 or confound_auroc >=
@@ -200,7 +200,7 @@ def explain_types(
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
     concept_J = _numbers(chosen["type"], labels.concepts)
     own, confound = (
-        concepts.auroc(sparse.csc_matrix(values[heldout_S]), labels)[column_J, concept_J]
+        scoring.auroc(sparse.csc_matrix(values[heldout_S]), labels)[column_J, concept_J]
         for values in (values_SF, prediction_SF)
     )
     table = chosen[["type", "feature"]].reset_index(drop=True).join(r2.iloc[column_J].reset_index(drop=True))
@@ -293,6 +293,6 @@ def _f1(
     """F1 of every column on the selection and on the held-out set, each [F, C, H]; the scale is the maximum on the selection set."""
     scale_F = column_max(values_NF[sets[0]])
     return [
-        concepts.score(sparse.csc_matrix(values_NF[rows]), scale_F, of, thresholds).f1
+        scoring.score(sparse.csc_matrix(values_NF[rows]), scale_F, of, thresholds).f1
         for rows, of in zip(sets, labels)
     ]

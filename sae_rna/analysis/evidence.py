@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from sae_rna.analysis import claims, confounds, controls, fidelity
 from sae_rna.analysis import recurrence as stability
-from sae_rna.analysis.statistics import scoring as concepts
-from sae_rna.analysis.statistics import selectivity
-from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, Annotations, annotate
+from sae_rna.analysis.language_model import hidden_states
+from sae_rna.analysis.statistics import choosing, intervals, nulls, permutation, scoring, selectivity
+from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.extraction.stream import hidden_states
 from sae_rna.parameters import resolve
 from sae_rna.records import composition
 from sae_rna.records.structure import ELEMENTS
@@ -91,14 +90,14 @@ class _Sets:
         for split, rows in self.rows.items():
             if not rows.any():
                 raise ValueError(f"{study.parameters.structures} has no records in the split '{split}'")
-            self.annotations[split] = annotate(encoded.tokens[rows], records, TOKEN_GROUPS)
+            self.annotations[split] = annotate(encoded.tokens[rows], records)
 
     def score(
         self, activations: dict[str, sparse.spmatrix], retained_F=None, shuffles: int = 0
     ) -> pd.DataFrame:
         selection, heldout = ((activations[split], self.annotations[split]) for split in self.annotations)
         families = tuple(_families(records) for records in self.records.values())
-        return concepts.concept_scores(
+        return choosing.score_concepts(
             selection,
             heldout,
             retained_F,
@@ -114,7 +113,7 @@ class _Sets:
 
 
 def concept_table(study: Study) -> pd.DataFrame:
-    """Best feature of every concept, in every layer and for every source: the SAE, the controls; see `concepts.concept_scores`.
+    """Best feature of every concept, in every layer and for every source: the SAE, the controls; see `choosing.score_concepts`.
 
     Columns source, layer (missing where there is none) and discovery are added. Controls: the SAE trained on a model of random weights, an
     untrained SAE on the model's own states, its neurons, principal and independent components, the embedding layer's neurons, one-hot
@@ -204,7 +203,7 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     both["lead"] = both.f1 - both.control_f1
     pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
     both[["lead_low", "lead_high"]] = [
-        concepts.lead_interval(own_B, () if other_B is None else other_B) for own_B, other_B in pairs
+        intervals.lead_interval(own_B, () if other_B is None else other_B) for own_B, other_B in pairs
     ]
     return both.drop(columns=["f1_resampled", "control_resampled"])
 
@@ -213,7 +212,7 @@ def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
     known = table.p_pooled.notna()
     found = pd.Series(False, index=table.index)
     for _, rows in table[known].groupby(["source", "layer"], sort=False):
-        found[rows.index] = concepts.discoveries(rows)
+        found[rows.index] = nulls.discoveries(rows)
     return table.assign(discovery=found)
 
 
@@ -294,7 +293,7 @@ def mark_types(study: Study, chosen: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def shown_types_explained(study: Study, layer: int) -> set[int]:
     """Features of Figure 5 at `layer` that length and composition explain for a type they prefer."""
-    chosen = selectivity.surviving(_tested_types(study, layer))[0][["type", "feature"]].assign(layer=layer)
+    chosen = permutation.surviving(_tested_types(study, layer))[0][["type", "feature"]].assign(layer=layer)
     marked = mark_types(study, chosen, "surviving-types") if len(chosen) else chosen.assign(explained=False)
     return set(marked.feature[marked.explained.astype(bool)])
 
@@ -309,7 +308,7 @@ def _pooled(encoded: Encoded, layer: int, split: str) -> tuple[sparse.csr_matrix
 
 
 def type_table(study: Study) -> pd.DataFrame:
-    """`selectivity.type_selectivity` of all layers, for the SAE and for the SAE on a random model (`source`).
+    """`permutation.type_selectivity` of all layers, for the SAE and for the SAE on a random model (`source`).
 
     Empty where types cannot be tested: no families, or too few of them.
     """
@@ -323,15 +322,15 @@ def type_table(study: Study) -> pd.DataFrame:
                 sets = (_pooled(encoded, layer, split) for split in ("selection", "heldout"))
                 retained_F = study.retained(layer) if variant == p.main[0] else None
                 try:
-                    table = selectivity.type_selectivity(*sets, retained_F, seed=p.seed)
+                    table = permutation.type_selectivity(*sets, retained_F, seed=p.seed)
                 except ValueError as error:
                     warnings.warn(f"types of RNA were not tested: {error}", stacklevel=2)
-                    table = pd.DataFrame(columns=selectivity.SELECTIVITY_COLUMNS)
+                    table = pd.DataFrame(columns=permutation.SELECTIVITY_COLUMNS)
                 tables.append(table.assign(source=source, layer=layer))
         return pd.concat(tables, ignore_index=True)
 
     if "family" not in study.type_records:
-        return pd.DataFrame(columns=[*selectivity.SELECTIVITY_COLUMNS, "source", "layer"])
+        return pd.DataFrame(columns=[*permutation.SELECTIVITY_COLUMNS, "source", "layer"])
     return _keep(study, "type-selectivity", _key(study, "types", random=True), make)
 
 
@@ -341,8 +340,8 @@ def _tested_types(study: Study, layer: int) -> pd.DataFrame:
 
 
 def shown_types(study: Study, layer: int) -> tuple[pd.DataFrame, int]:
-    """Figure 5's table of one layer for features that survive `selectivity.surviving` alone, and the number of tested ones that do not."""
-    surviving, rest = selectivity.surviving(_tested_types(study, layer))
+    """Figure 5's table of one layer for features that survive `permutation.surviving` alone, and the number of tested ones that do not."""
+    surviving, rest = permutation.surviving(_tested_types(study, layer))
     mask_F = np.zeros(len(study.retained(layer)), bool)
     mask_F[surviving.feature.unique().astype(int)] = True
     if not mask_F.any():
@@ -463,7 +462,7 @@ def _best_f1(
     matrix = encoded.features(layer)
     scale_F = features.column_max(matrix[sets.rows["selection"]])
     labels = sets.annotations["heldout"]
-    f1_FC = concepts.score(matrix[sets.rows["heldout"]], scale_F, labels).f1.max(-1)
+    f1_FC = scoring.score(matrix[sets.rows["heldout"]], scale_F, labels).f1.max(-1)
     chance = chosen.set_index(["group", "concept"])[["null_p95", "base_f1"]].max(axis=1)
     chance_C = (
         chance.reindex(pd.MultiIndex.from_arrays([labels.groups, labels.concepts])).fillna(np.inf).to_numpy()
@@ -546,7 +545,7 @@ def findings(study: Study) -> list[claims.Finding]:
         tested, kept, kept_random = (
             types.type.nunique(),
             *(
-                selectivity.surviving(types[types.source == source])[0].type.nunique()
+                permutation.surviving(types[types.source == source])[0].type.nunique()
                 for source in (shown, RANDOM_MODEL)
             ),
         )
@@ -588,6 +587,6 @@ def _selective_share(types: pd.DataFrame, layers: list[int]) -> pd.Series:
     for layer in layers:
         rows = types[types.layer == layer]
         shares[layer] = (
-            selectivity.surviving(rows)[0].feature.nunique() / rows.feature.nunique() if len(rows) else np.nan
+            permutation.surviving(rows)[0].feature.nunique() / rows.feature.nunique() if len(rows) else np.nan
         )
     return pd.Series(shares, dtype=float)

@@ -7,7 +7,7 @@ from multimolecule.utils.rna.secondary_structure import RnaSecondaryStructureTop
 from sae_rna.analysis import claims, evidence
 from sae_rna.analysis import recurrence as stability
 from sae_rna.analysis.confounds import TOKEN_GROUPS as CONFOUNDS
-from sae_rna.analysis.statistics import selectivity
+from sae_rna.analysis.statistics import permutation
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.study import Study
 
@@ -414,7 +414,7 @@ def type_effects(study: Study) -> tuple[pd.DataFrame, dict]:
     table = evidence.type_table(study)
     rows = []
     for (source, layer, kind), part in table.groupby(["source", "layer", "type"], sort=False):
-        surviving = selectivity.surviving(part)[0].feature.nunique()
+        surviving = permutation.surviving(part)[0].feature.nunique()
         rows.append(
             {
                 "source": source,

@@ -8,7 +8,8 @@ from scipy import sparse
 from sae_rna.analysis import confounds
 from sae_rna.analysis.confounds import covariates, explain, explain_types, sequence_covariates
 from sae_rna.analysis.statistics.annotations import annotate, annotate_elements
-from sae_rna.analysis.statistics.scoring import concept_scores, element_scores, score, type_scores
+from sae_rna.analysis.statistics.choosing import score_concepts, score_elements, score_types
+from sae_rna.analysis.statistics.scoring import score
 from sae_rna.sae.features import column_max
 
 quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
@@ -195,12 +196,12 @@ def test_own_f1_is_the_score_of_elements_and_of_concepts():
     activations, tokens, records, _ = planted(np.random.default_rng(2))
     split = records["split"].to_numpy()[tokens["record"]]
     sets = [split == name for name in ("selection", "heldout")]
-    chosen = element_scores(*((activations[rows], tokens[rows]) for rows in sets), shuffles=1)
+    chosen = score_elements(*((activations[rows], tokens[rows]) for rows in sets), shuffles=1)
     table = explain(activations, tokens, records, chosen)
     assert len(chosen) == 3 and table["own_f1"].tolist() == chosen["f1"].tolist()
     records = records.assign(secondary_structure=["." * len(sequence) for sequence in records["sequence"]])
     labels = [annotate(tokens[rows], records, ("element",)) for rows in sets]
-    by_name = concept_scores(
+    by_name = score_concepts(
         *((activations[rows], label) for rows, label in zip(sets, labels)), shuffles=0, bootstraps=0
     )
     named = explain(activations, tokens, records, by_name)
@@ -362,7 +363,7 @@ def test_own_auroc_is_the_score_of_types():
         (pooled[(records["split"] == name).to_numpy()], records["type"][records["split"] == name])
         for name in ("selection", "heldout")
     ]
-    chosen = type_scores(*sets, shuffles=1)
+    chosen = score_types(*sets, shuffles=1)
     table = explain_types(pooled, records, chosen)
     assert table["own_auroc"].tolist() == chosen["auroc"].tolist() and table["type"].tolist() == ["A", "B"]
 

@@ -9,10 +9,12 @@ from scipy import sparse
 
 from sae_rna import figures
 from sae_rna.analysis import claims, confounds, controls, evidence, tables
-from sae_rna.analysis.statistics import scoring as concepts
-from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, annotate
+from sae_rna.analysis import language_model as evaluation
+from sae_rna.analysis.statistics.annotations import annotate
+from sae_rna.analysis.statistics.choosing import score_concepts
+from sae_rna.analysis.statistics.nulls import discoveries
 from sae_rna.records import composition
-from sae_rna.records.structure import add_elements
+from sae_rna.records.readers import add_elements
 from sae_rna.sae.encoding import token_table
 from sae_rna.study import Study
 
@@ -26,7 +28,7 @@ def sets(study, matrix):
     """Selection and held-out rows of activations that belong to `study.structures()`."""
     encoded = study.structures()
     rows = [encoded.rows(split) for split in ("selection", "heldout")]
-    return [(matrix[mine], annotate(encoded.tokens[mine], encoded.records, TOKEN_GROUPS)) for mine in rows]
+    return [(matrix[mine], annotate(encoded.tokens[mine], encoded.records)) for mine in rows]
 
 
 SCORES = ["concept", "feature", "threshold", "f1", "selection_f1", "auroc"]
@@ -42,22 +44,17 @@ def test_every_control_is_scored_by_the_same_code_on_the_same_nucleotides(study,
         table,
         "SAE (topk)",
         2,
-        concepts.concept_scores(*sets(study, study.structures().features(2)), study.retained(2), shuffles=0),
+        score_concepts(*sets(study, study.structures().features(2)), study.retained(2), shuffles=0),
     )
     random = study.structures(study.parameters.random).features(3)
-    check(table, "SAE, random model", 3, concepts.concept_scores(*sets(study, random), shuffles=0))
+    check(table, "SAE, random model", 3, score_concepts(*sets(study, random), shuffles=0))
     sequences = study.structures().records.sequence.tolist()
-    check(
-        table,
-        "5-mers",
-        None,
-        concepts.concept_scores(*sets(study, composition.kmers(sequences, 5)), shuffles=0),
-    )
-    states = hidden_states(study.model, sequences, [0, 3])
-    training = hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
+    check(table, "5-mers", None, score_concepts(*sets(study, composition.kmers(sequences, 5)), shuffles=0))
+    states = evaluation.hidden_states(study.model, sequences, [0, 3])
+    training = evaluation.hidden_states(study.model, evidence._training_sample(study, 300), [0, 3])
     for place, (source, layer) in enumerate((("embedding layer", 0), ("neurons", 3))):
         neurons = sparse.csr_matrix(controls.Neurons.fit(training[:, place]).encode(states[:, place]))
-        check(table, source, layer, concepts.concept_scores(*sets(study, neurons), shuffles=0))
+        check(table, source, layer, score_concepts(*sets(study, neurons), shuffles=0))
 
 
 def test_there_is_a_row_for_every_source_layer_and_concept(study, table):
@@ -225,7 +222,7 @@ def scores(annotated, planted: bool, seed: int = 0) -> pd.DataFrame:
             noise[:, feature] = hit * rng.uniform(0.5, 1, len(tokens))
         both.append((sparse.csr_matrix(noise), annotate(tokens, records, ["element"])))
     families = tuple(records.family.tolist() for _, records in annotated)
-    return concepts.concept_scores(*both, shuffles=20, families=families, bootstraps=200)
+    return score_concepts(*both, shuffles=20, families=families, bootstraps=200)
 
 
 def verdicts(table: pd.DataFrame, control: pd.DataFrame) -> dict[str, str]:
@@ -238,7 +235,7 @@ def verdicts(table: pd.DataFrame, control: pd.DataFrame) -> dict[str, str]:
 
 def test_planted_features_of_stems_and_hairpins_are_all_found_and_the_claims_hold(annotated):
     table = scores(annotated, planted=True)
-    found = table[concepts.discoveries(table)].set_index("concept")
+    found = table[discoveries(table)].set_index("concept")
     assert (
         set(found.index) == {"stem", "hairpin loop"}
         and found.feature["stem"] == 0
@@ -258,7 +255,7 @@ def test_a_control_that_finds_the_same_leaves_a_claim_weak(annotated):
 @pytest.mark.parametrize("seed", range(3))
 def test_in_noise_nothing_is_found_and_no_claim_holds(annotated, seed):
     table = scores(annotated, planted=False, seed=seed)
-    assert not concepts.discoveries(table).any()
+    assert not discoveries(table).any()
     assert verdicts(table, scores(annotated, planted=False, seed=seed + 9)) == {
         "stem": claims.NOT,
         "hairpin loop": claims.NOT,

@@ -1,19 +1,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from analysis.statistics.samples import letters_of, quick, rows_of, runs, token_table
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_rna.analysis.statistics.annotations import (
-    SEQUENCE_GROUPS,
-    TOKEN_GROUPS,
-    Annotations,
+    CONCEPT_GROUPS,
     annotate,
     annotate_elements,
+    annotate_types,
 )
 from sae_rna.records.structure import ELEMENTS, element_string, split_pseudoknots
-
-quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine is no failure
 
 
 def records_of(*pairs, **columns):
@@ -27,11 +25,6 @@ def records_of(*pairs, **columns):
     return records, pd.DataFrame(rows, columns=["record", "position", "base", "element"])
 
 
-def rows_of(labels, concept):
-    """Numbers of the rows that have a concept."""
-    return np.flatnonzero(labels.members.toarray()[:, labels.concepts.index(concept)]).tolist()
-
-
 def instances_of(labels, concept):
     """Instances of a concept as lists of row numbers, from their numbers."""
     number_N = labels.instance_NC.toarray()[:, labels.concepts.index(concept)]
@@ -40,7 +33,7 @@ def instances_of(labels, concept):
 
 @st.composite
 def rna(draw):
-    """A sequence and a nested structure whose hairpin loops have 3 nt or more, with ends, bulges, internal loops and multiloops."""
+    """A sequence and a nested structure of hairpin loops of 3 nt or more, with all other kinds of loops."""
 
     def stretch(depth):
         unpaired = "." * draw(st.integers(0, 3))
@@ -53,9 +46,6 @@ def rna(draw):
 
     structure = stretch(3) or "."
     return draw(st.text("ACGU", min_size=len(structure), max_size=len(structure))), structure
-
-
-# --- concepts of nucleotides ----------------------------------------------------------------------------------------------------------
 
 
 def test_concepts_of_a_structure_by_hand():
@@ -95,7 +85,7 @@ def test_concepts_of_a_structure_by_hand():
         [25, 26],
     ]
     assert instances_of(labels, "stem") == [[2, 3, 4], [9, 10, 11], [14, 15], [17, 18], [22, 23], [25, 26]]
-    assert not labels.per_sequence and set(labels.groups) == set(TOKEN_GROUPS)
+    assert not labels.per_sequence and tuple(dict.fromkeys(labels.groups)) == CONCEPT_GROUPS
     assert labels.groups[labels.concepts.index("GU pair")] == "pair"
 
 
@@ -200,9 +190,25 @@ def test_elements_are_those_of_annotate_elements():
     assert (general.instance_NC != elements.instance_NC).nnz == 0
 
 
-# --- instances, shifts, permutations --------------------------------------------------------------------------------------------------
+def test_elements_are_runs_of_a_letter_within_a_record():
+    labels = annotate_elements(token_table(["EESSHHHSSE", "ESS"]))
+    numbers = labels.instance_NC.data
+    assert [(numbers == number).sum() for number in dict.fromkeys(numbers)] == [2, 2, 3, 2, 1, 1, 2]
+    assert letters_of(labels) == "EESSHHHSSEESS"
+    counts = {"S": (3, 6), "H": (1, 3), "E": (3, 4)}
+    found = dict(zip(labels.concepts, zip(labels.elements_C, labels.rows_C)))
+    assert found == {letter: counts.get(letter, (0, 0)) for letter in ELEMENTS}
 
-overlapping = st.integers(1, 30).flatmap(
+
+def test_a_nucleotide_without_element_is_named():
+    tokens = token_table(["ESS", "ESE"]).assign(element=["E", "S", "S", "E", "Q", "E"])
+    with pytest.raises(ValueError, match="record 1, position 2: 'Q' is no element"):
+        annotate_elements(tokens)
+    with pytest.raises(ValueError, match="record 0, position 3: 'nan' is no element"):
+        annotate_elements(tokens.assign(element=["E", "S", np.nan, "E", "E", "E"]))
+
+
+masks_and_borders = st.integers(1, 30).flatmap(
     lambda rows: st.tuples(
         st.lists(st.lists(st.booleans(), min_size=rows, max_size=rows), min_size=1, max_size=4),
         st.lists(st.booleans(), min_size=rows, max_size=rows),
@@ -211,11 +217,7 @@ overlapping = st.integers(1, 30).flatmap(
 
 
 def labels_of(masks, borders):
-    record_N = np.cumsum([False, *borders[1:]])
-    names = tuple(map(str, range(len(masks))))
-    return Annotations.of(
-        names, ("made up",) * len(masks), [np.flatnonzero(mask) for mask in masks], record_N
-    )
+    return runs(np.array(masks).T, np.cumsum([False, *borders[1:]]))
 
 
 def plain_runs(mask, record_N):
@@ -229,7 +231,7 @@ def plain_runs(mask, record_N):
 
 
 @quick
-@given(overlapping)
+@given(masks_and_borders)
 def test_instances_of_overlapping_concepts_are_runs_within_a_record(case):
     labels = labels_of(*case)
     for concept, mask in zip(labels.concepts, case[0]):
@@ -240,74 +242,22 @@ def test_instances_of_overlapping_concepts_are_runs_within_a_record(case):
     assert sorted(set(numbers.tolist())) == list(range(1, len(set(numbers.tolist())) + 1))
 
 
-@quick
-@given(overlapping, st.integers(0, 2**32))
-def test_a_shift_turns_all_concepts_of_a_record_together(case, seed):
-    labels = labels_of(*case)
-    shifted = labels.shifted(np.random.default_rng(seed))
-    before, after = labels.members.toarray(), shifted.members.toarray()
-    for record in range(labels.record_N[-1] + 1):
-        rows = labels.record_N == record
-        turns = [np.roll(before[rows], -offset, axis=0) for offset in range(1, max(rows.sum(), 2))]
-        assert any((after[rows] == turned).all() for turned in turns)
-    assert (shifted.elements_C == labels.elements_C).all()
-
-
-def test_records_of_one_family_are_shifted_alike():
-    lengths = [101, 201, 101, 101]
-    record_N = np.repeat(np.arange(4), lengths)
-    first = np.cumsum([0, *lengths[:-1]])
-    labels = Annotations.of(("first",), ("made up",), [first], record_N)
-    for seed in range(5):
-        places = (
-            np.array(rows_of(labels.shifted(np.random.default_rng(seed), np.array([7, 7, 7, 3])), "first"))
-            - first
-        )
-        assert places[0] == places[2] != places[3]
-        assert abs(places[1] / 201 - places[0] / 101) < 2 / 101
-
-
-def test_families_are_permuted_whole_and_single_sequences_one_by_one():
-    type_S, family_S = np.array(list("aabbbc")), np.array([4, 4, 9, 9, 9, 2])
-    labels = Annotations.of(
-        tuple("abc"), ("type",) * 3, [np.flatnonzero(type_S == name) for name in "abc"], np.arange(6)
+def test_type_annotations_make_every_sequence_its_own_instance():
+    labels = annotate_types(["b", "a", "a"], ["a", "b"])
+    assert (
+        labels.members.toarray().tolist() == [[False, True], [True, False], [True, False]]
+        and labels.per_sequence
     )
-    assert labels.per_sequence
-    rng, by_family, one_by_one = np.random.default_rng(0), set(), set()
-    for _ in range(800):
-        by_family.add("".join("abc"[c] for c in labels.shuffled(rng, family_S).instance_NC.indices))
-        one_by_one.add("".join("abc"[c] for c in labels.shuffled(rng).instance_NC.indices))
-    assert by_family == {x * 2 + y * 3 + z for x, y, z in ("abc", "acb", "bac", "bca", "cab", "cba")}
-    assert {"".join(sorted(letters)) for letters in one_by_one} == {"aabbbc"} and len(one_by_one) == 60
-
-
-# --- concepts of sequences, and what is refused -----------------------------------------------------------------------------------------
-
-
-def test_types_families_and_clans_are_concepts_of_sequences():
-    records, tokens = records_of(
-        *[("GAAAC", "(...)")] * 4,
-        type=["x", "y", "y", None],
-        family=["f", "g", "h", "g"],
-        clan=["k", np.nan, "k", "k"],
-    )
-    labels = annotate(tokens[tokens.record != 1], records, SEQUENCE_GROUPS)
-    assert labels.concepts == ("x", "y", "f", "g", "h", "k")
-    assert labels.groups == ("type",) * 2 + ("family",) * 3 + ("clan",)
-    assert [rows_of(labels, name) for name in labels.concepts] == [[0], [1], [0], [2], [1], [0, 1, 2]]
-    assert labels.per_sequence and labels.elements_C.tolist() == [1, 1, 1, 1, 1, 3]
+    assert labels.elements_C.tolist() == labels.rows_C.tolist() == [2, 1]
+    with pytest.raises(ValueError, match="sequence 2 is of type c"):
+        annotate_types(["a", "c"], ["a", "b"])
 
 
 def test_annotations_that_do_not_fit_are_refused():
-    records, tokens = records_of(("GAAAC", "(...)"), ("GAAAC", "(...)"), type=["x", "y"])
-    with pytest.raises(ValueError, match="of nucleotides .* or of sequences .*, not stem"):
-        annotate(tokens, records, ["stem"])
-    with pytest.raises(ValueError, match="not element, type"):
-        annotate(tokens, records, ["element", "type"])
-    with pytest.raises(ValueError, match="not none"):
-        annotate(tokens, records, [])
-    with pytest.raises(ValueError, match="no column family"):
-        annotate(tokens, records, ["type", "family"])
+    records, tokens = records_of(("GAAAC", "(...)"), ("GAAAC", "(...)"))
+    for groups, named in ((["stem"], "stem"), (["element", "type"], "element, type"), ([], "none")):
+        with pytest.raises(ValueError, match=f"element, strand.*, not {named}"):
+            annotate(tokens, records, groups)
     with pytest.raises(ValueError, match="no column secondary_structure"):
         annotate(tokens, records.drop(columns="secondary_structure"))
     with pytest.raises(ValueError, match="tokens are of records up to 1, but there are 1"):

@@ -1,28 +1,25 @@
+"""Choice on the selection set, scores on the held-out set: RNA types."""
+
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.statistics.samples import typed
 from scipy import sparse
 from sklearn.metrics import f1_score, roc_auc_score
 
-from sae_rna.analysis.statistics import scoring as concepts
-from sae_rna.analysis.statistics.annotations import Annotations
-from sae_rna.analysis.statistics.scoring import annotate_types, concept_scores, discoveries, type_scores
-
-
-def typed(rng, sequences, marked, latents=20):
-    """Pooled activations of random sequences of three types; feature `marked[type]` fires in that type only."""
-    types = rng.permutation(np.resize(["tRNA", "rRNA", "snoRNA"], sequences))
-    pooled = rng.exponential(size=(sequences, latents)) * (rng.random((sequences, latents)) < 0.4)
-    for name, feature in marked.items():
-        pooled[:, feature] = (types == name) * rng.uniform(0.2, 1.0, sequences)
-    return sparse.csr_matrix(pooled), types
+from sae_rna.analysis.statistics.annotations import annotate_types
+from sae_rna.analysis.statistics.choosing import score_concepts, score_types
+from sae_rna.analysis.statistics.nulls import discoveries
+from sae_rna.analysis.statistics.scoring import THRESHOLDS
 
 
 def test_planted_type_features_are_found_and_hold_out():
     rng = np.random.default_rng(0)
     marked = {"tRNA": 5, "snoRNA": 11}
-    table = type_scores(typed(rng, 90, marked), typed(rng, 60, marked))
-    assert list(table.columns) == concepts.TYPE_COLUMNS
+    table = score_types(typed(rng, 90, marked), typed(rng, 60, marked))
+    assert (
+        list(table.columns) == ("type feature auroc selection_auroc f1 base_rate null_p95 sequences").split()
+    )
     table = table.set_index("type")
     for name, feature in marked.items():
         assert table.loc[name, "feature"] == feature
@@ -34,7 +31,7 @@ def test_planted_type_features_are_found_and_hold_out():
 def test_type_scores_equal_plain_loops():
     rng = np.random.default_rng(1)
     (known, known_types), (unseen, unseen_types) = selection, heldout = typed(rng, 40, {}), typed(rng, 30, {})
-    table = type_scores(selection, heldout, shuffles=2)
+    table = score_types(selection, heldout, shuffles=2)
     scale = known.toarray().max(axis=0)
     for row in table.itertuples():
         areas = [roc_auc_score(known_types == row.type, column) for column in known.toarray().T]
@@ -44,9 +41,9 @@ def test_type_scores_equal_plain_loops():
         )
         known_f1 = [
             f1_score(known_types == row.type, known.toarray()[:, row.feature] / scale[row.feature] > t)
-            for t in concepts.THRESHOLDS
+            for t in THRESHOLDS
         ]
-        threshold = concepts.THRESHOLDS[int(np.argmax(known_f1))]
+        threshold = THRESHOLDS[int(np.argmax(known_f1))]
         assert row.f1 == pytest.approx(
             f1_score(
                 unseen_types == row.type, unseen.toarray()[:, row.feature] / scale[row.feature] > threshold
@@ -63,13 +60,13 @@ def family_noise(rng, families, per_family=8, latents=30):
 
 
 def test_features_of_families_do_not_pass_for_features_of_types():
-    """Tolerance 20 % of the types above the null where families are permuted; permuting sequences is fooled in far more."""
+    """Tolerance 20 % of the types above the null with families; sequences are fooled in far more."""
     above = {"families": [], "sequences": []}
     for seed in range(15):
         rng = np.random.default_rng(seed)
         (selection, known), (heldout, unseen) = family_noise(rng, 18), family_noise(rng, 12)
-        for unit, families in (("families", (known, unseen)), ("sequences", None)):
-            table = type_scores(selection, heldout, families=families, shuffles=40, seed=seed)
+        for unit, families in (("families", (known, unseen)), ("sequences", (None, None))):
+            table = score_types(selection, heldout, families=families, shuffles=40, seed=seed)
             above[unit] += (table["auroc"] > table["null_p95"]).tolist()
     assert np.mean(above["families"]) < 0.2 < np.mean(above["sequences"])
 
@@ -79,7 +76,8 @@ def test_sequences_of_unknown_family_are_permuted_one_by_one():
     selection, heldout = typed(rng, 30, {}), typed(rng, 24, {})
     unknown, own = (([None] * 30, [np.nan] * 24), (range(30), range(24)))
     tables = [
-        type_scores(selection, heldout, families=families, shuffles=9) for families in (unknown, own, None)
+        score_types(selection, heldout, families=families, shuffles=9)
+        for families in (unknown, own, (None, None))
     ]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     pd.testing.assert_frame_equal(tables[0], tables[2])
@@ -90,7 +88,7 @@ def test_types_without_signal_do_not_beat_the_null():
     above = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        table = type_scores(typed(rng, 60, {}), typed(rng, 45, {}), shuffles=40, seed=seed)
+        table = score_types(typed(rng, 60, {}), typed(rng, 45, {}), shuffles=40, seed=seed)
         above += (table["auroc"] > table["null_p95"]).tolist()
     assert len(above) == 60 and np.mean(above) < 0.15
 
@@ -100,7 +98,7 @@ def test_types_of_one_set_only_stay_as_negatives_without_a_row():
     known, known_types = typed(rng, 30, {})
     unseen, unseen_types = typed(rng, 30, {})
     unseen_types = np.where(unseen_types == "rRNA", "riboswitch", unseen_types)
-    table = type_scores((known, known_types), (unseen, unseen_types), shuffles=2).set_index("type")
+    table = score_types((known, known_types), (unseen, unseen_types), shuffles=2).set_index("type")
     assert table.index.tolist() == ["snoRNA", "tRNA"]
     feature = table.loc["tRNA", "feature"]
     assert table.loc["tRNA", "auroc"] == pytest.approx(
@@ -112,22 +110,11 @@ def test_types_that_cannot_be_scored_are_refused():
     rng = np.random.default_rng(3)
     pooled, types = typed(rng, 12, {})
     with pytest.raises(ValueError, match="need 2 RNA types or more, there is 1"):
-        type_scores((pooled, ["tRNA"] * 12), (pooled, ["tRNA"] * 12))
+        score_types((pooled, ["tRNA"] * 12), (pooled, ["tRNA"] * 12))
     with pytest.raises(ValueError, match="11 families do not fit 12 sequences"):
-        type_scores((pooled, types), (pooled, types), families=(range(11), range(12)))
+        score_types((pooled, types), (pooled, types), families=(range(11), range(12)))
     with pytest.raises(ValueError, match="family one has sequences of more than one type"):
-        type_scores((pooled, types), (pooled, types), families=(["one"] * 12, range(12)))
-
-
-def test_type_annotations_make_every_sequence_its_own_instance():
-    labels = annotate_types(["b", "a", "a"], ["a", "b"])
-    assert (
-        labels.members.toarray().tolist() == [[False, True], [True, False], [True, False]]
-        and labels.per_sequence
-    )
-    assert labels.elements_C.tolist() == labels.rows_C.tolist() == [2, 1]
-    with pytest.raises(ValueError, match="sequence 2 is of type c"):
-        annotate_types(["a", "c"], ["a", "b"])
+        score_types((pooled, types), (pooled, types), families=(["one"] * 12, range(12)))
 
 
 def test_concept_scores_of_types_permute_families():
@@ -136,7 +123,7 @@ def test_concept_scores_of_types_permute_families():
         (pooled, annotate_types(types, ["rRNA", "snoRNA", "tRNA"]))
         for pooled, types in (typed(rng, 60, {"tRNA": 5}) for _ in range(2))
     ]
-    table = concept_scores(*sets, shuffles=40).set_index("concept")
+    table = score_concepts(*sets, shuffles=40).set_index("concept")
     assert table.loc["tRNA", ["feature", "f1", "p_value", "tokens", "elements"]].tolist() == pytest.approx(
         [5, 1, 1 / 41, 20, 20]
     )
@@ -150,18 +137,6 @@ def test_concept_scores_of_types_permute_families():
         )
         names = sorted(set(known_types))
         sets = (known, annotate_types(known_types, names)), (unseen, annotate_types(unseen_types, names))
-        for unit, families in (("families", (family_S, family_U)), ("sequences", None)):
-            fooled[unit] += (concept_scores(*sets, families=families, seed=seed)["p_value"] < 0.05).tolist()
+        for unit, families in (("families", (family_S, family_U)), ("sequences", (None, None))):
+            fooled[unit] += (score_concepts(*sets, families=families, seed=seed)["p_value"] < 0.05).tolist()
     assert np.mean(fooled["families"]) < 0.14 < np.mean(fooled["sequences"])
-
-
-def test_families_are_not_scored_by_renaming_them():
-    names = np.repeat(["a", "b"], 12)
-    labels = Annotations.of(
-        ("a", "b"), ("family",) * 2, [np.flatnonzero(names == name) for name in "ab"], np.arange(24)
-    )
-    sets = sparse.csr_matrix((names[:, None] == ["a", "b"]).astype(float)), labels
-    with pytest.raises(ValueError, match="only renames them: score families without `families`"):
-        concept_scores(sets, sets, families=(names, names))
-    table = concept_scores(sets, sets)
-    assert table["feature"].tolist() == [0, 1] and table["p_value"].tolist() == pytest.approx([1 / 21] * 2)

@@ -1,0 +1,213 @@
+"""The best feature of every concept: chosen on selection families, scored on held-out ones, beside chance.
+
+Feature and threshold are chosen on the selection set alone; the null repeats choice and scoring on shuffled
+annotations. Shapes: N rows (tokens or sequences), S sequences, F features, C concepts, J choices, R shuffles.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sae_rna.analysis.statistics.annotations import Annotations, annotate_elements, annotate_types
+from sae_rna.analysis.statistics.intervals import family_intervals
+from sae_rna.analysis.statistics.nulls import against_null, family_numbers, shuffled
+from sae_rna.analysis.statistics.scoring import THRESHOLDS, Choice, Sample, auroc, rank_scores
+from sae_rna.sae.features import column_max
+
+CONCEPT_COLUMNS = (
+    "concept group feature threshold f1 f1_low f1_high precision element_recall token_recall token_f1 "
+    "enrichment auroc auroc_low auroc_high average_precision selection_f1 base_rate base_f1 null_p95 p_value "
+    "p_pooled tokens elements f1_resampled"
+).split()
+ELEMENT_COLUMNS = (
+    "element feature threshold f1 precision element_recall token_recall token_f1 selection_f1 base_rate "
+    "base_f1 null_p95 auroc tokens elements"
+).split()
+TYPE_SCORE_COLUMNS = "type feature auroc selection_auroc f1 base_rate null_p95 sequences".split()
+TOP_COLUMNS = (
+    "kind label rank feature threshold selection_f1 f1 precision enrichment selection_auroc auroc base_rate"
+).split()
+
+FamilyLabels = tuple[Sequence[str] | None, Sequence[str] | None]
+"""Families of the selection and of the held-out records in order of appearance; None is an unknown one."""
+
+
+def score_concepts(
+    selection: tuple[sparse.spmatrix, Annotations],
+    heldout: tuple[sparse.spmatrix, Annotations],
+    retained_F: np.ndarray | None = None,
+    families: FamilyLabels = (None, None),
+    shuffles: int = 20,
+    seed: int = 0,
+    bootstraps: int = 0,
+    min_instances: int = 10,
+) -> pd.DataFrame:
+    """The best feature of every concept: chosen with its threshold by F1 on `selection`, scored on `heldout`.
+
+    Both sets are (activations [N, F], annotations with the same concepts). A concept with fewer than
+    `min_instances` instances in either set has no row. Columns: concept, group, feature, threshold;
+
+    f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision
+        On the held-out set, as in `Scores` and `rank_scores`. `selection_f1` is what the choice was made by.
+    f1_low, f1_high, auroc_low, auroc_high
+        `intervals.family_intervals` over `bootstraps` resamples of the held-out families.
+    f1_resampled
+        The F1 in each of them, [B]. Two tables of the same families and seed have the same resamples, so that
+        their differences have an interval: `intervals.lead_interval`.
+    base_rate, base_f1, tokens, elements
+        Share of held-out rows with the concept, F1 of a feature that always fires, rows and instances.
+    null_p95, p_value, p_pooled
+        `nulls.against_null` of the held-out F1 that the same choice, among all features and thresholds,
+        reaches on `shuffles` annotations of both sets that were `nulls.shuffled`, families as one.
+
+    Raises ValueError where sets or families do not fit each other, and where no feature is retained.
+    """
+    options = shuffles, seed, bootstraps, min_instances
+    return _best("f1", selection, heldout, retained_F, families, *options)[CONCEPT_COLUMNS]
+
+
+def score_elements(
+    selection: tuple[sparse.spmatrix, pd.DataFrame],
+    heldout: tuple[sparse.spmatrix, pd.DataFrame],
+    retained_F: np.ndarray | None = None,
+    shuffles: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`score_concepts` of the structural elements that both sets have, with `ELEMENT_COLUMNS`.
+
+    Both sets are (activations [N, F], token table). Every record is shifted by itself.
+    """
+    table = _best("f1", *_with_elements(selection, heldout), retained_F, shuffles=shuffles, seed=seed)
+    return table.rename(columns={"concept": "element"})[ELEMENT_COLUMNS]
+
+
+def score_types(
+    selection: tuple[sparse.spmatrix, Sequence[str]],
+    heldout: tuple[sparse.spmatrix, Sequence[str]],
+    retained_F: np.ndarray | None = None,
+    families: FamilyLabels = (None, None),
+    shuffles: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The best feature of every RNA type: chosen by AUROC against all others, scored on `heldout`.
+
+    Both sets are (`pool_sequences` [S, F], types [S]). `f1` has the threshold that is best on the selection
+    set. `null_p95` is the 95th percentile of the held-out AUROC that the same choice reaches on `shuffles`
+    permutations of the types in both sets, among `families` where they are given: their sequences share more
+    than a type. `sequences` counts the type's held-out sequences. A type that one of the sets lacks has no
+    row.
+    """
+    table = _best("auroc", *_with_types(selection, heldout), retained_F, families, shuffles, seed)
+    table = table.rename(columns={"concept": "type", "tokens": "sequences"})[TYPE_SCORE_COLUMNS]
+    return table.fillna({"selection_auroc": 0.0})  # of a selection set of a single type
+
+
+def top_features(
+    elements: tuple[tuple, tuple],
+    types: tuple[tuple, tuple],
+    count: int = 3,
+    retained_F: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """The `count` best features of every element (by F1) and type (by AUROC) on the selection set.
+
+    `elements` and `types` are (selection, heldout) as in `score_elements` and `score_types`. One row per
+    label and rank, kind "element" or "type"; scores are the held-out set's where not said otherwise.
+    """
+    by_element = _best("f1", *_with_elements(*elements), retained_F, count=count).assign(kind="element")
+    by_type = _best("auroc", *_with_types(*types), retained_F, count=count).assign(kind="type")
+    table = pd.concat([by_element, by_type], ignore_index=True)
+    return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
+
+
+def _with_elements(selection: tuple, heldout: tuple) -> tuple[tuple, tuple]:
+    """Both sets with annotations in the place of the token tables."""
+    return tuple((activations, annotate_elements(tokens)) for activations, tokens in (selection, heldout))
+
+
+def _with_types(selection: tuple, heldout: tuple) -> tuple[tuple, tuple]:
+    """Both sets with annotations in the place of the types."""
+    types = sorted(set(selection[1]) | set(heldout[1]))
+    if len(types) < 2:
+        raise ValueError(f"scores of types need 2 RNA types or more, there is {len(types)}")
+    return tuple((pooled, annotate_types(type_S, types)) for pooled, type_S in (selection, heldout))
+
+
+def _best(
+    merit: str,
+    selection: tuple[sparse.spmatrix, Annotations],
+    heldout: tuple[sparse.spmatrix, Annotations],
+    retained_F: np.ndarray | None,
+    families: FamilyLabels = (None, None),
+    shuffles: int = 0,
+    seed: int = 0,
+    bootstraps: int = 0,
+    min_instances: int = 1,
+    count: int = 1,
+) -> pd.DataFrame:
+    """The `count` best features of every concept by `merit`, "f1" or "auroc"; the columns of all tables."""
+    if selection[1].concepts != heldout[1].concepts:
+        raise ValueError("the selection and the held-out set have different concepts: annotate both alike")
+    scale_F = column_max(selection[0])
+    selected = Sample(*selection, scale_F, name="the selection set's")
+    unseen = Sample(*heldout, scale_F, name="the held-out set's")
+    labels, other = selected.annotations, unseen.annotations
+    families = family_numbers(labels, families[0]), family_numbers(other, families[1])
+    choice = _choose(merit, selected, labels, retained_F, count)
+    null_RC = _null(merit, selected, unseen, retained_F, families, shuffles, np.random.default_rng(seed))
+
+    enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(min_instances, 1)
+    choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
+    on_selection, table = selected.evaluate(choice), unseen.evaluate(choice)
+    rng = np.random.default_rng((seed, 1))
+    return table.assign(
+        concept=np.take(np.array(labels.concepts, object), choice.concept_J),
+        group=np.take(np.array(labels.groups, object), choice.concept_J),
+        feature=choice.feature_J,
+        rank=pd.Series(choice.concept_J).groupby(choice.concept_J).cumcount() + 1,
+        threshold=np.take(THRESHOLDS, choice.level_J),
+        selection_f1=on_selection["f1"],
+        selection_auroc=on_selection["auroc"],
+        **against_null(table[merit].to_numpy(), null_RC[:, choice.concept_J]),
+        **family_intervals(unseen, choice, families[1], bootstraps, rng),
+    )
+
+
+def _choose(
+    merit: str, sample: Sample, labels: Annotations, retained_F: np.ndarray | None, count: int = 1
+) -> Choice:
+    """The `count` retained features of highest merit for every concept, each at the threshold of its best F1.
+
+    Among equals the lower number is first.
+    """
+    if merit == "f1":
+        merit_FC = sample.scores(annotations=labels).f1.max(axis=-1)
+    else:
+        merit_FC = np.nan_to_num(rank_scores(sample.activations, labels, sample.order)[0])
+    retained_F = np.ones(len(merit_FC), bool) if retained_F is None else retained_F
+    if len(retained_F) != len(merit_FC):
+        raise ValueError(f"retained features are marked among {len(retained_F)}, there are {len(merit_FC)}")
+    candidates = np.flatnonzero(retained_F)
+    if not len(candidates):
+        raise ValueError("no feature is retained: lower min_sequences, or train the autoencoder longer")
+    best_CN = candidates[np.argsort(-merit_FC[candidates], axis=0, kind="stable")[:count].T]
+    feature_J, concept_J = best_CN.ravel(), np.repeat(np.arange(len(best_CN)), best_CN.shape[1])
+    f1_JH = sample.scores(feature_J, labels).f1[np.arange(len(feature_J)), concept_J]
+    return Choice(concept_J, feature_J, f1_JH.argmax(axis=-1))
+
+
+def _null(
+    merit: str, selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng
+) -> np.ndarray:
+    """Merit on the held-out set where choice and scoring meet shuffled annotations of both sets, [R, C]."""
+    null_RC = np.empty((shuffles, len(selected.annotations.concepts)))
+    for row_C in null_RC:
+        known = shuffled(selected.annotations, rng, families[0])
+        other = shuffled(unseen.annotations, rng, families[1])
+        choice = _choose(merit, selected, known, retained_F)
+        if merit == "f1":
+            row_C[:] = unseen.scores(choice.feature_J, other).f1[choice.places]
+        else:
+            row_C[:] = auroc(unseen.activations[:, choice.feature_J], other)[choice.places[:2]]
+    return null_RC

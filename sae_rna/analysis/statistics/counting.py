@@ -1,0 +1,98 @@
+"""Kernels behind `scoring`: counts over the non-zeros of the activations, in parallel over features."""
+
+import numba
+import numpy as np
+
+
+@numba.njit(parallel=True, cache=True)
+def levels(start, values, divisor_F, thresholds):
+    """Number of the ascending thresholds that each value, divided by its column's divisor, exceeds; uint8."""
+    level = np.empty(len(values), np.uint8)
+    for f in numba.prange(len(start) - 1):
+        for entry in range(start[f], start[f + 1]):
+            scaled, above = values[entry] / divisor_F[f], 0
+            while above < len(thresholds) and scaled > thresholds[above]:
+                above += 1
+            level[entry] = above
+    return level
+
+
+@numba.njit(parallel=True, cache=True)
+def count(features, start, rows, level, label_start, label_concept, label_instance, concepts, thresholds):
+    """Rows where each feature fires [F, H], those that have each concept and instances among them [F, C, H].
+
+    One count by level answers for all thresholds, since the level of a maximum is the maximum of the levels.
+    """
+    firing = np.zeros((len(features), thresholds), np.int32)
+    hits = np.zeros((len(features), concepts, thresholds), np.int32)
+    found = np.zeros((len(features), concepts, thresholds), np.int32)
+    instances = label_instance.max() + 1 if len(label_instance) else 1
+    for j in numba.prange(len(features)):
+        # by level, of which 0 (fires nowhere) is left out in the end
+        firing_j, hits_j = np.zeros(thresholds + 1, np.int32), np.zeros((concepts, thresholds + 1), np.int32)
+        found_j, highest_E = np.zeros_like(hits_j), np.zeros(instances, np.uint8)
+        for entry in range(start[features[j]], start[features[j] + 1]):
+            here, row = level[entry], rows[entry]
+            if here == 0:
+                continue
+            firing_j[here] += 1
+            for label in range(label_start[row], label_start[row + 1]):
+                c, instance = label_concept[label], label_instance[label]
+                hits_j[c, here] += 1
+                before = highest_E[instance]
+                if here > before:
+                    found_j[c, before] -= 1
+                    found_j[c, here] += 1
+                    highest_E[instance] = here
+        for h in range(thresholds):
+            firing[j, h] = firing_j[h + 1 :].sum()
+            for c in range(concepts):
+                hits[j, c, h], found[j, c, h] = hits_j[c, h + 1 :].sum(), found_j[c, h + 1 :].sum()
+    return firing, hits, found
+
+
+@numba.njit(parallel=True, cache=True)
+def rank(start, rows, values):
+    """Rows from the strongest down, number of rows as strong or stronger, and the end of the positives."""
+    row_ranked, seen, stop = np.empty_like(rows), np.empty_like(rows), start[1:].copy()
+    for f in numba.prange(len(start) - 1):
+        low, high = start[f], start[f + 1]
+        order = np.argsort(-values[low:high])
+        while high > low and values[low + order[high - low - 1]] <= 0:
+            high -= 1
+        stop[f] = high
+        for place in range(high - 1, low - 1, -1):
+            here = low + order[place - low]
+            row_ranked[place] = rows[here]
+            tied = place + 1 < high and values[here] == values[low + order[place + 1 - low]]
+            seen[place] = seen[place + 1] if tied else place + 1 - low
+    return row_ranked, seen, stop
+
+
+@numba.njit(parallel=True, cache=True)
+def walk(start, row_ranked, seen, stop, rows, label_start, label_concept, rows_C):
+    """From the strongest row down: pairs that a concept's rows win, and average precision, both [F, C]."""
+    concepts = len(rows_C)
+    wins = np.empty((len(start) - 1, concepts))
+    average_precision = np.empty((len(start) - 1, concepts))
+    for f in numba.prange(len(start) - 1):
+        hits, precision_sum, rank_sum = np.zeros(concepts, np.int64), np.zeros(concepts), np.zeros(concepts)
+        place, above = start[f], 0
+        while place < stop[f]:
+            level, end = seen[place], start[f] + seen[place]
+            mean_rank = rows - (above + level - 1) / 2  # of equals; the weakest row's is 1
+            for tied in range(place, end):
+                for label in range(label_start[row_ranked[tied]], label_start[row_ranked[tied] + 1]):
+                    hits[label_concept[label]] += 1
+                    rank_sum[label_concept[label]] += mean_rank
+            for tied in range(place, end):
+                for label in range(label_start[row_ranked[tied]], label_start[row_ranked[tied] + 1]):
+                    precision_sum[label_concept[label]] += hits[label_concept[label]] / level
+            place, above = end, level
+        for c in range(concepts):
+            total = np.int64(rows_C[c])
+            silent = total - hits[c]
+            ranks = rank_sum[c] + silent * ((rows - above + 1) / 2)
+            wins[f, c] = ranks - total * (total + 1) / 2
+            average_precision[f, c] = (precision_sum[c] + silent * (total / rows)) / max(total, 1)
+    return wins, average_precision

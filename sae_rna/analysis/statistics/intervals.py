@@ -1,0 +1,84 @@
+"""95 % percentile intervals of F1 and AUROC over resampled families, from counts by family.
+
+Shapes: N rows (tokens or sequences), G families, B resamples, J choices, K classes of activation.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from sae_rna.analysis.statistics.scoring import Choice, Sample, harmonic_mean, share
+
+CLASSES = 100
+"""Of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC."""
+
+
+def family_intervals(
+    sample: Sample, choice: Choice, family_S: np.ndarray | None, bootstraps: int, rng: np.random.Generator
+) -> dict[str, np.ndarray | list]:
+    """f1_low, f1_high, auroc_low, auroc_high [J], and f1_resampled: the F1 of every resample, J arrays [B].
+
+    `family_S` numbers the records' families; without it records are drawn. NaN, and empty, without resamples
+    or with a single family.
+    """
+    columns, labels = sample.activations, sample.annotations
+    family_S = np.arange(labels.record_N[-1] + 1) if family_S is None else family_S
+    family_N = np.unique(family_S, return_inverse=True)[1][labels.record_N]
+    families = family_N.max() + 1
+    resampled = [np.empty(0, np.float32)] * len(choice.concept_J)
+    bounds = np.full((len(resampled), 2, 2), np.nan)
+    if bootstraps and families > 1:
+        weight_GB = rng.multinomial(families, np.full(families, 1 / families), bootstraps).T.astype(float)
+        by_concept = labels.instance_NC.tocsc()
+        for place, (concept, feature, level) in enumerate(zip(*choice)):
+            instance_N = by_concept[:, [concept]].toarray().ravel()
+            active = slice(*columns.indptr[feature : feature + 2])
+            rows, values, fires = columns.indices[active], columns.data[active], sample.level[active] > level
+            f1_B = _resampled_f1(rows[fires], instance_N, family_N, weight_GB)
+            auroc_B = _resampled_auroc(rows, values, instance_N > 0, family_N, weight_GB)
+            resampled[place] = f1_B.astype(np.float32)
+            bounds[place] = _interval(f1_B), _interval(auroc_B)
+    names = ("f1_low", "f1_high", "auroc_low", "auroc_high")
+    return dict(zip(names, bounds.reshape(len(bounds), 4).T)) | {"f1_resampled": resampled}
+
+
+def lead_interval(resampled_B: np.ndarray, other_B: np.ndarray) -> np.ndarray:
+    """Interval of how far one feature's F1 lies above another's on the same resamples; NaN without them."""
+    return _interval(resampled_B - other_B) if len(resampled_B) and len(other_B) else np.full(2, np.nan)
+
+
+def _interval(value_B: np.ndarray) -> np.ndarray:
+    known = value_B[~np.isnan(value_B)]
+    return np.percentile(known, (2.5, 97.5)) if len(known) else np.full(2, np.nan)
+
+
+def _resampled_f1(rows, instance_N, family_N, weight_GB) -> np.ndarray:
+    """F1 of a feature that fires in `rows` for one concept, [B]; NaN in a resample that lacks the concept."""
+
+    def total(chosen: np.ndarray) -> np.ndarray:
+        return np.bincount(family_N[chosen], minlength=len(weight_GB)) @ weight_GB
+
+    def instances(chosen: np.ndarray) -> np.ndarray:
+        chosen = chosen[instance_N[chosen] > 0]
+        return total(chosen[np.unique(instance_N[chosen], return_index=True)[1]])
+
+    elements_B = instances(np.arange(len(instance_N)))
+    precision_B = share(total(rows[instance_N[rows] > 0]), total(rows))
+    f1_B = harmonic_mean(precision_B, share(instances(rows), elements_B))
+    return np.where(elements_B > 0, f1_B, np.nan)
+
+
+def _resampled_auroc(rows, values, member_N, family_N, weight_GB) -> np.ndarray:
+    """AUROC of activations sorted into classes with the zeros below, [B]; NaN where it is not defined."""
+    ordered = np.sort(values[values > 0])
+    class_N = np.zeros(len(member_N), np.int64)
+    above = 1 + np.searchsorted(ordered, values) * CLASSES // max(len(ordered), 1)
+    class_N[rows] = np.where(values > 0, above, 0)
+
+    def counted(chosen: np.ndarray) -> np.ndarray:
+        cells = np.ones(chosen.sum()), (class_N[chosen], family_N[chosen])
+        return sparse.csr_matrix(cells, shape=(CLASSES + 1, len(weight_GB))) @ weight_GB
+
+    with_KB, without_KB = counted(member_N), counted(~member_N)
+    below_KB = without_KB.cumsum(axis=0) - without_KB / 2
+    wins_B, pairs_B = (with_KB * below_KB).sum(axis=0), with_KB.sum(axis=0) * without_KB.sum(axis=0)
+    return np.divide(wins_B, pairs_B, out=np.full(len(pairs_B), np.nan), where=pairs_B > 0)
