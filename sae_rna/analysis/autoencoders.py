@@ -11,8 +11,7 @@ def training_curves(folders: Iterable[list[Path]]) -> pd.DataFrame:
 
     folders : of every group of layers the folders of its autoencoders, by architecture
     """
-    by_architecture = zip(*folders)
-    tables = [pd.read_parquet(folder / "training.parquet") for row in by_architecture for folder in row]
+    tables = [pd.read_parquet(folder / "training.parquet") for of in zip(*folders) for folder in of]
     return pd.concat(tables, ignore_index=True)
 
 

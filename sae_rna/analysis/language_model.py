@@ -54,13 +54,11 @@ def masked_models(load: Callable[[bool], LanguageModel]) -> dict[str, LanguageMo
         return {}
 
 
-def masked_samples(
-    records: pd.DataFrame, seed: int, tested: int = 300, fitted: int = 4000
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of the training records at most `fitted`, for the baselines; of every other split at most `tested`."""
+def masked_samples(records: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the training records at most 4,000, for the baselines; of every other split at most 300."""
     others = [part for split, part in records.groupby("split") if split != "train"]
-    training = _at_most(fitted, records[records.split == "train"], seed)
-    return training, pd.concat([_at_most(tested, part, seed) for part in others])
+    training = _at_most(4000, records[records.split == "train"], seed)
+    return training, pd.concat([_at_most(300, part, seed) for part in others])
 
 
 def _at_most(count: int, records: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -78,10 +76,8 @@ def masked_accuracy(
     validation = training.sample(frac=0.1, random_state=seed)
     fitted = training.drop(validation.index).sequence.tolist()
     markov = choose_order(fitted, validation.sequence.head(200).tolist(), seed)
-    chains = {
-        "most common base": MarkovBaseline(0, fitted),
-        f"Markov chain of order {markov.order}, both sides": markov,
-    }
+    chains = {"most common base": MarkovBaseline(0, fitted)}
+    chains[f"Markov chain of order {markov.order}, both sides"] = markov
     rows = []
     for split, records in tested.groupby("split"):
         sequences = records.sequence.tolist()
@@ -195,9 +191,7 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
     n, paired = accuracy.bases, accuracy.paired_bases
     kinds = [("all", "accuracy", n), ("paired", "paired", paired), ("unpaired", "unpaired", n - paired)]
     table = accuracy[["set", "predictor"]]
-    parts = [
-        table.assign(positions=kind, accuracy=accuracy[name], tokens=count) for kind, name, count in kinds
-    ]
+    parts = [table.assign(positions=kind, accuracy=accuracy[of], tokens=size) for kind, of, size in kinds]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -232,10 +226,7 @@ def stem_probe(features: Sequence[np.ndarray], is_stem: Sequence[np.ndarray]) ->
 
 
 def single_features(rnas: Activations, element: str = "S") -> pd.DataFrame:
-    """Of every layer the retained feature that alone ranks nucleotides of `element` best, by selection RNAs.
-
-    Columns source, layer, feature and auroc, the last on held-out RNAs.
-    """
+    """Each layer's retained feature that ranks `element` best in selection RNAs; auroc in held-out ones."""
     concept, rows = list(ELEMENTS).index(element), []
     for layer in rnas.layers:
         selection, known = rnas.of_split(layer, "selection")
@@ -261,7 +252,7 @@ def best_readers(readers: pd.DataFrame) -> dict:
 
 
 def paired_accuracy(accuracy: pd.DataFrame) -> dict:
-    """Accuracy on paired held-out bases of the model ("unknown" without its head) and of the best baseline."""
+    """Accuracy on paired held-out bases of the model ("unknown" without its head) and the best baseline."""
     paired = accuracy[accuracy.set == "heldout"].set_index("predictor").paired
     model, baseline = paired.get(TRAINED), paired.drop(TRAINED, errors="ignore").max()
     return {"model": "unknown" if model is None else f"{model:.1%}", "baseline": f"{baseline:.1%}"}

@@ -14,25 +14,23 @@ TITLES = {"sequences": "RNA records", "hidden states": "language model", "standa
 
 def pipeline(
     model: LanguageModel,
-    config: AutoencoderConfig,
+    sae: AutoencoderConfig,
     architectures: list[str],
     rnas: Activations,
     structures: pd.DataFrame,
 ) -> pd.DataFrame:
     """Boxes of fig-overview in reading order: step (what flows out of it), title and detail.
 
-    config : of the autoencoders shown in the figures, `architectures` being all that are trained
+    sae : of the autoencoders shown in the figures, `architectures` being all that are trained
     rnas, structures : the evaluation RNAs of known type, encoded, and those of known structure
     """
-    facts, types, retained = config.training, rnas.records, retained_range(rnas)
+    fit, types, retained = sae.training, rnas.records, retained_range(rnas)
     details = [
-        f"{facts['sequences']:,} to train on, {len(types):,} of known type and {len(structures):,} of known "
+        f"{fit['sequences']:,} to train on, {len(types):,} of known type and {len(structures):,} of known "
         "structure to evaluate",
         f"{model.source}: {model.blocks} blocks, width {model.width:,}, {model.parameter_count:,} parameters",
-        f"{facts['tokens']:,} nucleotides x {len(rnas.layers)} layers, each dimension to mean 0 and "
-        "variance 1",
-        f"{config.latents:,} latents a layer; {', '.join(architectures)}; the figures show "
-        f"{config.architecture}",
+        f"{fit['tokens']:,} nucleotides x {len(rnas.layers)} layers, each dimension to mean 0 and variance 1",
+        f"{sae.latents:,} latents a layer; {', '.join(architectures)}; the figures show {sae.architecture}",
         "{fewest:,} to {most:,} a layer fire in {min_sequences} or more RNAs".format(**retained),
         f"{_elements(structures)} structural elements, {types.type.nunique()} RNA types; chosen on "
         "selection, scored on held-out families",
