@@ -6,7 +6,7 @@ SHELL := bash
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test setup chromium lock clean
+.PHONY: help book test check setup chromium lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -15,8 +15,11 @@ book: setup ## run the notebooks and build the book: _build/html/index.html (PRO
 	snakemake book --cores all --rerun-incomplete --quiet rules host --config profile=$(PROFILE)
 	@echo "The book is ready: open _build/html/index.html"
 
-test: setup chromium ## run all tests
+test: check chromium ## check style and types, run all tests
 	pytest
+
+check: setup ## style (ruff) and types (mypy)
+	ruff format --check -q . && ruff check -q . && mypy
 
 setup: $(VENV)/.ready ## create the environment in .venv from requirements.lock
 

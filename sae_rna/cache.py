@@ -143,9 +143,9 @@ def source_files(module: str) -> list[Path]:
 
 
 def _imports(path: Path) -> list[str]:
-    names = []
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sae_rna":
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sae_rna":
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
 

@@ -43,4 +43,5 @@ def _injected(cells: list[str]) -> set[str]:
     statements = [
         line for cell in cells if cell.startswith("# Parameters\n") for line in ast.parse(cell).body
     ]
-    return {target.id for line in statements if isinstance(line, ast.Assign) for target in line.targets}
+    targets = [target for line in statements if isinstance(line, ast.Assign) for target in line.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
 from annotated_types import MinLen
@@ -50,7 +50,8 @@ def _number(value):
         return value
 
 
-Positive, Amount = PositiveInt, Annotated[PositiveFloat, BeforeValidator(_number)]
+Positive = PositiveInt
+Amount = Annotated[PositiveFloat, BeforeValidator(_number)]
 Penalty = Annotated[NonNegativeFloat, BeforeValidator(_number)]
 
 
@@ -140,7 +141,8 @@ class Parameters:
 
     def sparsity(self, architecture: str) -> float:
         """Active latents a token, or the weight of the penalty."""
-        return {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}.get(architecture, self.k)
+        weights: dict[str, float] = {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}
+        return weights.get(architecture, self.k)
 
     @property
     def main(self) -> list[Variant]:
@@ -191,11 +193,10 @@ class Parameters:
 
 @cache
 def _checks() -> type[BaseModel]:
-    """The model that checks values: types and bounds as annotated, and nothing is taken for another type but real numbers."""
-    types = get_type_hints(Parameters, include_extras=True)
-    return create_model(
-        "Checks", __config__=ConfigDict(strict=True), **{name: (kind, ...) for name, kind in types.items()}
-    )
+    """The model that checks values: types and bounds as annotated; only numbers may be written another way."""
+    kinds = get_type_hints(Parameters, include_extras=True)
+    fields: Any = {name: (kind, ...) for name, kind in kinds.items()}
+    return create_model("Checks", __config__=ConfigDict(strict=True), **fields)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -213,7 +214,10 @@ def read_profile(profile: str) -> dict:
         raise ValueError(
             f"there is no profile '{profile}' ({path}): choose {' or '.join(known)}, or give a YAML file"
         )
-    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML that can be read: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'name: value' pair a line")
     Parameters.check_names(values)
@@ -233,15 +237,13 @@ def model_shape(p: Parameters) -> tuple[int, int]:
 
     Raises ValueError if that cannot be read.
     """
-    folder = Path(resolve(p.model))
+    file = Path(resolve(p.model)) / "config.json"
     try:
-        if folder.is_dir():
-            file = folder / "config.json"
-        else:
+        if not file.parent.is_dir():
             from huggingface_hub import hf_hub_download
 
-            file = hf_hub_download(p.model, "config.json", revision=p.model_revision)
-        config = json.loads(Path(file).read_text())
+            file = Path(hf_hub_download(p.model, "config.json", revision=p.model_revision))
+        config = json.loads(file.read_text())
         return config["num_hidden_layers"], config["hidden_size"]
     except Exception as error:  # the hub and the network fail in many ways
         raise ValueError(
