@@ -8,17 +8,14 @@ from sae_rna.analysis import layers
 from sae_rna.sae.features import tau
 
 
-def test_summary_and_layer_table_agree_with_the_features_themselves(study):
+def test_the_table_agrees_with_the_features_themselves(study):
     rnas, summary = study.activations("types"), study.steps.summary(study.parameters.main)
     table = layers.by_layer(summary, rnas).set_index(["architecture", "layer"])
     assert set(table.index.unique("architecture")) == set(study.parameters.architectures)
     for layer in study.layers:
         matrix, row = rnas.features(layer), table.loc[("topk", layer)]
-        mine = summary[(summary.layer == layer) & (summary.architecture == "topk")]
         density = np.asarray((matrix > 0).mean(0)).ravel()
-        np.testing.assert_allclose(mine.density, density)
         by_record = pd.DataFrame(matrix.toarray() > 0).groupby(rnas.tokens.record.to_numpy()).any().sum()
-        assert (mine.sequences.to_numpy() == by_record.to_numpy()).all()
         assert row.l0 == pytest.approx(matrix.getnnz() / matrix.shape[0])
         assert row.retained == (by_record >= 2).sum() and row.dead_share == (density == 0).mean()
         assert row.density_p90 == pytest.approx(np.quantile(density[density > 0], 0.9))
