@@ -1,7 +1,7 @@
 """Page 02: how good the language model is, by masked bases beside baselines and by probes for stems."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,13 @@ from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
-from sae_rna.sae.autoencoder import SparseAutoencoders
 
 TRAINED, RANDOM = "language model", "same architecture, random weights"
 MASKED_SHARE = 0.15
 SIZES = "model", "kind", "layers", "width", "latents", "sparsity", "parameters", "nucleotides trained on"
 
 
-def models(model: LanguageModel, trained: Iterable[Mapping[int, SparseAutoencoders]]) -> pd.DataFrame:
+def models(model: LanguageModel, trained: list) -> pd.DataFrame:
     """tab-models: the language model and its autoencoders, each as `Study.autoencoders` gives them."""
     kind, size = f"language model ({type(model.model).__name__})", model.parameter_count
     rows = [(model.source, kind, str(model.blocks), model.width, pd.NA, "–", size, "see the model card")]
@@ -165,7 +164,7 @@ def choose_order(sequences: Sequence[str], validation: Sequence[str], seed: int)
     return chains[np.argmax([(guess.argmax(1) == truth).mean() for guess in guesses])]
 
 
-def _hidden_bases(sequences: Iterable[str], masked: list[np.ndarray]) -> np.ndarray:
+def _hidden_bases(sequences: Sequence[str], masked: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(sequences), masked)])
 
 

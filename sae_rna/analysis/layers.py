@@ -39,7 +39,7 @@ def conclusion(layers: pd.DataFrame, architecture: str) -> dict:
     """Median firing density and type selectivity of one architecture in the first and the last of `by_layer`,
     and their rank correlation with depth (trend): words, since a single layer has none."""
     table = layers[layers.architecture == architecture].sort_values("layer")
-    facts = {"first": int(table.layer.iloc[0]), "last": int(table.layer.iloc[-1])}
+    facts: dict = {"first": int(table.layer.iloc[0]), "last": int(table.layer.iloc[-1])}
     for name, column, style in (("density", "density_p50", ".2%"), ("tau", "type_selectivity", ".3f")):
         values = table[column]
         trend = values.corr(table.layer, "spearman") if values.nunique() > 1 else np.nan
