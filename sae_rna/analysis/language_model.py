@@ -108,10 +108,11 @@ def model_log_probabilities(
     `model` must have been loaded with its head for masked bases.
     """
     base_ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)), device=model.device)
+    start = int((model.tokenize(["A"])["input_ids"][0] == base_ids[0]).nonzero()[0])  # special tokens before
     results: list[np.ndarray] = [np.empty((0, 4))] * len(sequences)
     for rows in model.batches(sequences, batch_tokens=4096):  # few sequences: larger ones are mostly padding
         tokens = model.tokenize([sequences[row] for row in rows])
-        columns = [masked[row] + model.nucleotides_start for row in rows]
+        columns = [masked[row] + start for row in rows]
         for line, hidden in enumerate(columns):
             tokens["input_ids"][line, torch.as_tensor(hidden)] = model.tokenizer.mask_token_id
         log_probabilities = model.model(**tokens).logits[..., base_ids].float().log_softmax(-1).cpu().numpy()
