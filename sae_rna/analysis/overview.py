@@ -1,0 +1,50 @@
+"""Page 00: the way from sequences to features, in the run's own numbers."""
+
+import pandas as pd
+
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.sae.activations import Activations
+from sae_rna.sae.autoencoder import AutoencoderConfig
+
+TITLES = {"sequences": "RNA records", "hidden states": "language model", "standardised tokens": "activations",
+          "sparse codes": "sparse autoencoders", "features": "retained features",
+          "concepts": "annotations"}  # fmt: skip
+"""What is done in each box of fig-overview, by what flows out of it."""
+
+
+def pipeline(
+    model: LanguageModel,
+    sae: AutoencoderConfig,
+    architectures: list[str],
+    rnas: Activations,
+    structures: pd.DataFrame,
+) -> pd.DataFrame:
+    """Boxes of fig-overview in reading order: step (what flows out of it), title and detail.
+
+    sae : of the autoencoders shown in the figures, `architectures` being all that are trained
+    rnas, structures : the evaluation RNAs of known type, encoded, and those of known structure
+    """
+    fit, types, retained = sae.training, rnas.records, retained_range(rnas)
+    details = [
+        f"{fit['sequences']:,} to train on, {len(types):,} of known type and {len(structures):,} of known "
+        "structure to evaluate",
+        f"{model.source}: {model.blocks} blocks, width {model.width:,}, {model.parameter_count:,} parameters",
+        f"{fit['tokens']:,} nucleotides x {len(rnas.layers)} layers, each dimension to mean 0 and variance 1",
+        f"{sae.latents:,} latents a layer; {', '.join(architectures)}; the figures show {sae.architecture}",
+        "{fewest:,} to {most:,} a layer fire in {min_sequences} or more RNAs".format(**retained),
+        f"{_elements(structures)} structural elements, {types.type.nunique()} RNA types; chosen on "
+        "selection, scored on held-out families",
+    ]
+    return pd.DataFrame({"step": TITLES.keys(), "title": TITLES.values(), "detail": details})
+
+
+def retained_range(rnas: Activations) -> dict:
+    """Fewest and most features of a layer that fire in min_sequences or more RNAs, the paper's filter."""
+    retained = rnas.summary.groupby("layer").retained.sum()
+    return {"fewest": retained.min(), "most": retained.max(), "min_sequences": rnas.key["min_sequences"]}
+
+
+def _elements(structures: pd.DataFrame) -> int:
+    """How many kinds of structural elements both the selection and the held-out RNAs have."""
+    letters = structures.groupby("split").element.agg(lambda elements: set("".join(elements)))
+    return len(letters.get("selection", set()) & letters.get("heldout", set()))
