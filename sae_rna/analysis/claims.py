@@ -1,13 +1,18 @@
-"""The paper's claims, each with what is found here, what its control does, and a verdict that follows from rules.
+"""The paper's claims, each with what is found here, what its control does, and a verdict by rules.
 
-The rules know nothing of the model at hand: other data give other verdicts. They are `RULES`, which the claims page prints.
+The rules know nothing of the model at hand: other data give other verdicts. They are `RULES`, which the page
+prints.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sae_rna.analysis.type_features import surviving
 from scipy.stats import permutation_test, spearmanr
+
+from sae_rna.analysis.controls import best_of, leads
+from sae_rna.records.structure import ELEMENTS
 
 HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "cannot be told"
 LEVEL = 0.05
@@ -20,21 +25,23 @@ FEWEST_INSTANCES = 10
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
-        HOLDS: f"rank correlation with the layer in the claimed direction, one-sided permutation p <= {LEVEL:g}, "
-        "and the control has no such trend",
+        HOLDS: "rank correlation with the layer in the claimed direction, one-sided permutation "
+        f"p <= {LEVEL:g}, and the control has no such trend",
         WEAKLY: "the same trend, but the control has one, too",
         NOT: "no such trend",
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
     },
     FEATURE: {
-        HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th percentile), that of its lead "
-        "over the best control above 0, and its confounds do not explain it",
+        HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th "
+        "percentile), that of its lead over the best control above 0, and its confounds do not explain it",
         WEAKLY: "the interval lies above chance, but that of the lead reaches 0 or its confounds explain it",
         NOT: "the interval reaches down to chance",
-        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, so that there are no intervals",
+        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, "
+        "so that there are no intervals",
     },
     COUNT: {
-        HOLDS: f"more than half of those tested are found at a false discovery rate of {LEVEL:g}, and more than in the control",
+        HOLDS: f"more than half of those tested are found at a false discovery rate of {LEVEL:g}, "
+        "and more than in the control",
         WEAKLY: "some are found, and more than in the control",
         NOT: "none is found, or no more than in the control",
         UNKNOWN: "no concept could be tested",
@@ -43,31 +50,31 @@ RULES = {
 
 
 class Finding(NamedTuple):
-    """One row of the claims table."""
+    """One claim: what the numbers `found` and `control_found` measure, the verdict and why.
+
+    `rule` is a key of `RULES`.
+    """
 
     claim: str
     measured: str
-    """What the number is."""
     found: float
     control: str
-    """What the number is compared with."""
     control_found: float
     verdict: str
     rule: str
-    """A key of `RULES`."""
     why: str
 
 
 def trend(
     claim: str, measured: str, by_layer: pd.Series, control: str, control_by_layer: pd.Series, direction: int
 ) -> Finding:
-    """Whether a quantity rises (`direction` 1) or falls (-1) over the layers, and more than by the architecture alone.
+    """Whether a quantity rises (`direction` 1) or falls (-1) over the layers, and its control does not.
 
-    `by_layer` and `control_by_layer` have the layer as index; missing values are left out. `found` is Spearman's rank correlation.
+    `by_layer` and `control_by_layer` have the layer as index; missing values are left out. `found` is
+    Spearman's rank correlation.
     """
-    (rho, p), (control_rho, control_p) = (
-        _rank_correlation(values, direction) for values in (by_layer, control_by_layer)
-    )
+    rho, p = _rank_correlation(by_layer, direction)
+    control_rho, control_p = _rank_correlation(control_by_layer, direction)
     if np.isnan(rho):
         verdict, why = UNKNOWN, f"{len(by_layer.dropna())} layers"
     elif p > LEVEL:
@@ -75,16 +82,13 @@ def trend(
     elif control_p <= LEVEL:
         verdict, why = WEAKLY, f"p = {p:.2g}, but the control's is {control_p:.2g}"
     else:
-        verdict, why = (
-            HOLDS,
-            f"p = {p:.2g}, the control's "
-            + ("cannot be told" if np.isnan(control_p) else f"is {control_p:.2g}"),
-        )
+        other = "cannot be told" if np.isnan(control_p) else f"is {control_p:.2g}"
+        verdict, why = HOLDS, f"p = {p:.2g}, the control's {other}"
     return Finding(claim, measured, rho, control, control_rho, verdict, TREND, why)
 
 
 def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float]:
-    """Spearman's rho with the layer, and its one-sided p-value by permutation (exact for few layers); NaN where it cannot be had."""
+    """Spearman's rho with the layer and its one-sided permutation p-value, exact for few; NaN for too few."""
     values = by_layer.dropna()
     if len(values) < FEWEST_LAYERS:
         return np.nan, np.nan
@@ -105,10 +109,11 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
 def element_feature(claim: str, best: pd.Series) -> Finding:
     """Whether a feature for an element exists.
 
-    best : its row with f1, f1_low, base_f1, null_p95, elements, the best control with control_f1 and lead_low (the lower end of the lead's
-        interval; all three missing where there is no control), and explained (by its confounds)
+    best : its row of `controls.leads`, of which f1, f1_low, base_f1, null_p95, elements, control, control_f1
+        and lead_low are used, and explained (by its confounds)
     """
     chance, control = max(best.base_f1, best.null_p95), best.control if pd.notna(best.control) else "none"
+    above = f"above chance ({chance:.3f})"
     if best.elements < FEWEST_INSTANCES:
         verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
     elif pd.isna(best.f1_low):
@@ -116,26 +121,20 @@ def element_feature(claim: str, best: pd.Series) -> Finding:
     elif not best.f1_low > chance:
         verdict, why = NOT, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
     elif control != "none" and not best.lead_low > 0:
-        verdict, why = (
-            WEAKLY,
-            f"above chance ({chance:.3f}), but its lead over {control} starts at {best.lead_low:+.3f}",
-        )
+        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {best.lead_low:+.3f}"
     elif best.explained:
-        verdict, why = WEAKLY, f"above chance ({chance:.3f}) and all controls, but its confounds explain it"
+        verdict, why = WEAKLY, f"{above} and all controls, but its confounds explain it"
     else:
-        verdict, why = (
-            HOLDS,
-            f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {best.lead_low:+.3f}",
-        )
-    return Finding(
-        claim, "best held-out F1", best.f1, f"best control: {control}", best.control_f1, verdict, FEATURE, why
-    )
+        verdict = HOLDS
+        why = f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {best.lead_low:+.3f}"
+    against = f"best control: {control}"
+    return Finding(claim, "best held-out F1", best.f1, against, best.control_f1, verdict, FEATURE, why)
 
 
 def concepts_found(
     claim: str, measured: str, found: int, tested: int, control: str, control_found: int
 ) -> Finding:
-    """Whether features align with concepts: of `tested` concepts, `found` have a feature that survives, in the control `control_found`."""
+    """Whether features align with concepts: `found` of `tested` do, and `control_found` in the control."""
     if not tested:
         verdict = UNKNOWN
     elif not found or found <= control_found:
@@ -145,17 +144,94 @@ def concepts_found(
     return Finding(claim, measured, found, control, control_found, verdict, COUNT, f"{found} of {tested}")
 
 
+def findings(
+    concepts: pd.DataFrame,
+    explained: pd.DataFrame,
+    summary: pd.DataFrame,
+    random_summary: pd.DataFrame,
+    types: pd.DataFrame,
+    random_types: pd.DataFrame,
+) -> list[Finding]:
+    """The paper's claims with what is found here.
+
+    concepts : `controls.score_concepts`; its first two sources are that under test and the random model's
+    explained : `confounds.explain_elements` of every layer's best feature of every element
+    summary, random_summary : `Activations.summary` of all architectures, the shown one first, and of the
+        control
+    types, random_types : `type_features.test_selectivity` of both; empty where types cannot be tested
+    """
+    best = best_of(concepts)
+    shown, random = best.source.unique()[:2]
+    found = _sparsity(summary, random_summary, random)
+    is_explained = explained.set_index(["layer", "element"]).explained
+    led = leads(best)
+    for letter in "SH":
+        for _, own in led[(led.group == "element") & (led.concept == ELEMENTS[letter])].iterrows():
+            own["explained"] = bool(is_explained.get((own.layer, letter), False))
+            found.append(element_feature(f"a {ELEMENTS[letter]} feature exists", own))
+    if len(types):
+        found += _selectivity(types, random_types, random)
+    elements = best[best.group == "element"]
+    above = elements.source[elements.discovery & (elements.f1_low > elements.base_f1)]
+    counts = [(above == source).sum() for source in (shown, random)]
+    claim = "features align with structural elements"
+    measured = "elements that are discoveries, and above an always-on feature"
+    tested = (elements.source == shown).sum()
+    return [*found, concepts_found(claim, measured, counts[0], tested, random, counts[1])]
+
+
+def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str) -> list[Finding]:
+    claim, architectures = "layers pass from diffuse to sparse", summary.architecture.unique()
+    live = [table[table.density > 0] for table in (summary, random_summary)]
+    shown = live[0][live[0].architecture == architectures[0]]
+    breadth = [table.groupby("layer").sequences.mean() for table in (shown, live[1])]
+    measured = "share of the RNAs in which a live feature fires"
+    found = [trend(claim, measured, breadth[0], control, breadth[1], -1)]
+    if "relu-l1" in architectures[1:]:
+        l0 = summary[summary.architecture == "relu-l1"].groupby("layer").density.sum()
+        claim, no_control = f"{claim} (the paper's autoencoder)", pd.Series(dtype=float)
+        found.append(trend(claim, "active latents a nucleotide", l0, "none", no_control, -1))
+    return found
+
+
+def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str) -> list[Finding]:
+    shares, counts = [], []
+    for tested in (types, random_types):
+        kept = surviving(tested)
+        features = tested.groupby("layer").feature.nunique()
+        shares.append((kept.groupby("layer").feature.nunique() / features).fillna(0).astype(float))
+        counts.append(kept.type.nunique())
+    claim = "later layers are more type-selective"
+    measured = "share of tested features that prefer a type, beyond length and GC content"
+    found = [trend(claim, measured, shares[0], control, shares[1], 1)]
+    claim, measured = "features align with RNA types", "types with a feature that survives"
+    return [*found, concepts_found(claim, measured, counts[0], types.type.nunique(), control, counts[1])]
+
+
 def table(findings: list[Finding]) -> pd.DataFrame:
-    """tab-claims."""
-    return pd.DataFrame(findings)
+    """tab-claims: what was found and in the control, in words, the verdict and its rule."""
+    found = [of.measured + _in_words(of.found, of.rule) for of in findings]
+    control = [of.control + _in_words(of.control_found, of.rule) for of in findings]
+    table = pd.DataFrame(findings).assign(found=found, control=control)
+    return table[["claim", "verdict", "found", "control", "why", "rule"]]
+
+
+def _in_words(value: float, rule: str) -> str:
+    if np.isnan(value):
+        return ""
+    if rule == TREND:
+        return f": rank correlation {value:.2f}"
+    return f": {value:.0f}" if value % 1 == 0 else f": {value:.2f}"
+
+
+def counts(findings: list[Finding]) -> dict:
+    """How many claims there are, and how many have each verdict."""
+    verdicts = [finding.verdict for finding in findings]
+    names = {"hold": HOLDS, "weakly": WEAKLY, "fail": NOT, "unknown": UNKNOWN}
+    return {"claims": len(verdicts)} | {name: verdicts.count(verdict) for name, verdict in names.items()}
 
 
 def rules() -> pd.DataFrame:
     """tab-rules: what each verdict takes, by kind of claim."""
-    return pd.DataFrame(
-        [
-            {"rule": rule, "verdict": verdict, "if": text}
-            for rule, cases in RULES.items()
-            for verdict, text in cases.items()
-        ]
-    )
+    rows = [(rule, verdict, text) for rule, cases in RULES.items() for verdict, text in cases.items()]
+    return pd.DataFrame(rows, columns=["rule", "verdict", "if"])

@@ -1,258 +1,201 @@
-"""How much of a feature its surroundings explain without a language model: nucleotide, neighbours, position, composition and length.
+"""How much of a feature base, neighbours, position, composition and length explain, without a language model.
 
-A feature that fires on G agrees with stems, since stems are rich in G; so does a feature of the middle of an RNA. Each chosen feature's
-activation is predicted from such covariates alone by gradient-boosted trees (Friedman 2001, Annals of Statistics 29:1189; scikit-learn's
-histogram implementation), fitted on the selection split and scored on held-out families. The prediction is then scored for the feature's
-concept as if it were a feature itself. A regression that is fitted to a sample may miss what the covariates could explain: R2 is a
-lower bound. Shapes: T tokens, S sequences, F features, P covariates, N rows of any kind, J choices (a concept with its feature).
+A feature that fires on G agrees with stems, since stems are rich in G; so does a feature of the middle of an
+RNA. Each chosen feature's activation is predicted from such covariates alone by gradient-boosted trees
+(Friedman 2001, Annals of Statistics 29:1189; scikit-learn's histogram implementation), fitted on the
+selection split and scored on held-out families. The prediction is then scored for the feature's concept as if
+it were a feature itself. What is fitted to a sample may miss what the covariates could explain: R2 is a lower
+bound.
+
+A feature counts as explained if R2 >= 0.5, or if its prediction does as well as itself. One that is not
+explained need not stand for its concept: that is for its scores to say, beside their null.
+Shapes: T tokens, S sequences, F features, P covariates, N rows of either kind, J choices (a feature of a
+concept).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
+from tqdm import tqdm
 
 from sae_rna.analysis.statistics import scoring
-from sae_rna.analysis.statistics.annotations import Annotations, annotate, annotate_elements, annotate_types
-from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies, kmer_names
+from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
+from sae_rna.analysis.structure_features import best_by_element
+from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies
+from sae_rna.records.structure import ELEMENTS
+from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max
 
-#: The regression is fitted on whole records of the selection split with at most so many tokens together.
+SPLITS = ("selection", "heldout")
 FITTED_TOKENS = 20_000
-#: Held-out share of a feature's variance from which the covariates explain the feature.
+"""Trees are fitted on whole records of the selection split with at most so many tokens together."""
 EXPLAINED_R2 = 0.5
-#: A prediction is smoother than a feature: between the features' thresholds it may choose finer ones, which favours the covariates.
-THRESHOLDS = np.arange(20) / 20
-
-TOKEN_GROUPS = ("base", "neighbours", "position", "composition")
-SEQUENCE_GROUPS = ("length", "composition", "dinucleotides")
-TOKEN_COLUMNS = [
-    "feature",
-    "own_f1",
-    "confound_f1",
-    "r2",
-    *(f"r2_{group}" for group in TOKEN_GROUPS),
-    "explained",
-]
-TYPE_COLUMNS = [
-    "type",
-    "feature",
-    "own_auroc",
-    "confound_auroc",
-    "r2",
-    *(f"r2_{group}" for group in SEQUENCE_GROUPS),
-    "explained",
-]
+"""Held-out share of a feature's variance from which the covariates explain the feature."""
+FINE_THRESHOLDS = np.arange(20) / 20
+"""A prediction is smoother than a feature: it may choose between features' thresholds, which favours it."""
+GROUPS = {"base": "base", "neighbours": "neighbours", "position": "position", "composition": "GC and length"}
+"""Covariates of nucleotides by group, with the group's name in tables."""
 
 
-def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> tuple[np.ndarray, list[str]]:
-    """What is known of every nucleotide without a language model, float32 [T, P], and the names of the columns.
+def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> dict[str, np.ndarray]:
+    """What is known of every nucleotide without a language model, by group, float32 [T, P].
 
     tokens : columns record (row number in `records`), position (0-based) and base
     records : column sequence
-    reach : neighbours on each side
 
-    The first word of a name is its group: ``base`` (one-hot), ``neighbours`` (one-hot, all 0 beyond the ends), ``position`` (nucleotides
-    to the 5' and to the 3' end; relative, 0 to 1) and ``composition`` (GC share and length of the RNA). Raises ValueError where tokens
-    do not fit the records' sequences, naming the first of them.
+    ``base`` is one-hot, A C G U; ``neighbours`` those on each side up to `reach`, from 5' to 3', all 0 beyond
+    the ends; ``position`` nucleotides to the 5' and to the 3' end, and relative, 0 to 1; ``composition`` GC
+    share and length of the RNA. Raises ValueError naming the first token that does not fit the records'
+    sequences.
     """
     record_T, position_T = tokens["record"].to_numpy(), tokens["position"].to_numpy()
     if len(tokens) and record_T.max() >= len(records):
         raise ValueError(
-            f"a token is of record {record_T.max()}, but there are {len(records)}: both must come from one table of records"
+            f"a token is of record {record_T.max()}, but there are {len(records)}: take both from one table"
         )
     length_S = records["sequence"].str.len().to_numpy()
     codes = [np.pad(code, reach, constant_values=-1) for code in encode_bases(records["sequence"])]
     start_S = np.cumsum(length_S + 2 * reach) - (length_S + 2 * reach)
     wrong_T = position_T >= length_S[record_T]
-    window_TW = np.concatenate(codes)[
-        (start_S[record_T] + np.where(wrong_T, 0, position_T))[:, None] + np.arange(2 * reach + 1)
-    ]
+    first_T = start_S[record_T] + np.where(wrong_T, 0, position_T)
+    window_TW = np.concatenate(codes)[first_T[:, None] + np.arange(2 * reach + 1)]
     wrong_T |= window_TW[:, reach] != pd.Index(list(NUCLEOTIDES)).get_indexer(tokens["base"].astype(object))
     if wrong_T.any():
-        record, position = record_T[wrong_T][0], position_T[wrong_T][0]
+        record, position = record_T[wrong_T][0], position_T[wrong_T][0] + 1
         raise ValueError(
-            f"record {record}, position {position + 1}: token and sequence differ; both must come from one table of records"
+            f"record {record}, position {position}: token and sequence differ; take both from one table"
         )
-
-    one_hot = (window_TW[:, :, None] == np.arange(len(NUCLEOTIDES))).astype(np.float32)
+    one_hot = window_TW[:, :, None] == np.arange(len(NUCLEOTIDES))
     length_T = length_S[record_T]
-    parts = [
-        one_hot[:, reach],
-        np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES)),
-        np.stack([position_T, length_T - 1 - position_T, position_T / np.maximum(length_T - 1, 1)], axis=1),
-        np.stack([gc_content(records["sequence"])[record_T], length_T], axis=1),
-    ]
-    offsets = [offset for offset in range(-reach, reach + 1) if offset]
-    names = [f"base {base}" for base in NUCLEOTIDES]
-    names += [f"neighbours {offset:+d} {base}" for offset in offsets for base in NUCLEOTIDES]
-    names += [
-        "position from 5'",
-        "position from 3'",
-        "position relative",
-        "composition GC",
-        "composition length",
-    ]
-    return np.concatenate(parts, axis=1, dtype=np.float32), names
+    relative_T = position_T / np.maximum(length_T - 1, 1)
+    groups = {
+        "base": one_hot[:, reach],
+        "neighbours": np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES)),
+        "position": np.stack([position_T, length_T - 1 - position_T, relative_T], axis=1),
+        "composition": np.stack([gc_content(records["sequence"])[record_T], length_T], axis=1),
+    }
+    return {name: values.astype(np.float32) for name, values in groups.items()}
 
 
-def sequence_covariates(records: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """What is known of every sequence without a language model, float32 [S, P], and the names of the columns.
-
-    records : column sequence
-
-    The first word of a name is its group: ``length``, ``composition`` (GC share and share of each base) and ``dinucleotides`` (share of
-    each of the 16).
-    """
-    bases, pairs = (kmer_frequencies(records["sequence"], k).toarray() for k in (1, 2))
-    parts = [
-        records["sequence"].str.len().to_numpy()[:, None],
-        gc_content(records["sequence"])[:, None],
-        bases,
-        pairs,
-    ]
-    names = ["length", "composition GC", *(f"composition {base}" for base in NUCLEOTIDES)]
-    names += [f"dinucleotides {pair}" for pair in kmer_names(2)]
-    return np.concatenate(parts, axis=1, dtype=np.float32), names
+def sequence_covariates(records: pd.DataFrame) -> np.ndarray:
+    """Of every sequence length, GC share, share of each base and of each dinucleotide, float32 [S, 22]."""
+    texts = records["sequence"]
+    bases, pairs = (kmer_frequencies(texts, k).toarray() for k in (1, 2))
+    parts = [texts.str.len().to_numpy()[:, None], gc_content(texts)[:, None], bases, pairs]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-def explain(
-    activations: sparse.csr_matrix,
-    tokens: pd.DataFrame,
-    records: pd.DataFrame,
-    chosen: pd.DataFrame,
-    seed: int = 0,
-    by_group: bool = True,
+def explain_elements(
+    rnas: Activations, chosen: pd.DataFrame, seed: int = 0, by_group: bool = False
 ) -> pd.DataFrame:
-    """How far the covariates of nucleotides explain the features chosen for concepts of nucleotides; one row per row of `chosen`.
+    """How far covariates explain features that were chosen for structural elements; rows as in `chosen`.
 
-    activations : [T, F], non-negative
-    tokens : T rows of whole records, columns record (row number in `records`), position, base, element
-    records : columns sequence and split ("selection" and "heldout"; others are not used)
-    chosen : `choosing.score_elements`, or `choosing.score_concepts` of groups of `annotations.annotate`; of their columns element (letter),
-        or concept and group, feature and threshold (share of the feature's maximum on the selection split) are used
+    rnas : RNAs of known structure, of which the splits selection and heldout are used
+    chosen : layer, element (letter), feature and threshold, as in `structure_features.score_elements`
+    seed : draws the records that trees are fitted on
 
-    Columns: element or concept, feature, ``r2`` on the held-out split (0 for a feature that never fires there), and `by_group` with each
-    group of covariates alone (``r2_base``, ``r2_neighbours``, ``r2_position``, ``r2_composition``: GC and length; below 0 where what was
-    fitted does not carry over to other families); ``own_f1`` of the feature and ``confound_f1`` of its prediction, both by
-    `scoring.score` on the held-out split, the prediction's threshold chosen on the selection split. A feature counts as ``explained`` if
-    r2 >= 0.5 or confound_f1 >= own_f1: the covariates then do as well as itself. One that is not explained need not stand for its
-    concept: that is for `choosing` to say, beside its null.
+    Columns layer, element, feature, explained and, all on the held-out split, `own_f1` of the feature and
+    `confound_f1` of its prediction, whose threshold is chosen on the selection split; `r2` (0 for a feature
+    that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
+    fitted does not carry over to other families).
 
-    Trees are fitted on a sample of the selection split's records (`FITTED_TOKENS`) drawn by `seed`. Raises ValueError where shapes do not
-    fit, a split is missing or tokens do not spell the records.
+    Raises ValueError where a split is missing, tokens do not spell the records, or a name is unknown.
     """
-    _check_choices(activations, len(tokens), chosen, "tokens")
-    split_T = _splits(records)[tokens["record"].to_numpy()]
-    used = np.isin(split_T, ("selection", "heldout"))
-    tokens, split_T = tokens[used], split_T[used]
-    sets = [split_T == "selection", split_T == "heldout"]
-    kind, labels = _annotated([tokens[rows] for rows in sets], records, chosen)
-    concept_J = _numbers(chosen[kind], labels[0].concepts)
-    feature_F, column_J = np.unique(
-        chosen["feature"], return_inverse=True
-    )  # one feature may be chosen for several concepts
-    values_TF = activations[:, feature_F][used].toarray()
+    of_split = [rnas.rows(split) for split in SPLITS]
+    used = of_split[0] | of_split[1]
+    tokens, sets = rnas.tokens[used], [rows[used] for rows in of_split]
+    labels = [annotate_elements(tokens[rows]) for rows in sets]
+    known = covariates(tokens, rnas.records)
+    known = {"r2": np.concatenate([*known.values()], axis=1)} | {
+        f"r2_{group}": values_TP for group, values_TP in known.items() if by_group
+    }
     fitted_T = np.isin(tokens["record"], _sample(tokens["record"].to_numpy()[sets[0]], seed))
-    prediction_TF, r2 = _regress(values_TF, *covariates(tokens, records), fitted_T, sets[1], by_group)
 
-    thresholds = np.unique(chosen["threshold"])
-    level_J = np.searchsorted(thresholds, chosen["threshold"])
-    own_f1 = _f1(values_TF, sets, labels, thresholds)[1][column_J, concept_J, level_J]
-    selection_f1, heldout_f1 = _f1(prediction_TF, sets, labels, THRESHOLDS)
-    best_J = selection_f1[column_J, concept_J].argmax(axis=-1)
-    confound_f1 = heldout_f1[column_J, concept_J, best_J]
-    table = chosen[[kind, "feature"]].reset_index(drop=True).join(r2.iloc[column_J].reset_index(drop=True))
-    table = table.assign(
-        own_f1=own_f1,
-        confound_f1=confound_f1,
-        explained=(table["r2"] >= EXPLAINED_R2) | (confound_f1 >= own_f1),
-    )
-    return table[[kind, *(column for column in TOKEN_COLUMNS if column in table)]]
+    def f1(values_TF: np.ndarray, thresholds) -> list[np.ndarray]:
+        """Of every column on either set, each [F, C, H]; the scale is the maximum on the selection set."""
+        parts, scale_F = [sparse.csc_matrix(values_TF[rows]) for rows in sets], column_max(values_TF[sets[0]])
+        return [scoring.score(part, scale_F, of, thresholds).f1 for part, of in zip(parts, labels)]
+
+    def explain(values_TF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
+        values_TF, concept_J = values_TF[used], _numbers(rows["element"], labels[0].concepts)
+        prediction_TF, r2 = _regress(values_TF, known, fitted_T, sets[1])
+        thresholds, level_J = np.unique(rows["threshold"], return_inverse=True)
+        own_f1 = f1(values_TF, thresholds)[1][place_J, concept_J, level_J]
+        selection_f1, heldout_f1 = f1(prediction_TF, FINE_THRESHOLDS)
+        best_J = selection_f1[place_J, concept_J].argmax(axis=-1)
+        confound_f1 = heldout_f1[place_J, concept_J, best_J]
+        return r2.iloc[place_J].assign(own_f1=own_f1, confound_f1=confound_f1)
+
+    return _by_layer(chosen, "element", rnas.features, explain)
 
 
-def explain_types(
-    pooled: sparse.csr_matrix, records: pd.DataFrame, chosen: pd.DataFrame, by_group: bool = True
-) -> pd.DataFrame:
-    """How far length, composition and dinucleotides explain the features chosen for RNA types; one row per row of `chosen`.
+def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
+    """How far length, composition and dinucleotides explain features of RNA types; rows as in `chosen`.
 
-    pooled : activations pooled by `features.pool_sequences`, [S, F], rows as in `records`
-    records : columns sequence, type and split ("selection" and "heldout"; others are not used)
-    chosen : columns type and feature, as `choosing.score_types` gives them
+    rnas : RNAs of known type, of which the splits selection and heldout are used
+    chosen : layer, type and feature
 
-    As `explain`, one row a sequence and AUROC, by which features are chosen for types, in the place of F1: ``own_auroc`` of the feature
-    and ``confound_auroc`` of its prediction for the type on the held-out split, and ``explained`` if r2 >= 0.5 or confound_auroc >=
-    own_auroc. ``r2_length``, ``r2_composition`` (GC and bases) and ``r2_dinucleotides`` are of these groups alone. Fitted on all sequences
-    of the selection split. Raises ValueError as `explain` does, and for a type that no record has.
+    As `explain_elements`, with a row a sequence, each feature at its strongest nucleotide, and AUROC, by
+    which features are chosen for types, in the place of F1: `own_auroc` and `confound_auroc`. Trees are
+    fitted on all sequences of the selection split.
     """
-    _check_choices(pooled, len(records), chosen, "sequences")
-    split_S = _splits(records)
-    used = np.isin(split_S, ("selection", "heldout"))
-    records, split_S = records[used], split_S[used]
-    heldout_S = split_S == "heldout"
-    feature_F, column_J = np.unique(chosen["feature"], return_inverse=True)
-    values_SF = pooled[:, feature_F][used].toarray()
-    prediction_SF, r2 = _regress(values_SF, *sequence_covariates(records), ~heldout_S, heldout_S, by_group)
-
+    split_S = rnas.records["split"].to_numpy(dtype=object)
+    used = np.isin(split_S, SPLITS)
+    records, heldout_S = rnas.records[used], split_S[used] == "heldout"
+    known = {"r2": sequence_covariates(records)}
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
-    concept_J = _numbers(chosen["type"], labels.concepts)
-    own, confound = (
-        scoring.auroc(sparse.csc_matrix(values[heldout_S]), labels)[column_J, concept_J]
-        for values in (values_SF, prediction_SF)
-    )
-    table = chosen[["type", "feature"]].reset_index(drop=True).join(r2.iloc[column_J].reset_index(drop=True))
-    table = table.assign(
-        own_auroc=own, confound_auroc=confound, explained=(table["r2"] >= EXPLAINED_R2) | (confound >= own)
-    )
-    return table[[column for column in TYPE_COLUMNS if column in table]]
+
+    def explain(values_SF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
+        concept_J = _numbers(rows["type"], labels.concepts)
+        prediction_SF, r2 = _regress(values_SF[used], known, ~heldout_S, heldout_S)
+        own, confound = (
+            scoring.auroc(sparse.csc_matrix(values[heldout_S]), labels)[place_J, concept_J]
+            for values in (values_SF[used], prediction_SF)
+        )
+        return r2.iloc[place_J].assign(own_auroc=own, confound_auroc=confound)
+
+    return _by_layer(chosen, "type", lambda layer: rnas.pooled(layer)[0], explain)
 
 
-def _annotated(
-    parts: list[pd.DataFrame], records: pd.DataFrame, chosen: pd.DataFrame
-) -> tuple[str, list[Annotations]]:
-    """The column of `chosen` that names concepts, and annotations of each part of the tokens with them."""
-    if "element" in chosen:
-        return "element", [annotate_elements(tokens) for tokens in parts]
-    return "concept", [annotate(tokens, records, tuple(chosen["group"].unique())) for tokens in parts]
+def _by_layer(chosen: pd.DataFrame, kind: str, features: Callable, explain: Callable) -> pd.DataFrame:
+    """`explain` of the activations [N, F] of chosen features, the choices and their places, by layer."""
+    keys, tables = ["layer", kind, "feature"], []
+    if chosen.empty:
+        return chosen[keys].assign(r2=0.0, explained=False)
+    for layer, rows in tqdm(chosen.reset_index(drop=True).groupby("layer"), "confounds", mininterval=1):
+        activations_NF = features(layer)
+        feature_F, place_J = np.unique(rows["feature"], return_inverse=True)
+        if feature_F[-1] >= activations_NF.shape[1]:
+            has = f"layer {layer}, which has {activations_NF.shape[1]}"
+            raise ValueError(f"feature {feature_F[-1]} is chosen of {has}: use one autoencoder for both")
+        found = explain(activations_NF[:, feature_F].toarray(), rows, place_J)
+        tables.append(rows[keys].join(found.set_axis(rows.index)))
+    table = pd.concat(tables).sort_index()
+    own, confound = (table.filter(like=name).iloc[:, 0] for name in ("own_", "confound_"))
+    return table.assign(explained=(table["r2"] >= EXPLAINED_R2) | (confound >= own))
+
+
+def mark(chosen: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
+    """`chosen` with explained, r2 and the confounds' score of `explain_elements` or `explain_types`."""
+    keys = ["layer", "element" if "element" in explained else "type", "feature"]
+    found = explained[[*keys, "explained", "r2", *explained.filter(like="confound_").columns]]
+    return chosen.merge(found, on=keys, how="left", validate="one_to_one")
 
 
 def _numbers(names_J: pd.Series, concepts_C: Sequence[str]) -> np.ndarray:
     concept_J = pd.Index(concepts_C).get_indexer(names_J)
     if (concept_J < 0).any():
-        raise ValueError(
-            f"'{names_J.iloc[(concept_J < 0).argmax()]}' is none of the concepts {', '.join(concepts_C)}: choose among them"
-        )
+        unknown = names_J.iloc[(concept_J < 0).argmax()]
+        raise ValueError(f"'{unknown}' is none of the concepts {', '.join(concepts_C)}: choose among them")
     return concept_J
 
 
-def _check_choices(activations, rows: int, chosen: pd.DataFrame, what: str):
-    if activations.shape[0] != rows:
-        raise ValueError(
-            f"the activations have {activations.shape[0]} rows, there are {rows} {what}: both need the same rows"
-        )
-    if chosen.empty:
-        raise ValueError("no feature is chosen: give at least one row with its concept")
-    if not chosen["feature"].between(0, activations.shape[1] - 1).all():
-        raise ValueError(
-            f"feature {chosen['feature'].max()} is chosen, the activations have {activations.shape[1]}: use one autoencoder for both"
-        )
-
-
-def _splits(records: pd.DataFrame) -> np.ndarray:
-    split_S = records["split"].to_numpy(dtype=object)
-    missing = {"selection", "heldout"} - set(split_S)
-    if missing:
-        raise ValueError(
-            f"no record is in the split '{min(missing)}': a regression is fitted on 'selection' and scored on 'heldout'"
-        )
-    return split_S
-
-
 def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:
-    """Numbers of randomly drawn records that have `FITTED_TOKENS` tokens or fewer together, at least one record."""
+    """Numbers of randomly drawn records, at least one, with at most `FITTED_TOKENS` tokens together."""
     numbers, tokens = np.unique(record_T, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(numbers))
     count = (tokens[order].cumsum() <= FITTED_TOKENS).sum()
@@ -260,39 +203,33 @@ def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _regress(
-    values_NF: np.ndarray,
-    covariates_NP: np.ndarray,
-    names: list[str],
-    fitted_N: np.ndarray,
-    heldout_N: np.ndarray,
-    by_group: bool,
+    values_NF: np.ndarray, known: dict[str, np.ndarray], fitted_N: np.ndarray, heldout_N: np.ndarray
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Predictions from all covariates, clipped at 0 [N, F], and the held-out R2 of all and `by_group` of each (one row a feature)."""
-    group_P = np.array([name.split()[0] for name in names])
-    columns = {"r2": np.ones(len(names), bool)}
-    columns |= {f"r2_{group}": group_P == group for group in dict.fromkeys(group_P) if by_group}
-    prediction_NF, rows = np.empty(values_NF.shape), []
-    for feature, value_N in enumerate(values_NF.T):
-        row = {}
-        for name, column_P in columns.items():
-            # 30 steps at twice the usual rate come within .03 of the R2 of 100 usual ones in a third of the time
-            trees = HistGradientBoostingRegressor(learning_rate=0.2, max_iter=30, early_stopping=False)
-            trees.fit(covariates_NP[fitted_N][:, column_P], value_N[fitted_N])
-            if name == "r2":
-                prediction_NF[:, feature] = trees.predict(covariates_NP)
-                row[name] = r2_score(value_N[heldout_N], prediction_NF[heldout_N, feature])
-            else:
-                row[name] = r2_score(value_N[heldout_N], trees.predict(covariates_NP[heldout_N][:, column_P]))
-        rows.append(row)
-    return np.maximum(prediction_NF, 0), pd.DataFrame(rows)
+    """Predictions from the covariates known["r2"], at least 0 [N, F], and the held-out R2 of all sets."""
+    predictions, r2 = {}, {}
+    for name, known_NP in known.items():
+        columns = [_predict(known_NP, value_N, fitted_N) for value_N in values_NF.T]
+        predictions[name] = np.stack(columns, axis=1)
+        pairs = zip(values_NF[heldout_N].T, predictions[name][heldout_N].T)
+        r2[name] = [r2_score(value_N, prediction_N) for value_N, prediction_N in pairs]
+    return np.maximum(predictions["r2"], 0), pd.DataFrame(r2)
 
 
-def _f1(
-    values_NF: np.ndarray, sets: list[np.ndarray], labels: list[Annotations], thresholds: np.ndarray
-) -> list[np.ndarray]:
-    """F1 of every column on the selection and on the held-out set, each [F, C, H]; the scale is the maximum on the selection set."""
-    scale_F = column_max(values_NF[sets[0]])
-    return [
-        scoring.score(sparse.csc_matrix(values_NF[rows]), scale_F, of, thresholds).f1
-        for rows, of in zip(sets, labels)
-    ]
+def _predict(known_NP: np.ndarray, value_N: np.ndarray, fitted_N: np.ndarray) -> np.ndarray:
+    # 30 steps at twice the usual rate come within .03 of the R2 of 100 usual ones in a third of the time
+    trees = HistGradientBoostingRegressor(learning_rate=0.2, max_iter=30, early_stopping=False)
+    return trees.fit(known_NP[fitted_N], value_N[fitted_N]).predict(known_NP)
+
+
+def group_table(explained: pd.DataFrame) -> pd.DataFrame:
+    """tab-confounds: R2 of all covariates and of each group alone, from `explain_elements` `by_group`."""
+    columns = {"r2": "R2 of all"} | {f"r2_{group}": name for group, name in GROUPS.items()}
+    table = explained.assign(element=explained.element.map(ELEMENTS)).rename(columns=columns)
+    return table[["element", "layer", "feature", *columns.values()]]
+
+
+def numbers(scores: pd.DataFrame) -> dict:
+    """How many features are explained: of the best of each element, and of the best in each layer."""
+    best = best_by_element(scores)
+    counts = {"explained": int(best.explained.sum()), "elements": len(best)}
+    return counts | {"all_explained": int(scores.explained.sum()), "features": len(scores)}

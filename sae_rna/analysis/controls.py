@@ -1,187 +1,267 @@
-"""What a sparse autoencoder must beat: dictionaries without one, read and scored by the same code.
+"""What a sparse autoencoder must beat: the same concepts, found without one and scored by the same code.
 
-A dictionary turns hidden states of one layer, as `LanguageModel.hidden_states` gives them (not standardised), into non-negative
-activations: ``latents`` is its size F, ``encode(values_TD)`` gives [T, F]. A direction that may be negative counts as two
-features, one for each sign. Windows and k-mers need no language model: they are read from the sequences, with rows as `hidden_states`
-has them. Shapes: T nucleotides, D width, F features.
+A control turns hidden states of one layer (not standardised) into non-negative activations. A direction that
+may be negative counts as two features, one for each sign. Windows and k-mers need no language model: they are
+read from the sequences, with rows as `LanguageModel.hidden_states` has them.
+Shapes: T nucleotides, L layers, D width, F features, B resamples.
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
+from sae_rna.analysis.statistics.intervals import lead_interval
+from sae_rna.analysis.statistics.nulls import discoveries
 from scipy import sparse
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
 
-from sae_rna.extraction.stream import Standardiser
-from sae_rna.records.composition import NUCLEOTIDES
+from sae_rna.analysis.statistics import choosing
+from sae_rna.analysis.statistics.annotations import Annotations, annotate
+from sae_rna.analysis.structure_features import evaluated
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import Standardiser, hidden_states
+from sae_rna.records import composition
+from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import to_csr
 
-ICA_TOKENS = 20_000
-"""Drawn at random to fit independent components on; more cost time and change little."""
-ICA_ITERATIONS = 200
+MOST_RNAS = 2000
+"""Of each split: hidden states take 4 bytes x nucleotides x width for each layer of a group."""
+TRAINING_RNAS = 300
+"""On which components are fitted."""
+BOOTSTRAPS = 500
+WINDOW, KMER = 5, 5
+"""Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default has latents."""
+ICA_TOKENS, ICA_ITERATIONS = 20_000, 200
+"""At most: more cost time and change little."""
 ENCODED_TOKENS = 4096
 """Tokens that an autoencoder encodes at a time."""
 
+Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]
+"""Hidden states of one layer [T, D] to non-negative activations [T, F]."""
 
-class Dictionary(Protocol):
-    """What scores of features need; `Neurons`, `Components` and `Latents` are dictionaries."""
 
-    @property
-    def latents(self) -> int:
-        """F."""
+def _checked(values_TD: np.ndarray, width: int | None = None) -> torch.Tensor:
+    values_TD = torch.as_tensor(values_TD).float()
+    if values_TD.ndim != 2 or width not in (None, values_TD.shape[1]):
+        needed, shape = f"[tokens, {width or 'width'}]", list(values_TD.shape)
+        raise ValueError(f"hidden states of one layer have the shape {needed}, not {shape}: choose the layer")
+    return values_TD
 
-    def encode(self, values_TD: torch.Tensor | np.ndarray) -> np.ndarray | sparse.csr_matrix:
-        """Non-negative activations [T, F] of hidden states [T, D]."""
+
+def _standardiser(training_TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    fitted = Standardiser.fit(_checked(training_TD))
+    width, device = len(fitted.mean), fitted.mean.device
+    return lambda values_TD: fitted(_checked(values_TD, width).to(device)).cpu().numpy()
 
 
 def _both_signs(values_TD: np.ndarray) -> np.ndarray:
     """relu(x) and relu(-x), side by side."""
-    width = values_TD.shape[1]
-    both = np.empty((len(values_TD), 2 * width), values_TD.dtype)
-    np.maximum(values_TD, 0, out=both[:, :width])
-    np.maximum(-values_TD, 0, out=both[:, width:])
-    return both
+    both = np.concatenate([values_TD, -values_TD], axis=1)
+    return np.maximum(both, 0, out=both)
 
 
-def _hidden_states(values_TD: torch.Tensor | np.ndarray, width: int | None = None) -> torch.Tensor:
-    values_TD = torch.as_tensor(values_TD).float()
-    if values_TD.ndim != 2 or width not in (None, values_TD.shape[1]):
-        shape = ", ".join(map(str, values_TD.shape))
-        raise ValueError(
-            f"hidden states of one layer have the shape [tokens, {width or 'width'}], not [{shape}]: choose the layer first"
-        )
-    return values_TD
+def neurons(training_TD: np.ndarray) -> Encoder:
+    """Dimensions, standardised by training tokens: feature d is relu(x_d), feature D + d is relu(-x_d)."""
+    standardise = _standardiser(training_TD)
+    return lambda values_TD: _both_signs(standardise(values_TD))
 
 
-class Neurons:
-    """The raw dimensions of a layer, standardised: feature d is relu(x_d), feature D + d is relu(-x_d)."""
+def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
+    """Principal or independent components of the standardised dimensions, as many: both signs of each.
 
-    def __init__(self, standardise: Standardiser):
-        """`standardise` holds the statistics [D] of one layer."""
-        self.standardise = standardise
+    method : "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
+        Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not
 
-    @classmethod
-    def fit(cls, values_TD: torch.Tensor | np.ndarray) -> "Neurons":
-        """With the mean and the standard deviation of `values_TD`, hidden states of training tokens."""
-        return cls(Standardiser.fit(_hidden_states(values_TD)))
-
-    @property
-    def latents(self) -> int:
-        return 2 * len(self.standardise.mean)
-
-    def encode(self, values_TD: torch.Tensor | np.ndarray) -> np.ndarray:
-        """Non-negative activations [T, 2 D] of hidden states [T, D]."""
-        return _both_signs(_standardised(self.standardise, values_TD))
-
-
-def _standardised(standardise: Standardiser, values_TD: torch.Tensor | np.ndarray) -> np.ndarray:
-    values_TD = _hidden_states(values_TD, len(standardise.mean))
-    return standardise(values_TD.to(standardise.mean.device)).cpu().numpy()
-
-
-class Components:
-    """Principal or independent components of the standardised dimensions: feature c is relu(s_c), feature count + c is relu(-s_c)."""
-
-    def __init__(self, standardise: Standardiser, model: PCA | FastICA, converged: bool = True):
-        self.standardise, self.model, self.converged = standardise, model, converged
-
-    @classmethod
-    def fit(
-        cls,
-        values_TD: torch.Tensor | np.ndarray,
-        method: str = "pca",
-        count: int | None = None,
-        seed: int = 0,
-    ) -> "Components":
-        """`count` components (as many as dimensions if None) of training tokens' hidden states.
-
-        "pca" is scikit-learn's PCA; "ica" its FastICA (Hyvarinen 1999, IEEE Transactions on Neural Networks 10:626) with sources of unit
-        variance, on `ICA_TOKENS` random tokens and in `ICA_ITERATIONS` iterations at most: `converged` says whether they were enough.
-        Raises ValueError for another method and for more components than dimensions or tokens.
-        """
-        standardise = Standardiser.fit(_hidden_states(values_TD))
-        x_TD = _standardised(standardise, values_TD)
-        count = x_TD.shape[1] if count is None else count
-        if not 0 < count <= min(x_TD.shape):
-            raise ValueError(
-                f"{count} components are impossible with {x_TD.shape[0]} tokens of {x_TD.shape[1]} dimensions: ask for fewer"
-            )
-        if method == "pca":
-            return cls(standardise, PCA(count, random_state=seed).fit(x_TD))
-        if method != "ica":
-            raise ValueError(f'components are found by "pca" or by "ica", not by "{method}"')
-        drawn = np.random.default_rng(seed).permutation(len(x_TD))[:ICA_TOKENS]
-        model = FastICA(
-            count,
-            whiten="unit-variance",
-            whiten_solver="eigh",
-            max_iter=ICA_ITERATIONS,
-            tol=1e-3,
-            random_state=seed,
-        )
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(x_TD[drawn])
-        return cls(
-            standardise,
-            model,
-            not any(issubclass(warning.category, ConvergenceWarning) for warning in caught),
-        )
-
-    @property
-    def latents(self) -> int:
-        return 2 * len(self.model.components_)
-
-    def encode(self, values_TD: torch.Tensor | np.ndarray) -> np.ndarray:
-        """Non-negative activations [T, 2 count] of hidden states [T, D]."""
-        return _both_signs(self.model.transform(_standardised(self.standardise, values_TD)))
+    Raises ValueError for another method and for fewer tokens than dimensions.
+    """
+    standardise = _standardiser(training_TD)
+    x_TD = standardise(training_TD)
+    tokens, width = x_TD.shape
+    if tokens < width:
+        raise ValueError(f"{width} components are impossible with {tokens} tokens: give more of them")
+    if method == "pca":
+        model = PCA(width, random_state=seed)
+    elif method == "ica":
+        white = {"whiten": "unit-variance", "whiten_solver": "eigh"}
+        model = FastICA(width, **white, max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
+        x_TD = x_TD[np.random.default_rng(seed).permutation(tokens)[:ICA_TOKENS]]
+    else:
+        raise ValueError(f'components are found by "pca" or by "ica", not by "{method}"')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x_TD)
+    return lambda values_TD: _both_signs(model.transform(standardise(values_TD)))
 
 
-class Latents:
-    """The latents of one autoencoder, trained or not, as a dictionary beside the others."""
-
-    def __init__(self, stack: SparseAutoencoders):
-        """Raises ValueError for a stack of several members: choose one by `SparseAutoencoders.only` or `views`."""
-        if len(stack.config.members) > 1:
-            raise ValueError(
-                f"a stack of {len(stack.config.members)} autoencoders is no single dictionary: choose one with only(layer)"
-            )
-        self.stack = stack.eval()
-
-    @property
-    def latents(self) -> int:
-        return self.stack.config.latents
+def latents(stack: SparseAutoencoders) -> Encoder:
+    """The latents of one autoencoder, trained or not. Raises ValueError for a stack of several."""
+    if len(stack.config.members) > 1:
+        raise ValueError(f"{len(stack.config.members)} autoencoders are stacked: choose one with only(layer)")
+    stack = stack.eval()
 
     @torch.inference_mode()
-    def encode(self, values_TD: torch.Tensor | np.ndarray) -> sparse.csr_matrix:
-        """Non-negative activations [T, F] of hidden states [T, D]."""
-        stack, parts = self.stack, []
-        for part_TD in _hidden_states(values_TD, stack.config.width).split(ENCODED_TOKENS):
+    def encode(values_TD: np.ndarray) -> sparse.csr_matrix:
+        parts = []
+        for part_TD in _checked(values_TD, stack.config.width).split(ENCODED_TOKENS):
             x_1TD = stack.standardise(part_TD.to(stack.encoder_weight.device)[:, None]).transpose(0, 1)
             parts.append(to_csr(stack.encode(x_1TD)[0].cpu().numpy()))
         return sparse.vstack(parts, format="csr")
 
+    return encode
 
-def untrained(stack: SparseAutoencoders, seed: int = 0) -> SparseAutoencoders:
-    """`stack` before its training: the same configuration, k and standardisation, initial weights. Seed 0 gives the very weights that the
-    training started from, another one others.
 
-    The threshold of batchtopk and matryoshka is learnt in training, so that the untrained one has none: they are given the topk of the
-    same k and the same first weights instead.
+def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
+    """`stack` with the weights that training started from; configuration, k and standardisation stay.
+
+    The threshold of batchtopk and matryoshka is learnt in training, so that the untrained one has none: they
+    are given the topk of the same k and the same first weights instead.
     """
-    members = tuple(member._replace(seed=member.seed + seed) for member in stack.config.members)
     learnt = stack.config.kind.activation == "batchtopk"
     architecture = "topk" if learnt else stack.config.architecture
-    config = replace(stack.config, architecture=architecture, members=members, training={})
+    config = replace(stack.config, architecture=architecture, training={})
     standardise = Standardiser(stack.standardise.mean, stack.standardise.std)
     return SparseAutoencoders(config, standardise).to(stack.encoder_weight.device).eval()
 
 
-def window_names(reach: int = 5) -> list[str]:
-    """Names of the columns of `windows`: base and place, such as "A-5" or "G+0"."""
-    return [f"{base}{place:+d}" for base in NUCLEOTIDES for place in range(-reach, reach + 1)]
+class AnnotatedSets:
+    """The first `MOST_RNAS` selection and held-out RNAs with the concepts of their nucleotides, by split.
+
+    `rows` says which tokens of all the RNAs belong to a split, boolean [T].
+    """
+
+    def __init__(self, rnas: Activations, seed: int = 0):
+        self.seed, self.records, self.rows = seed, {}, {}
+        self.annotations: dict[str, Annotations] = {}
+        for split in ("selection", "heldout"):
+            numbers = rnas.tokens.record[rnas.rows(split)].unique()[:MOST_RNAS]
+            self.records[split] = rnas.records.iloc[numbers].reset_index(drop=True)
+            self.rows[split] = np.isin(rnas.tokens.record, numbers)
+            self.annotations[split] = annotate(rnas.tokens[self.rows[split]], rnas.records)
+
+    def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], **options) -> pd.DataFrame:
+        """`choosing.score_concepts` of activations by split, with intervals over the held-out families."""
+        sets = [(to_csr(activations[split]), labels) for split, labels in self.annotations.items()]
+        families = tuple(r.family.tolist() if "family" in r else None for r in self.records.values())
+        options = {"shuffles": 0, "seed": self.seed, "bootstraps": BOOTSTRAPS, "families": families} | options
+        return choosing.score_concepts(*sets, **options)
+
+
+def score_concepts(
+    rnas: Activations,
+    random: Activations,
+    model: LanguageModel,
+    autoencoders,
+    training: pd.DataFrame,
+    shuffles: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The best feature of every concept, layer and source: `choosing.score_concepts`, with source and layer.
+
+    rnas, random : RNAs of known structure, encoded by the autoencoders under test, and the same RNAs by those
+        trained on a language model of random weights; these two sources alone are scored on a null, too
+    model, autoencoders : the language model, and the autoencoders under test with their `groups` of layers
+    training : records on which neurons and components are fitted
+
+    Further sources: an untrained SAE on the model's own states, its neurons, principal and independent
+    components, the embedding layer's neurons, one-hot windows and k-mers, of which the last two have no
+    layer. `discovery` is at a false discovery rate of 5 % over the concepts of a source and layer.
+    """
+    sets, tables = AnnotatedSets(rnas, seed), []
+
+    def add(source: str, layer: int | None, activations: dict, **options):
+        tables.append(sets.score(activations, **options).assign(source=source, layer=layer))
+
+    for layer in tqdm(rnas.layers, "concepts", mininterval=1):
+        for of, retained_F in ((rnas, rnas.retained(layer)), (random, None)):
+            features = of.features(layer)
+            by_split = {split: features[rows] for split, rows in sets.rows.items()}
+            add(of.name, layer, by_split, retained_F=retained_F, shuffles=shuffles)
+    fitted = training.sample(min(len(training), TRAINING_RNAS), random_state=seed).sequence.tolist()
+    texts = {split: records.sequence.tolist() for split, records in sets.records.items()}
+    for source, layer, encode, states in _controls(model, autoencoders, fitted, texts, seed):
+        add(source, layer, {split: encode(states_TD) for split, states_TD in states.items()})
+    windows = {split: composition.windows(of, WINDOW) for split, of in texts.items()}
+    add(f"one-hot window of {2 * WINDOW + 1}", None, windows)
+    add(f"{KMER}-mers", None, {split: composition.kmers(of, KMER) for split, of in texts.items()})
+    return _with_discoveries(pd.concat(tables, ignore_index=True)).astype({"layer": "Int64"})
+
+
+def _controls(
+    model, autoencoders, fitted: list[str], texts: dict[str, list[str]], seed: int
+) -> Iterator[tuple]:
+    """Source, layer, encoder and hidden states [T, D] by split of all controls that read such states."""
+    first, *others = autoencoders.groups
+    for layers in [[0, *first], *others]:
+        states = {split: hidden_states(model, of, layers) for split, of in texts.items()}
+        training_TLD = hidden_states(model, fitted, layers)
+        for place, layer in enumerate(layers):
+            training_TD = training_TLD[:, place]
+            here = {split: states_TLD[:, place] for split, states_TLD in states.items()}
+            if layer == 0:
+                yield "embedding layer", layer, neurons(training_TD), here
+                continue
+            yield "untrained SAE", layer, latents(untrained(autoencoders[layer])), here
+            yield "neurons", layer, neurons(training_TD), here
+            for method in ("pca", "ica"):
+                yield method.upper(), layer, components(training_TD, method, seed), here
+
+
+def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
+    found = pd.Series(False, index=table.index)
+    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"], sort=False):
+        found[rows.index] = discoveries(rows)
+    return table.assign(discovery=found)
+
+
+def best_of(concepts: pd.DataFrame) -> pd.DataFrame:
+    """Of each source and concept of `score_concepts` the layer that was best on the selection families."""
+    rows = concepts.groupby(["source", "group", "concept"], sort=False).selection_f1.idxmax()
+    return concepts.loc[rows].reset_index(drop=True)
+
+
+def leads(best: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `best_of` of the first source, which is under test, each beside its best control by F1.
+
+    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over the families
+    that both are scored on; missing where a concept has no control. The best of many controls is chosen on
+    the very scores, which favours the controls.
+    """
+    keys, tested = ["group", "concept"], best.source == best.source.iloc[0]
+    rivals = best[~tested]
+    rivals = rivals.loc[rivals.groupby(keys).f1.idxmax()][[*keys, "source", "f1", "f1_resampled"]]
+    names = {"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"}
+    both = best[tested].merge(rivals.rename(columns=names), on=keys, how="left")
+    both["lead"] = both.f1 - both.control_f1
+    pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
+    intervals = [lead_interval(own_B, () if other_B is None else other_B) for own_B, other_B in pairs]
+    both[["lead_low", "lead_high"]] = intervals
+    return both.drop(columns=["f1_resampled", "control_resampled"])
+
+
+def control_table(led: pd.DataFrame) -> pd.DataFrame:
+    """tab-controls, from `leads`: every concept's best feature beside chance and its best control."""
+    table = led.assign(chance=led[["null_p95", "base_f1"]].max(axis=1))
+    table = table.rename(columns={"lead_low": "from", "lead_high": "to", "discovery": "found"})
+    columns = ["concept", "layer", "feature", "f1", "chance", "found", "control", "lead", "from", "to"]
+    return table[columns].round({"lead": 3, "from": 3, "to": 3})
+
+
+def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
+    """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records."""
+    led, heldout = leads(best), records[records.split == "heldout"]
+    return evaluated(records) | {
+        "concepts": len(led),
+        "controls": best.source.nunique() - 1,
+        "ahead": int((led.lead > 0).sum()),
+        "clearly": int((led.lead_low > 0).sum()),
+        "behind": int((led.lead_high < 0).sum()),
+        "discoveries": int(led.discovery.sum()),
+        "families": heldout.family.nunique() if "family" in heldout else len(heldout),
+        "bootstraps": BOOTSTRAPS,
+    }
