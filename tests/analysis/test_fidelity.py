@@ -7,11 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from sae_rna.analysis import fidelity
-from sae_rna.analysis.fidelity import (
-    masked_log_probabilities,
-    principal_components,
-    replaced_states,
-)
+from sae_rna.analysis.fidelity import masked_log_probabilities, principal_components, replaced_states
 from sae_rna.analysis.language_model import choose_masked
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
@@ -455,8 +451,19 @@ def test_the_figure_shows_components_of_the_shown_architecture_and_counts_where_
             )
         ],
         columns=["layer", "variant", "architecture", "explained_variance", "kl"],
-    ).assign(sequences=3, positions=9, ce_lm=1.2, loss_recovered=[np.nan if v == 0.9 else 0.5 for v in 2 * [1, 0.9, 0, 0, 0]], reason="")
+    ).assign(
+        sequences=3,
+        positions=9,
+        ce_lm=1.2,
+        loss_recovered=[np.nan if v == 0.9 else 0.5 for v in 2 * [1, 0.9, 0, 0, 0]],
+        reason="",
+    )
     table = fidelity.shown(scores, "topk")
     assert table.variant.tolist() == 2 * ["language model", "topk", "PCA, largest components", "relu-l1"]
     numbers = fidelity.numbers(table, "topk")
-    assert (numbers["more_variance"], numbers["less_kl"], numbers["missing"], numbers["layers"]) == (1, 1, 2, 2)
+    assert (numbers["more_variance"], numbers["less_kl"], numbers["missing"], numbers["layers"]) == (
+        1,
+        1,
+        2,
+        2,
+    )
