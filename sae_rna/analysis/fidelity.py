@@ -1,12 +1,12 @@
 """What an autoencoder keeps of the activations it was given, and of the language model's predictions.
 
-A reconstruction that explains most of the variance may still lose what the model goes on to use, so the reconstruction is put in the
-place of the hidden states and the model predicts masked bases from it. Loss recovered (Bricken et al. 2023, "Towards
-Monosemanticity"; Gao et al. 2024, arXiv:2406.04093) is (CE_ablate - CE_variant) / (CE_ablate - CE_lm), here with mean ablation and never
-clipped.
+A reconstruction that explains most of the variance may still lose what the model goes on to use, so the
+reconstruction is put in the place of the hidden states and the model predicts masked bases from it. Loss
+recovered (Bricken et al. 2023, "Towards Monosemanticity"; Gao et al. 2024, arXiv:2406.04093) is (CE_ablate -
+CE_variant) / (CE_ablate - CE_lm), here with mean ablation and never clipped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from sae_rna.records.composition import encode_bases
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
 
+RNAS, TRAINING_RNAS = 60, 300
+"""Held-out ones whose masked bases are predicted, and those on which components are fitted."""
 RESAMPLES = 1000
 """Of the sequences, for the interval of loss recovered."""
 
@@ -32,18 +34,21 @@ Replace = Callable[[torch.Tensor], torch.Tensor]
 
 @contextmanager
 def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Iterator[None]:
-    """As long as it lasts, the model goes on from `replace(values_TD)` instead of its own hidden states of `layer`.
+    """As long as it lasts, the model goes on from `replace(values_TD)` instead of its own hidden states of
+    `layer`.
 
-    Layers are numbered as in `hidden_states`: 0 is the embedding layer, `i` the output of block `i`, the last one taken after the
-    encoder's final layer norm, where it has one. `replace` is called once a batch with the hidden states of all nucleotides, float32 and
-    not standardised, masked positions included; special tokens, padding and ambiguity codes keep their states.
+    Layers are numbered as in `hidden_states`: 0 is the embedding layer, `i` the output of block `i`, the last
+    one taken after the encoder's final layer norm, where it has one. `replace` is called once a batch with
+    the hidden states of all nucleotides, float32 and not standardised, masked positions included; special
+    tokens, padding and ambiguity codes keep their states.
 
-    Raises ValueError if the model has no such layer, or is not built of `encoder.layer` as multimolecule's encoders are.
+    Raises ValueError if the model has no such layer, or is not built of `encoder.layer` as multimolecule's
+    encoders are.
     """
     model.check_layers([layer])
     core = model.model.base_model
     blocks = getattr(getattr(core, "encoder", None), "layer", ())
-    if len(blocks) != model.layers:
+    if len(blocks) != model.blocks:
         raise ValueError(
             f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like encoders have them"
         )
@@ -68,7 +73,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
 
     hooks = [core.register_forward_pre_hook(find_nucleotides, with_kwargs=True)]
     if (
-        layer < model.layers
+        layer < model.blocks
     ):  # what enters a block is what the layer before it, or the embedding layer, put out
         hooks.append(blocks[layer].register_forward_pre_hook(enter_block))
     else:  # the encoder's own output is after its final layer norm, whatever that is called
@@ -89,19 +94,21 @@ def masked_log_probabilities(
 ) -> np.ndarray:
     """ln P(A, C, G, U) at the masked positions of all sequences one after the other, shape [M, 4].
 
-    `model` comes from `LanguageModel.load(..., masked=True)`, `masked` from `evaluation.choose_masked`. With `layer` and `replace` the
-    model predicts from replaced hidden states; see `replaced_states`, also for the ValueErrors.
+    `model` comes from `LanguageModel.load(..., masked=True)`, `masked` from `choose_masked`. With `layer` and
+    `replace` the model predicts from replaced hidden states; see `replaced_states`, also for the ValueErrors.
     """
     with replaced_states(model, layer, replace) if replace else nullcontext():
         return np.concatenate(model_log_probabilities(model, sequences, masked))
 
 
 Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
-"""Standardised x [T, D] in; its reconstruction and the number of active coefficients of all its tokens together out."""
+"""Standardised x [T, D] in; its reconstruction and the number of active coefficients of all its tokens
+together out."""
 
 
 class Reconstruction:
-    """A replacement of hidden states that keeps count of its explained variance and its active coefficients a token."""
+    """A replacement of hidden states that keeps count of its explained variance and its active coefficients a
+    token."""
 
     def __init__(self, standardise: Standardiser, reconstruct: Reconstruct):
         """`standardise` has one row."""
@@ -141,7 +148,8 @@ def first_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
 
 
 def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
-    """Each token's own k largest of all D coefficients in an orthonormal basis: a sparse code without a learnt dictionary."""
+    """Each token's own k largest of all D coefficients in an orthonormal basis: a sparse code without a
+    learnt dictionary."""
 
     def reconstruct(x_TD):
         scores_TD = x_TD @ basis_DD
@@ -159,10 +167,11 @@ COMPONENTS = {"PCA, first components": first_components, "PCA, largest component
 def principal_components(
     model: LanguageModel, sequences: Sequence[str], layers: Sequence[int], standardise: Standardiser
 ) -> torch.Tensor:
-    """Orthonormal bases [L, D, D] of the standardised hidden states of `sequences`, one component a column, the widest first.
+    """Orthonormal bases [L, D, D] of the standardised hidden states of `sequences`, one component a column,
+    the widest first.
 
-    The components go through the mean that `standardise` (one row a layer) made zero. Raises ValueError for fewer nucleotides than
-    dimensions.
+    The components go through the mean that `standardise` (one row a layer) made zero. Raises ValueError for
+    fewer nucleotides than dimensions.
     """
     products, tokens = 0, 0
     for states in model.hidden_states(sequences, layers):
@@ -185,99 +194,72 @@ class _Variant(NamedTuple):
     log_probabilities_M4: np.ndarray
 
 
-def fidelity_table(
+def measure(
     model: LanguageModel,
-    stacks: dict[str, SparseAutoencoders],
+    autoencoders: Mapping[str, Mapping[int, SparseAutoencoders]],
     training: Sequence[str],
-    sequences: Sequence[str],
+    heldout: Sequence[str],
     layers: Sequence[int],
     seed: int,
 ) -> pd.DataFrame:
-    """How well the language model predicts masked bases when one layer's hidden states are replaced: one row per layer and variant.
+    """How well the model predicts masked bases when one layer's hidden states are replaced: a row per layer
+    and variant.
 
-    Parameters
-    ----------
-    model
-        From `LanguageModel.load(..., masked=True)`.
-    stacks
-        Autoencoders by the name of their architecture, trained on this model. The ablation and the principal components use the
-        first one's mean and units; stacks of one run share them.
-    training
-        Sequences that the principal components are fitted on, unmasked like those the autoencoders saw.
-    sequences
-        Held-out RNAs; 15 % of their bases are masked, the same ones for every variant.
-    layers
-        Each held by every stack.
-    seed
-        Of the masked positions and the resampling.
+    model : with its head for masked bases
+    autoencoders : by architecture and layer, trained on this model; the ablation and the principal components
+        use the first one's mean and units, which autoencoders of one run share
+    training : sequences that the components are fitted on, unmasked like those the autoencoders saw
+    heldout : RNAs of which 15 % of the bases are masked, the same ones for every variant
+    seed : of the masked positions and the resampling
 
-    Returns
-    -------
-    Columns: `layer`; `variant`, one of
+    Columns: layer; variant ("language model"; "mean ablation": every state is the training mean;
+    "autoencoder"; "PCA, first components", the same k for all tokens; "PCA, largest components": each token's
+    own k largest, where k is the autoencoder's l0, rounded; with k = D the row is the language model's);
+    architecture of the autoencoder; l0 (active coefficients a token); explained_variance (standardised states
+    of the masked inputs); cross_entropy (nats a masked base, among A, C, G and U); kl (mean KL(P_model ||
+    P_variant), nats); loss_recovered (unclipped) with low and high, its 95 % interval (sequences resampled);
+    ce_lm, ce_ablate; positions (masked bases), sequences; reason (why loss recovered or its interval is
+    missing: the model, in a resample, predicts no better than its ablation).
 
-    - ``language model``: as it is,
-    - ``mean ablation``: every nucleotide's state is the training mean,
-    - ``autoencoder``: the reconstruction of the stack `architecture` (empty for the two above),
-    - ``PCA, first components``: projected on the first k principal components, the same for all tokens, and
-    - ``PCA, largest components``: each token's own k largest of all D components. For both k is the autoencoder's `l0`, rounded and at
-      least 1; from D on there is nothing to leave out, and the row is the language model's;
+    Masked inputs are off the distribution that autoencoders and components were fitted on: the loss recovered
+    includes what that costs, and the explained variance is not that of unmasked sequences.
 
-    `l0` (active coefficients a token; missing for the language model), `explained_variance` (standardised states of the masked
-    inputs), `cross_entropy` (nats a masked base, among A, C, G and U), `kl` (mean KL(P_model || P_variant), nats), `loss_recovered`
-    (unclipped: below 0 is worse than ablation, above 1 better than the model itself), `low` and `high` (its 95 % interval, sequences
-    resampled), `ce_lm`, `ce_ablate`, `positions` (masked bases), `sequences` and `reason` (why loss recovered or its interval is missing;
-    else empty). Loss recovered is missing where the model predicts no better than its ablation, the interval where that happens in a
-    resample.
-
-    Autoencoders and components were fitted on states of unmasked sequences. Masked inputs are off that distribution: the mask token's
-    own states, those of its neighbours, and all others' where token dropout rescales the embeddings by the share of masked tokens. So the
-    explained variance here is not that of unmasked sequences, and the loss recovered includes what the shift costs.
-
-    Raises ValueError without stacks or masked positions, and for a layer that the model or a stack does not have.
+    Raises ValueError without autoencoders or masked positions, and for a layer that the model does not have.
     """
-    if not stacks:
-        raise ValueError("there is nothing to compare without autoencoders: give at least one stack")
-    layers = model.check_layers(layers)
-    members = {(name, layer): stack.only(layer).eval() for name, stack in stacks.items() for layer in layers}
-    masked = choose_masked(sequences, seed)
+    if not autoencoders:
+        raise ValueError("there is nothing to compare without autoencoders: give at least one architecture")
+    masked = choose_masked(heldout, seed)
     sequence_M = np.repeat(np.arange(len(masked)), [len(positions) for positions in masked])
     if not len(sequence_M):
         raise ValueError(f"no base of the {len(masked)} sequences is masked: give more or longer ones")
-    truth_M = np.concatenate([codes[positions] for codes, positions in zip(encode_bases(sequences), masked)])
-    units = {layer: members[next(iter(stacks)), layer].standardise for layer in layers}
-    together = Standardiser(
-        torch.cat([unit.mean for unit in units.values()]), torch.cat([unit.std for unit in units.values()])
-    )
-    bases = dict(zip(layers, principal_components(model, training, layers, together)))
-    own = _Variant("language model", "", np.nan, 1.0, masked_log_probabilities(model, sequences, masked))
+    truth_M = np.concatenate([codes[positions] for codes, positions in zip(encode_bases(heldout), masked)])
     # Whole sequences are drawn, since masked bases of one sequence are not independent.
-    draws_RS = np.random.default_rng(seed).multinomial(
-        len(masked), np.full(len(masked), 1 / len(masked)), RESAMPLES
+    even = np.full(len(masked), 1 / len(masked))
+    draws_RS = np.random.default_rng(seed).multinomial(len(masked), even, RESAMPLES)
+    first = next(iter(autoencoders.values()))
+    units = {layer: first[layer].standardise for layer in model.check_layers(layers)}
+    together = Standardiser(
+        *(torch.cat([getattr(u, name) for u in units.values()]) for name in ("mean", "std"))
     )
+    bases = dict(zip(units, principal_components(model, training, list(units), together)))
+    own = _Variant("language model", "", np.nan, 1.0, masked_log_probabilities(model, heldout, masked))
 
     def predict(layer: int, variant: str, architecture: str, replace: Reconstruction) -> _Variant:
-        log_probabilities = masked_log_probabilities(model, sequences, masked, layer, replace)
+        log_probabilities = masked_log_probabilities(model, heldout, masked, layer, replace)
         return _Variant(variant, architecture, replace.l0, replace.variance.value().item(), log_probabilities)
 
     tables = []
-    for layer in tqdm(layers, "fidelity", mininterval=1):
-        variants = [own, predict(layer, "mean ablation", "", Reconstruction(units[layer], mean_ablation))]
-        for name in stacks:
-            member = members[name, layer]
-            variants.append(
-                predict(
-                    layer,
-                    "autoencoder",
-                    name,
-                    Reconstruction(member.standardise, through_autoencoder(member)),
-                )
-            )
+    for layer, unit in tqdm(units.items(), "fidelity", mininterval=1):
+        variants = [own, predict(layer, "mean ablation", "", Reconstruction(unit, mean_ablation))]
+        for name, of_layer in autoencoders.items():
+            sae = of_layer[layer].eval()
+            replace = Reconstruction(sae.standardise, through_autoencoder(sae))
+            variants.append(predict(layer, "autoencoder", name, replace))
             k = max(round(variants[-1].l0), 1)
             for pca, components in COMPONENTS.items():
                 if k < model.width:
-                    variants.append(
-                        predict(layer, pca, name, Reconstruction(units[layer], components(bases[layer], k)))
-                    )
+                    replace = Reconstruction(unit, components(bases[layer], k))
+                    variants.append(predict(layer, pca, name, replace))
                 else:  # all D components are the state itself
                     variants.append(own._replace(variant=pca, architecture=name, l0=model.width))
         tables.append(_scores(variants, truth_M, sequence_M, draws_RS).assign(layer=layer))
@@ -285,10 +267,37 @@ def fidelity_table(
     return table[["layer", *table.columns.drop(["layer", "reason"]), "reason"]]
 
 
+def shown(scores: pd.DataFrame, architecture: str) -> pd.DataFrame:
+    """The rows of `measure` that the figure draws: all autoencoders, and components of the L0 of
+    `architecture`."""
+    own = scores.variant == "autoencoder"
+    table = scores[own | scores.architecture.isin(["", architecture])]
+    table = table.assign(variant=table.architecture.where(own, table.variant))
+    return table.drop(columns=["architecture", "reason"])
+
+
+def numbers(table: pd.DataFrame, architecture: str) -> dict:
+    """What captions and the conclusion say of `shown`: also in how many layers `architecture` keeps more than
+    components."""
+    by_layer = table.set_index("layer")
+    own, pca = (by_layer[by_layer.variant == name] for name in (architecture, "PCA, largest components"))
+    return {
+        "shown": architecture,
+        "rnas": int(table.sequences.iloc[0]),
+        "positions": int(table.positions.iloc[0]),
+        "cross_entropy": table.ce_lm.iloc[0],
+        "missing": int(own.loss_recovered.isna().sum()),
+        "layers": len(own),
+        "more_variance": int((own.explained_variance > pca.explained_variance).sum()),
+        "less_kl": int((own.kl < pca.kl).sum()),
+    }
+
+
 def _scores(
     variants: list[_Variant], truth_M: np.ndarray, sequence_M: np.ndarray, draws_RS: np.ndarray
 ) -> pd.DataFrame:
-    """Rows of one layer; the first two variants are the model and its ablation, the draws say how often each sequence counts."""
+    """Rows of one layer; the first two variants are the model and its ablation, the draws say how often each
+    sequence counts."""
     logs_VM4 = log_softmax(
         np.stack([variant.log_probabilities_M4 for variant in variants]).astype(np.float64), axis=-1
     )
@@ -316,6 +325,7 @@ def _scores(
 
 
 def _recovered(loss_V: np.ndarray) -> np.ndarray:
-    """Loss recovered by each variant, NaN where the first, the model, does not beat the second, its ablation."""
+    """Loss recovered by each variant, NaN where the first, the model, does not beat the second, its
+    ablation."""
     margin = loss_V[1] - loss_V[0]
     return (loss_V[1] - loss_V) / np.where(margin > 0, margin, np.nan)

@@ -1,17 +1,17 @@
-"""Are the features the same when the autoencoder is trained again, from another seed or at another width?
+"""Are the features the same when the autoencoder is trained again, from another seed or at another size?
 
-Features of two dictionaries are matched one to one by the Hungarian algorithm (scipy's linear sum assignment), once by the cosine
-similarity of their decoder rows and once by the correlation of their activations on the same tokens. A feature recurs where both
-matchings give it the same counterpart and both similarities are at least 0.7. The criterion follows Paulo & Belrose 2025
-(arXiv:2501.16615), who match decoder and encoder rows and found 30 % of the features of two TopK autoencoders with 131,000 latents
-shared; activations stand in the encoder's place here, since they also count its bias and the competition for the K places.
+Features of two dictionaries are matched one to one by the Hungarian algorithm (scipy's linear sum
+assignment), once by the cosine similarity of their decoder rows and once by the correlation of their
+activations on the same tokens. A feature recurs where both matchings give it the same counterpart and both
+similarities are at least 0.7. The criterion follows Paulo & Belrose 2025 (arXiv:2501.16615), who match
+decoder and encoder rows; activations stand in the encoder's place here, since they also count its bias and
+the competition for the K places.
 
-On one core a matching of decoder rows takes 0.1 s for 1,024 features, 2.5 s for 4,096 and 6 to 15 s, with 3 GB, for 10,240. A pair takes
-four matchings, two of them for its nulls: 2 s for 1,024 features on 190,000 tokens of 16 firing features each. Shapes: T tokens, F
-features (A of the reference, B of another dictionary), D width.
+On one core a matching of decoder rows takes 0.1 s for 1,024 features and 6 to 15 s, with 3 GB, for 10,240.
+Shapes: T tokens, F features (A of the reference, B of another dictionary), D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,24 +19,21 @@ import pandas as pd
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import fisher_exact
+from tqdm import tqdm
 
-#: Least cosine and least correlation of a feature that recurs.
+from sae_rna.analysis.controls import AnnotatedSets, latents
+from sae_rna.analysis.statistics import scoring
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import hidden_states
+from sae_rna.sae.activations import Activations
+from sae_rna.sae.autoencoder import SparseAutoencoders
+from sae_rna.sae.features import column_max
+
 RECURS = 0.7
-RECURRENCE_COLUMNS = [
-    *(
-        "seed",
-        "latents",
-        "feature",
-        "dead",
-        "match",
-        "cosine",
-        "null_cosine",
-        "activation_match",
-        "correlation",
-        "null_correlation",
-    ),
-    *("recurs", "other_dead"),
-]
+"""Least cosine and least correlation of a feature that recurs."""
+RNAS = 400
+"""Of the selection families, on which activations are correlated."""
+SEED, SIZE, RANDOM = "another seed", "the other size", "a random dictionary"
 
 
 class Dictionary(NamedTuple):
@@ -46,18 +43,27 @@ class Dictionary(NamedTuple):
     decoder: np.ndarray
     """Rows of the decoder, [F, D]."""
     activations: sparse.csr_matrix | None = None
-    """Of the same tokens for all dictionaries, [T, F]; without them features are matched by their decoder rows alone."""
+    """Of the same tokens for all dictionaries, [T, F]; without them decoder rows alone are matched."""
+
+    @classmethod
+    def of(cls, sae: SparseAutoencoders, states_TD: np.ndarray) -> "Dictionary":
+        """The dictionary of one layer's autoencoder, with what it makes of hidden states."""
+        (member,) = sae.config.members
+        decoder_FD = sae.decoder_weight[0].detach().float().cpu().numpy()
+        return cls(member.seed, decoder_FD, latents(sae)(states_TD))
 
 
 class Match(NamedTuple):
     """Counterpart of every feature of the first of two dictionaries."""
 
     partner: np.ndarray
-    """Number of the counterpart, [A]; -1 where there is none, because the feature was left out or the other dictionary is smaller."""
+    """Number of the counterpart, [A]; -1 where there is none, because the feature was left out or the other
+    dictionary is smaller."""
     similarity: np.ndarray
     """[A]; NaN where there is no counterpart."""
     left_out: tuple[int, int]
-    """Features of either dictionary that have no direction, or an activation that never changes (dead features)."""
+    """Features of either dictionary that have no direction, or an activation that never changes (dead
+    features)."""
 
 
 def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
@@ -74,10 +80,12 @@ def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
 
 
 def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.csr_matrix) -> Match:
-    """The one-to-one matching of features with the highest sum of Pearson correlations of their activations, [T, A] and [T, B].
+    """The one-to-one matching of features with the highest sum of Pearson correlations of their activations,
+    [T, A] and [T, B].
 
-    Correlations come from the sparse product and the moments. Features whose activation is the same on all tokens, as that of dead
-    features, have none and are left out. Raises ValueError where the tokens differ in number.
+    Correlations come from the sparse product and the moments. Features whose activation is the same on all
+    tokens, as that of dead features, have none and are left out. Raises ValueError where the tokens differ in
+    number.
     """
     tokens = activations_a.shape[0]
     if tokens != activations_b.shape[0]:
@@ -111,59 +119,75 @@ def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) ->
 
 
 def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many random directions as `decoder` has rows, [F, D]: normal with the mean and the covariance of its unit rows.
+    """As many random directions as `decoder` has rows, [F, D]: normal with the mean and the covariance of its
+    unit rows.
 
-    Decoder rows crowd into few of the D dimensions, where directions drawn evenly from the sphere would be too easy a control.
+    Decoder rows crowd into few of the D dimensions, where directions drawn evenly from the sphere would be
+    too easy a control.
     """
     norm = np.linalg.norm(decoder, axis=1, keepdims=True)
     unit = np.divide(decoder, norm, out=np.zeros(decoder.shape), where=norm > 0)
     return rng.multivariate_normal(unit.mean(axis=0), np.cov(unit.T), len(decoder), method="eigh")
 
 
-def recurrence(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) -> pd.DataFrame:
+def compare_dictionaries(
+    model: LanguageModel,
+    autoencoders: Sequence[Mapping[int, SparseAutoencoders]],
+    sequences: Sequence[str],
+    groups: Sequence[list[int]],
+    seed: int,
+) -> pd.DataFrame:
+    """Every live feature of the first autoencoders in the others: `compare`, with layer and `comparison`.
+
+    autoencoders : by layer; the ones under test, the same from other seeds, and last the ones of another size
+    groups : layers whose hidden states are held at the same time
+
+    Raises ValueError without another seed.
+    """
+    if len(autoencoders) < 3:
+        raise ValueError("features can recur only where there are other seeds: set replicates to 1 or more")
+    tables = []
+    for group in groups:
+        states_TLD = hidden_states(model, sequences, group)
+        for place, layer in enumerate(tqdm(group, "recurrence", mininterval=1)):
+            shown, *others, sized = (Dictionary.of(by[layer], states_TLD[:, place]) for by in autoencoders)
+            # only as many features as the smaller dictionary has can have a counterpart
+            small, large = sorted((sized, shown), key=lambda dictionary: len(dictionary.decoder))
+            chance = Dictionary(-1, random_dictionary(shown.decoder, np.random.default_rng(seed)))
+            compared = {
+                SEED: compare(shown, others, seed),
+                SIZE: compare(small, [large], seed),
+                RANDOM: compare(shown._replace(activations=None), [chance], seed),
+            }
+            tables += [table.assign(layer=layer, comparison=name) for name, table in compared.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) -> pd.DataFrame:
     """Every feature of the reference in every other dictionary; one row for each pair of both.
 
-    Columns:
+    Columns: seed and latents of the other dictionary; feature; dead (it never fires); match and cosine
+    (counterpart by decoder rows, -1 for none); activation_match and correlation (by activations; -1 and NaN
+    without them); recurs (both similarities at least 0.7 and of the same counterpart; without activations,
+    the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire).
+    null_cosine and null_correlation are the same for all rows of a dictionary: 95th percentiles of the
+    reference's cosines with a `random_dictionary`, and of its correlations after the other's activations were
+    moved along the tokens by a random offset.
 
-    seed, latents
-        Seed and number of features of the other dictionary. Where widths differ, take the smaller for the reference: only as many of
-        the larger can have a counterpart.
-    feature, dead
-        Feature of the reference, and whether it never fires.
-    match, cosine
-        Counterpart by decoder rows (-1 for none), and cosine.
-    activation_match, correlation
-        Counterpart by activations (-1 for none), and correlation; -1 and NaN where one of the two dictionaries has no activations.
-    null_cosine, null_correlation
-        The same for all rows of a dictionary: 95th percentile of the reference's cosines after matching it with a `random_dictionary`,
-        and of its correlations after the other's activations were moved along the tokens by a random offset.
-    recurs
-        Whether cosine and correlation are at least 0.7 and of the same counterpart; without activations, whether the cosine is.
-        Never of a dead feature.
-    other_dead
-        Number of features of the other dictionary that never fire.
-
-    Random directions and offsets are drawn from `seed`. Raises ValueError where dictionaries do not fit together.
+    Raises ValueError where dictionaries do not fit together.
     """
-    if not others:
-        raise ValueError(
-            "there is no dictionary to compare with: train at least one more autoencoder of the layer, from another seed"
-        )
     rng = np.random.default_rng(seed)
-    return pd.concat([_compare(reference, other, rng) for other in others], ignore_index=True)[
-        RECURRENCE_COLUMNS
-    ]
+    return pd.concat([_compare(reference, other, rng) for other in others], ignore_index=True)
 
 
 def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator) -> pd.DataFrame:
     by_decoder = match(reference.decoder, other.decoder)
     null = match(reference.decoder, random_dictionary(other.decoder, rng))
-    latents = len(reference.decoder)
     table = pd.DataFrame(
         {
             "seed": other.seed,
             "latents": len(other.decoder),
-            "feature": np.arange(latents),
+            "feature": np.arange(len(reference.decoder)),
             "dead": False,
             "match": by_decoder.partner,
             "cosine": by_decoder.similarity,
@@ -178,25 +202,23 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
     if reference.activations is None or other.activations is None:
         return table
     for dictionary in (reference, other):
-        if dictionary.activations.shape[1] != len(dictionary.decoder):
-            columns, rows = dictionary.activations.shape[1], len(dictionary.decoder)
+        columns, rows = dictionary.activations.shape[1], len(dictionary.decoder)
+        if columns != rows:
             raise ValueError(
-                f"seed {dictionary.seed}: activations of {columns} features, but {rows} decoder rows; use one autoencoder for both"
+                f"seed {dictionary.seed}: activations of {columns} features, but {rows} decoder rows; "
+                "use one autoencoder for both"
             )
     by_activation = match_activations(reference.activations, other.activations)
     tokens = other.activations.shape[0]
-    moved_T = np.roll(
-        np.arange(tokens), rng.integers(tokens // 4, tokens - tokens // 4)
-    )  # far from where it was
-    null = match_activations(reference.activations, other.activations[moved_T])
+    offset = rng.integers(tokens // 4, tokens - tokens // 4)  # far from where it was
+    null = match_activations(reference.activations, other.activations[np.roll(np.arange(tokens), offset)])
+    both = (by_activation.similarity >= RECURS) & (by_activation.partner == by_decoder.partner)
     return table.assign(
         dead=_dead(reference.activations),
         activation_match=by_activation.partner,
         correlation=by_activation.similarity,
         null_correlation=np.nanpercentile(null.similarity, 95),
-        recurs=table["recurs"]
-        & (by_activation.similarity >= RECURS)
-        & (by_activation.partner == by_decoder.partner),
+        recurs=table.recurs & both,
         other_dead=int(_dead(other.activations).sum()),
     )
 
@@ -205,84 +227,88 @@ def _dead(activations: sparse.csr_matrix) -> np.ndarray:
     return np.asarray((activations > 0).sum(axis=0)).ravel() == 0
 
 
-def summary(recurrence: pd.DataFrame) -> pd.DataFrame:
-    """One row per dictionary that the reference was compared with, from `recurrence`.
+def by_layer(compared: pd.DataFrame) -> pd.DataFrame:
+    """The figure's table: per layer and comparison, means over the other dictionaries.
 
-    seed, latents; features of the reference that fire and dead ones, dead ones of the other; share of the firing features that recur, of
-    those whose decoder row alone does (cosine >= 0.7) and whose activation alone does; medians of cosine and correlation over
-    the firing features that have a counterpart, and the null's 95th percentile of both.
+    share of the live features that recur; median_cosine with null_cosine; by_decoder, the share whose decoder
+    row alone has a counterpart; share_null, that of random directions.
     """
-    rows = []
-    for (seed, latents), table in recurrence.groupby(["seed", "latents"], sort=False):
-        live = table[~table["dead"]]
-        rows.append(
-            {
-                "seed": seed,
-                "latents": latents,
-                "features": len(live),
-                "dead": int(table["dead"].sum()),
-                "other_dead": table["other_dead"].iloc[0],
-                "recur": live["recurs"].mean(),
-                "recur_by_decoder": (live["cosine"] >= RECURS).mean(),
-                "recur_by_activation": (live["correlation"] >= RECURS).mean()
-                if live["correlation"].notna().any()
-                else np.nan,
-                "median_cosine": live["cosine"].median(),
-                "null_cosine": table["null_cosine"].iloc[0],
-                "median_correlation": live["correlation"].median(),
-                "null_correlation": table["null_correlation"].iloc[0],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def recurring(recurrence: pd.DataFrame) -> pd.DataFrame:
-    """One row per feature of the reference that fires, from `recurrence`: in how many of the other dictionaries it recurs.
-
-    feature, runs (dictionaries it was sought in), found_in (those it recurs in), median cosine and correlation, and ``recurs``: whether it
-    does in more than half of the runs. Filter `recurrence` before to ask of seeds or of widths alone.
-    """
-    live = recurrence[~recurrence["dead"]].groupby("feature")
-    table = live.agg(
-        runs=("recurs", "size"),
-        found_in=("recurs", "sum"),
-        cosine=("cosine", "median"),
-        correlation=("correlation", "median"),
+    live = compared[~compared.dead].assign(by_decoder=lambda table: table.cosine >= RECURS)
+    pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(
+        share=("recurs", "mean"),
+        median_cosine=("cosine", "median"),
+        null_cosine=("null_cosine", "first"),
+        by_decoder=("by_decoder", "mean"),
     )
-    return table.assign(recurs=table["found_in"] > table["runs"] / 2).reset_index()
+    means = pairs.groupby(["layer", "comparison"], sort=False).mean().reset_index()
+    chance = means[means.comparison == RANDOM].set_index("layer").by_decoder
+    table = means[means.comparison != RANDOM]
+    return table.assign(share_null=table.layer.map(chance))
 
 
-def concepts_of_recurring(
-    recurring: pd.DataFrame, f1_F: np.ndarray, above_null_F: np.ndarray
-) -> pd.DataFrame:
-    """Do features that recur stand for concepts more often? Two rows, features that recur and features that do not.
+def recurring(compared: pd.DataFrame) -> pd.DataFrame:
+    """A row per layer and live feature: whether it recurs in more than half of the other seeds."""
+    live = compared[(compared.comparison == SEED) & ~compared.dead]
+    return (live.groupby(["layer", "feature"]).recurs.mean() > 0.5).reset_index()
 
-    recurring : of `recurring`, columns feature and recurs
-    f1_F, above_null_F : best held-out F1 of every feature of the reference over all concepts, and whether it is above its null (bool)
 
-    Columns: recurs, features, with_concept (number above the null), share, median_f1; of both rows together odds_ratio and p_value of
-    Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test shows that the two go
-    together, not why. Raises ValueError where the scores are of other features.
+def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
+    """Best held-out F1 of every feature over all concepts, and whether it is above a concept's chance.
+
+    concepts : of `controls.score_concepts`, the rows of the autoencoder. Chance is the concept's null or an
+        always-on feature, whichever is higher.
+
+    Columns layer, feature, f1 and above.
     """
-    if not len(f1_F) == len(above_null_F) > recurring["feature"].max():
+    sets, tables = AnnotatedSets(rnas), []
+    labels = sets.annotations["heldout"]
+    for layer in rnas.layers:
+        matrix = rnas.features(layer)
+        scale_F = column_max(matrix[sets.rows["selection"]])
+        f1_FC = scoring.score(matrix[sets.rows["heldout"]], scale_F, labels).f1.max(-1)
+        chance = concepts[concepts.layer == layer].set_index(["group", "concept"])[["null_p95", "base_f1"]]
+        names = pd.MultiIndex.from_arrays([labels.groups, labels.concepts])
+        chance_C = chance.max(axis=1).reindex(names).fillna(np.inf).to_numpy()
+        scores = {"f1": f1_FC.max(1), "above": (f1_FC > chance_C).any(1)}
+        tables.append(pd.DataFrame(scores).rename_axis("feature").reset_index().assign(layer=layer))
+    return pd.concat(tables, ignore_index=True)
+
+
+def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Do features that recur stand for concepts more often? Per layer two rows: those that recur, and the
+    others.
+
+    recurring, scores : of the functions of these names (`score_features`)
+
+    Columns: layer, recurs, features, with_concept (how many are above chance), share, median_f1; of both rows
+    together odds_ratio and p_value of Fisher's exact test, two-sided. Features that fire often may both recur
+    and score higher: the test shows that the two go together, not why. Raises ValueError where a feature has
+    no score.
+    """
+    scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
+    if scored.f1.isna().any():
         raise ValueError(
-            f"there are {len(f1_F)} F1 and {len(above_null_F)} null marks, but features up to {recurring['feature'].max()}: "
-            "give one of each per feature of the reference"
+            f"{int(scored.f1.isna().sum())} features have no score: give scores of the same autoencoder"
         )
-    number = recurring["feature"].to_numpy()
-    scored = recurring.assign(f1=np.asarray(f1_F)[number], above=np.asarray(above_null_F, bool)[number])
-    rows = []
-    for recurs in (True, False):
-        part = scored[scored["recurs"] == recurs]
-        rows.append(
-            {
-                "recurs": recurs,
-                "features": len(part),
-                "with_concept": int(part["above"].sum()),
-                "share": part["above"].mean(),
-                "median_f1": part["f1"].median(),
-            }
+    tables = []
+    for layer, part in scored.groupby("layer"):
+        groups = part.groupby("recurs").agg(
+            features=("f1", "size"),
+            with_concept=("above", "sum"),
+            share=("above", "mean"),
+            median_f1=("f1", "median"),
         )
-    table = pd.DataFrame(rows)
-    test = fisher_exact(np.stack([table["with_concept"], table["features"] - table["with_concept"]], axis=1))
-    return table.assign(odds_ratio=test.statistic, p_value=test.pvalue)
+        groups = groups.reindex([True, False])
+        groups[["features", "with_concept"]] = groups[["features", "with_concept"]].fillna(0).astype(int)
+        test = fisher_exact(np.stack([groups.with_concept, groups.features - groups.with_concept], axis=1))
+        tables.append(
+            groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index().assign(layer=layer)
+        )
+    table = pd.concat(tables, ignore_index=True)
+    return table[["layer", *table.columns.drop("layer")]]
+
+
+def numbers(table: pd.DataFrame) -> dict:
+    """What the caption and the conclusion say of `by_layer`."""
+    again = table[table.comparison == SEED]
+    return {"lowest": again.share.min(), "highest": again.share.max(), "criterion": RECURS}

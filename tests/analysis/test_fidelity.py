@@ -1,17 +1,13 @@
 """Explained variance by global moments; masked bases predicted from replaced hidden states."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
 from sae_rna.analysis import fidelity
-from sae_rna.analysis.fidelity import (
-    fidelity_table,
-    masked_log_probabilities,
-    principal_components,
-    replaced_states,
-)
+from sae_rna.analysis.fidelity import masked_log_probabilities, principal_components, replaced_states
 from sae_rna.analysis.language_model import choose_masked
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
@@ -246,7 +242,12 @@ def mirror(model, sign=1.0):
 @pytest.fixture(scope="module")
 def table(nano):
     stacks = {"mirror": mirror(nano), "negated": mirror(nano, -1.0), "topk": stack(nano)}
-    return fidelity_table(nano, stacks, TRAINING, HELDOUT, LAYERS, seed=3)
+    return measure(nano, stacks, TRAINING, HELDOUT, LAYERS, seed=3)
+
+
+def measure(model, stacks, training, heldout, layers, seed):
+    by_layer = {name: {n: stack.only(n) for n in stack.config.layers} for name, stack in stacks.items()}
+    return fidelity.measure(model, by_layer, training, heldout, layers, seed)
 
 
 def rows(table, variant, architecture=""):
@@ -373,7 +374,7 @@ def test_every_variant_hides_the_same_bases(nano, monkeypatch):
     monkeypatch.setattr(
         fidelity, "model_log_probabilities", lambda *args: seen.append(args[1:]) or original(*args)
     )
-    fidelity_table(nano, {"topk": stack(nano, layers=[2])}, TRAINING, HELDOUT, [2], seed=5)
+    measure(nano, {"topk": stack(nano, layers=[2])}, TRAINING, HELDOUT, [2], seed=5)
     assert len(seen) == 5  # model, ablation, autoencoder and its two PCAs
     for sequences, masked in seen:
         assert sequences == HELDOUT
@@ -384,7 +385,7 @@ def test_a_model_worse_than_its_ablation_has_no_loss_recovered_and_says_why(nano
     wrong = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
     head = wrong.model.lm_head.decoder
     head.weight.copy_(-head.weight)  # the likeliest base becomes the least likely
-    table = fidelity_table(wrong, {"topk": stack(nano, layers=[6])}, TRAINING, HELDOUT, [6], seed=0)
+    table = measure(wrong, {"topk": stack(nano, layers=[6])}, TRAINING, HELDOUT, [6], seed=0)
     assert (table.ce_lm > table.ce_ablate).all() and table.reason.str.contains(
         "no better than its mean ablation"
     ).all()
@@ -417,7 +418,7 @@ def test_the_table_depends_on_its_seed_alone_and_leaves_the_stack_as_it_was(nano
     def run():
         autoencoder = stack(nano, "batchtopk", 5, layers=[2]).train()
         autoencoder.threshold.fill_(1.5)
-        table = fidelity_table(nano, {"batchtopk": autoencoder}, TRAINING, HELDOUT[:8], [2], seed=1)
+        table = measure(nano, {"batchtopk": autoencoder}, TRAINING, HELDOUT[:8], [2], seed=1)
         assert autoencoder.training and autoencoder.threshold.item() == 1.5
         return table
 
@@ -427,10 +428,42 @@ def test_the_table_depends_on_its_seed_alone_and_leaves_the_stack_as_it_was(nano
 def test_what_cannot_be_compared_is_refused(nano):
     stacks = {"topk": stack(nano)}
     with pytest.raises(ValueError, match="without autoencoders"):
-        fidelity_table(nano, {}, TRAINING, HELDOUT, LAYERS, 0)
+        measure(nano, {}, TRAINING, HELDOUT, LAYERS, 0)
     with pytest.raises(ValueError, match="no base of the 2 sequences is masked"):
-        fidelity_table(nano, stacks, TRAINING, ["NN", "N"], LAYERS, 0)
-    with pytest.raises(ValueError, match="no autoencoder for layer 3"):
-        fidelity_table(nano, stacks, TRAINING, HELDOUT, [2, 3], 0)
+        measure(nano, stacks, TRAINING, ["NN", "N"], LAYERS, 0)
+    with pytest.raises(KeyError, match="3"):
+        measure(nano, stacks, TRAINING, HELDOUT, [2, 3], 0)
     with pytest.raises(ValueError, match="8 nucleotides are too few for 128 principal components"):
-        fidelity_table(nano, stacks, ["ACGU", "ACGU"], HELDOUT, LAYERS, 0)
+        measure(nano, stacks, ["ACGU", "ACGU"], HELDOUT, LAYERS, 0)
+
+
+def test_the_figure_shows_components_of_the_shown_architecture_and_counts_where_it_keeps_more(nano):
+    scores = pd.DataFrame(
+        [
+            (layer, variant, architecture, variance, kl)
+            for layer, own in ((1, 0.9), (2, 0.7))
+            for variant, architecture, variance, kl in (
+                ("language model", "", 1.0, 0.0),
+                ("autoencoder", "topk", own, 1 - own),
+                ("PCA, largest components", "topk", 0.8, 0.2),
+                ("autoencoder", "relu-l1", 0.5, 0.5),
+                ("PCA, largest components", "relu-l1", 0.4, 0.6),
+            )
+        ],
+        columns=["layer", "variant", "architecture", "explained_variance", "kl"],
+    ).assign(
+        sequences=3,
+        positions=9,
+        ce_lm=1.2,
+        loss_recovered=[np.nan if v == 0.9 else 0.5 for v in 2 * [1, 0.9, 0, 0, 0]],
+        reason="",
+    )
+    table = fidelity.shown(scores, "topk")
+    assert table.variant.tolist() == 2 * ["language model", "topk", "PCA, largest components", "relu-l1"]
+    numbers = fidelity.numbers(table, "topk")
+    assert (numbers["more_variance"], numbers["less_kl"], numbers["missing"], numbers["layers"]) == (
+        1,
+        1,
+        2,
+        2,
+    )

@@ -6,15 +6,18 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.stats import fisher_exact
 
+from sae_rna.analysis import recurrence
 from sae_rna.analysis.recurrence import (
+    RANDOM,
+    SEED,
     Dictionary,
+    by_layer,
+    compare,
     concepts_of_recurring,
     match,
     match_activations,
     random_dictionary,
-    recurrence,
     recurring,
-    summary,
 )
 
 quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
@@ -129,6 +132,10 @@ def test_random_directions_have_the_mean_and_the_covariance_of_the_rows():
     assert drawn[:, 3] == pytest.approx(0, abs=1e-6)
 
 
+def placed(table, comparison=SEED, layer=1):
+    return table.assign(layer=layer, comparison=comparison)
+
+
 def dictionaries(rng, latents=60, width=24, tokens=800):
     return Dictionary(0, rng.standard_normal((latents, width)), sparse_features(rng, tokens, latents))
 
@@ -136,7 +143,7 @@ def dictionaries(rng, latents=60, width=24, tokens=800):
 def test_features_recur_in_a_permuted_dictionary_and_not_in_another():
     rng = np.random.default_rng(3)
     reference, permutation = dictionaries(rng), rng.permutation(60)
-    table = recurrence(
+    table = compare(
         reference, [copied(rng, reference, permutation, noise=0.1), dictionaries(rng)._replace(seed=2)]
     )
     same, different = (table[table["seed"] == seed] for seed in (1, 2))
@@ -147,9 +154,12 @@ def test_features_recur_in_a_permuted_dictionary_and_not_in_another():
     for similarity, null in (("cosine", "null_cosine"), ("correlation", "null_correlation")):
         assert (different[similarity] > different[null]).mean() < 0.25
         assert different[null].iloc[0] == pytest.approx(different[similarity].quantile(0.95), rel=0.25)
-    pairs = summary(table)
-    assert pairs["recur"].tolist() == [1, 0] and pairs["features"].tolist() == [60, 60]
-    assert pairs["median_cosine"].iloc[0] > 0.95 > 0.7 > pairs["null_cosine"].max()
+    chance = placed(
+        compare(reference._replace(activations=None), [dictionaries(rng)._replace(seed=-1)]), RANDOM
+    )
+    (row,) = by_layer(pd.concat([placed(table), chance])).to_dict("records")
+    assert (row["share"], row["by_decoder"], row["share_null"]) == (0.5, 0.5, 0)  # means over both others
+    assert row["median_cosine"] == pytest.approx((same.cosine.median() + different.cosine.median()) / 2)
 
 
 def test_the_null_knows_that_decoder_rows_crowd_into_few_dimensions():
@@ -158,7 +168,7 @@ def test_the_null_knows_that_decoder_rows_crowd_into_few_dimensions():
         Dictionary(seed, rng.standard_normal((80, 64)) * np.where(np.arange(64) < 4, 1, 0.05))
         for seed in (0, 1)
     ]
-    table = recurrence(crowded[0], crowded[1:])
+    table = compare(crowded[0], crowded[1:])
     assert table["null_cosine"].iloc[0] > 0.9  # an even sphere would say about .4
     assert table["cosine"].quantile(0.95) == pytest.approx(table["null_cosine"].iloc[0], abs=0.03)
 
@@ -169,12 +179,10 @@ def test_both_matchings_must_agree():
     swapped = np.arange(60)
     swapped[[0, 1]] = 1, 0  # features 0 and 1 have changed places in the activations, but not in the decoder
     other = Dictionary(1, reference.decoder, reference.activations[:, swapped])
-    table = recurrence(reference, [other])
+    table = compare(reference, [other])
     assert table["recurs"].tolist() == [False, False] + [True] * 58
     assert table["cosine"].min() > 0.99 and table["correlation"].min() > 0.99
-    assert summary(table)[["recur", "recur_by_decoder", "recur_by_activation"]].iloc[
-        0
-    ].tolist() == pytest.approx([58 / 60, 1, 1])
+    assert by_layer(placed(table))[["share", "by_decoder"]].iloc[0].tolist() == pytest.approx([58 / 60, 1])
 
 
 def test_both_similarities_must_be_high():
@@ -185,7 +193,7 @@ def test_both_similarities_must_be_high():
         1.5 * np.linalg.norm(turned[0]) * np.linalg.svd(turned[:1])[2][1]
     )  # to 56 degrees: cosine .55
     silenced[:, 1] *= rng.random(len(silenced)) < 0.3  # keeps 30 % of the tokens: correlation about .55
-    row = recurrence(reference, [Dictionary(1, turned, sparse.csr_matrix(silenced))])
+    row = compare(reference, [Dictionary(1, turned, sparse.csr_matrix(silenced))])
     assert row["match"].tolist() == row["activation_match"].tolist() == list(range(60))
     assert (
         row["cosine"].iloc[0] == pytest.approx(1 / np.hypot(1, 1.5))
@@ -201,37 +209,35 @@ def test_dead_features_do_not_recur_and_are_counted():
     reference = reference._replace(activations=sparse.csr_matrix(reference.activations @ fires))
     fires_too = sparse.diags_array((np.arange(60) != 59).astype(np.float32))
     other = Dictionary(1, reference.decoder, sparse.csr_matrix(reference.activations @ fires_too))
-    table = recurrence(reference, [other])
+    table = compare(reference, [other])
     assert table["dead"].tolist() == [True] * 3 + [False] * 57
     assert table["recurs"].tolist() == [False] * 3 + [True] * 56 + [
         False
     ]  # 59 is dead there, and has no counterpart
-    row = summary(table).iloc[0]
-    assert (row["features"], row["dead"], row["other_dead"]) == (57, 3, 4)
-    assert row["recur"] == pytest.approx(56 / 57)
-    assert recurring(table)["feature"].tolist() == list(range(3, 60))
+    assert (table["other_dead"] == 4).all()
+    assert by_layer(placed(table)).share.tolist() == pytest.approx([56 / 57])
+    assert recurring(placed(table))["feature"].tolist() == list(range(3, 60))
 
 
 def test_a_wider_dictionary_that_holds_the_smaller_one():
     rng = np.random.default_rng(7)
     large = dictionaries(rng, latents=90)
     small = Dictionary(1, large.decoder[30:], large.activations[:, 30:])
-    table = recurrence(small, [large])
+    table = compare(small, [large])
     assert table["match"].tolist() == list(range(30, 90)) and table["recurs"].all()
     assert table["latents"].unique().tolist() == [90]
-    back = recurrence(large, [small])
+    back = compare(large, [small])
     assert back["match"].tolist() == [-1] * 30 + list(range(60)) and back["recurs"].sum() == 60
-    assert summary(back)["recur"].tolist() == [pytest.approx(60 / 90)]
+    assert by_layer(placed(back)).share.tolist() == [pytest.approx(60 / 90)]
 
 
 def test_without_activations_the_decoder_decides():
     rng = np.random.default_rng(8)
     reference = dictionaries(rng)
     other = copied(rng, reference, rng.permutation(60), activations=None)
-    table = recurrence(reference, [other])
+    table = compare(reference, [other])
     assert table["recurs"].all() and not table["dead"].any()
     assert table["correlation"].isna().all() and (table["activation_match"] == -1).all()
-    assert np.isnan(summary(table)["recur_by_activation"].item())
 
 
 def test_most_runs_decide_whether_a_feature_recurs():
@@ -242,18 +248,20 @@ def test_most_runs_decide_whether_a_feature_recurs():
         decoder = reference.decoder.copy()
         decoder[lost] = rng.standard_normal((len(lost), 24))
         runs.append(Dictionary(seed, decoder, reference.activations))
-    table = recurring(recurrence(reference, runs))
-    assert table["found_in"].tolist() == [0, 1, 2] + [3] * 57 and (table["runs"] == 3).all()
-    assert table["recurs"].tolist() == [False, False] + [True] * 58
-    of_two = recurring(recurrence(reference, runs[:2]))
-    assert of_two["found_in"].tolist() == [0, 0, 1] + [2] * 57
-    assert of_two["recurs"].tolist() == [False] * 3 + [True] * 57  # half is not most
+    assert recurring(placed(compare(reference, runs))).recurs.tolist() == [False, False] + [True] * 58
+    of_two = recurring(placed(compare(reference, runs[:2])))
+    assert of_two.recurs.tolist() == [False] * 3 + [True] * 57  # half is not most
+    sized = placed(compare(reference, runs[:1]), "the other size")
+    assert (
+        recurring(pd.concat([placed(compare(reference, runs)), sized])).recurs.tolist()
+        == [False, False] + [True] * 58
+    )
 
 
 def test_the_null_follows_the_seed_and_the_matching_does_not():
     rng = np.random.default_rng(10)
     reference, other = dictionaries(rng), dictionaries(rng)
-    first, again, changed = (recurrence(reference, [other], seed=seed) for seed in (0, 0, 1))
+    first, again, changed = (compare(reference, [other], seed=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     nulls = ["null_cosine", "null_correlation"]
     assert (first[nulls].iloc[0] != changed[nulls].iloc[0]).all()
@@ -263,24 +271,23 @@ def test_the_null_follows_the_seed_and_the_matching_does_not():
 def test_dictionaries_that_do_not_fit_are_refused():
     rng = np.random.default_rng(11)
     reference = dictionaries(rng)
-    with pytest.raises(ValueError, match="there is no dictionary to compare with"):
-        recurrence(reference, [])
     with pytest.raises(ValueError, match="seed 5: activations of 60 features, but 59 decoder rows"):
-        recurrence(reference, [Dictionary(5, reference.decoder[:59], reference.activations)])
+        compare(reference, [Dictionary(5, reference.decoder[:59], reference.activations)])
 
 
 # --- concepts -------------------------------------------------------------------------------------------------------------------------
 
 
+def scored(f1, above):
+    return pd.DataFrame({"layer": 1, "feature": range(len(f1)), "f1": f1, "above": above})
+
+
 def test_concepts_of_recurring_features_by_hand():
-    features = pd.DataFrame(
-        {"feature": [0, 1, 2, 4, 5, 6, 7], "recurs": [True, True, True, False, False, False, False]}
-    )
+    numbers, recurs = [0, 1, 2, 4, 5, 6, 7], [True, True, True, False, False, False, False]
+    features = pd.DataFrame({"layer": 1, "feature": numbers, "recurs": recurs})
     f1 = np.array([0.5, 0.6, 0.1, 0.9, 0.2, 0.3, 0.4, 0.1])
-    above = np.array(
-        [True, True, False, True, False, True, False, False]
-    )  # feature 3 is dead: it counts nowhere
-    table = concepts_of_recurring(features, f1, above)
+    above = np.array([1, 1, 0, 1, 0, 1, 0, 0], bool)  # feature 3 is dead: it counts nowhere
+    table = concepts_of_recurring(features, scored(f1, above))
     assert table["recurs"].tolist() == [True, False]
     assert table["features"].tolist() == [3, 4] and table["with_concept"].tolist() == [2, 1]
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 4])
@@ -291,19 +298,52 @@ def test_concepts_of_recurring_features_by_hand():
     assert table["p_value"].iloc[0] == pytest.approx((1 + 12 + 4) / 35)
 
 
+def test_a_layer_in_which_nothing_recurs_has_both_rows():
+    features = pd.DataFrame({"layer": 1, "feature": [0, 1], "recurs": [False, False]})
+    table = concepts_of_recurring(features, scored(np.ones(2), np.array([True, False])))
+    assert table["features"].tolist() == [0, 2] and table["with_concept"].tolist() == [0, 1]
+
+
 def test_features_that_recur_and_have_concepts_are_told_from_chance():
     rng = np.random.default_rng(12)
-    features = pd.DataFrame({"feature": range(400), "recurs": rng.random(400) < 0.5})
+    features = pd.DataFrame({"layer": 1, "feature": range(400), "recurs": rng.random(400) < 0.5})
     planted = rng.random(400) < np.where(features["recurs"], 0.7, 0.2)
-    assert concepts_of_recurring(features, rng.random(400), planted)["p_value"].iloc[0] < 1e-10
-    by_chance = [
-        concepts_of_recurring(features, rng.random(400), rng.random(400) < 0.4)["p_value"].iloc[0]
-        for _ in range(40)
-    ]
-    assert np.mean(np.array(by_chance) < 0.05) <= 0.15
+    p_value = lambda above: concepts_of_recurring(features, scored(rng.random(400), above)).p_value[0]  # noqa: E731
+    assert p_value(planted) < 1e-10
+    assert np.mean([p_value(rng.random(400) < 0.4) < 0.05 for _ in range(40)]) <= 0.15
 
 
 def test_scores_of_other_features_are_refused():
-    features = pd.DataFrame({"feature": [0, 7], "recurs": [True, False]})
-    with pytest.raises(ValueError, match="there are 7 F1 and 7 null marks, but features up to 7"):
-        concepts_of_recurring(features, np.ones(7), np.ones(7, bool))
+    features = pd.DataFrame({"layer": 1, "feature": [0, 7], "recurs": [True, False]})
+    with pytest.raises(ValueError, match="1 features have no score"):
+        concepts_of_recurring(features, scored(np.ones(7), np.ones(7, bool)))
+
+
+# --- a study ----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_compared_with_seeds_sizes_and_random_directions(study):
+    p, autoencoders = study.parameters, [study.autoencoders(variant) for variant in study.parameters.repeated]
+    sequences, groups = study.structures.sequence.head(20).tolist(), autoencoders[0].groups
+    compared = recurrence.compare_dictionaries(study.model, autoencoders, sequences, groups, seed=p.seed)
+    latents = compared.groupby("comparison").latents.unique().to_dict()
+    assert {name: list(values) for name, values in latents.items()} == {
+        SEED: [3 * 32], recurrence.SIZE: [3 * 32], RANDOM: [3 * 32]
+    }  # fmt: skip
+    assert compared.groupby("comparison").feature.nunique().to_dict() == {
+        SEED: 96,
+        recurrence.SIZE: 64,
+        RANDOM: 96,
+    }
+    assert compared.layer.unique().tolist() == study.layers
+    rnas = study.activations("structures")
+    chance = pd.DataFrame(
+        {"layer": 3, "group": "element", "concept": ["stem"], "null_p95": 0.2, "base_f1": [0.5]}
+    )
+    scores = recurrence.score_features(rnas, chance)
+    assert len(scores) == 96 * 3 and not scores.above[scores.layer != 3].any()
+    shares = concepts_of_recurring(recurring(compared), scores)
+    live = compared[(compared.comparison == SEED) & ~compared.dead].groupby("layer").feature.nunique()
+    assert shares.groupby("layer").features.sum().tolist() == live.tolist()
+    with pytest.raises(ValueError, match="set replicates to 1 or more"):
+        recurrence.compare_dictionaries(study.model, autoencoders[:2], sequences, groups, seed=p.seed)

@@ -1,0 +1,328 @@
+"""Features of RNA types: which prefer a type beyond length and GC content, and whether they do so in other
+families.
+
+All choices are made on the selection families and tested again, or scored, on the held-out ones; the unit of
+every test is the family (`statistics.permutation`).
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from sae_rna.analysis import confounds
+from sae_rna.analysis.statistics import choosing, permutation
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.records.composition import kmer_frequencies, length_and_gc
+from sae_rna.sae.activations import Activations
+from sae_rna.sae.features import column_max, pool_types, type_activation
+
+STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))
+"""Inverse penalties that the probe chooses from."""
+FOLDS, BOOTSTRAPS = 4, 2000
+SPLITS = ("selection", "heldout")
+_SHOWN = [
+    "type",
+    "layer",
+    "feature",
+    "selection_auroc",
+    "auroc",
+    "null_p95",
+    "f1",
+    "base_rate",
+    "sequences",
+    "explained",
+]
+
+
+# -- selectivity
+# -----------------------------------------------------------------------------------------------------
+
+
+def test_selectivity(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
+    """`permutation.type_selectivity` of every layer, with `layer`; `filtered`: of retained features alone.
+
+    Empty, with a warning, where types cannot be tested: no families, or too few of them.
+    """
+    tables = [pd.DataFrame(columns=[*permutation.SELECTIVITY_COLUMNS, "layer"])]
+    if "family" not in rnas.records:
+        warnings.warn("types of RNA were not tested: the records have no column 'family'", stacklevel=2)
+        return tables[0]
+    for layer in tqdm(rnas.layers, f"types, {rnas.name}", mininterval=1):
+        retained_F = rnas.retained(layer) if filtered else None
+        sets = (rnas.pooled(layer, split) for split in SPLITS)
+        try:
+            tables.append(permutation.type_selectivity(*sets, retained_F, seed=seed).assign(layer=layer))
+        except ValueError as error:
+            warnings.warn(f"types of RNA were not tested: {error}", stacklevel=2)
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+test_selectivity.__test__ = False  # it is no test of pytest's
+
+
+def surviving(tested: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `test_selectivity` that replicate in held-out families and whose type is ahead as it
+    stands, too.
+
+    The largest adjusted effect of a layer first.
+    """
+    rows = tested[tested.replicates.astype(bool) & (tested.effect > 0)]
+    by = ["layer", "adjusted_effect", "feature", "type"]
+    return rows.sort_values(by, ascending=[True, False, True, True], ignore_index=True)
+
+
+def surviving_activations(
+    rnas: Activations, kept: pd.DataFrame, explained: pd.DataFrame, layers: Sequence[int], top_k: int
+) -> pd.DataFrame:
+    """Figure 5's table: in every layer the union of each type's `top_k` strongest of the surviving features.
+
+    kept, explained : of `surviving`, and of `confounds.explain_types` on it
+
+    Columns feature, type, activation (mean over the type's RNAs, each at its strongest nucleotide, in shares
+    of the feature's maximum), rank (1: the type's strongest), layer, explained (for a type that the feature
+    prefers).
+    """
+    tables = []
+    for layer in layers:
+        features = kept.feature[kept.layer == layer]
+        if features.empty:
+            continue
+        pooled, records = rnas.pooled(layer)
+        chosen_F = np.isin(np.arange(pooled.shape[1]), features)
+        table = type_activation(pool_types(pooled, records.type, column_max(pooled)), top_k, chosen_F)
+        marked = explained.feature[(explained.layer == layer) & explained.explained.astype(bool)]
+        tables.append(table.assign(layer=layer, explained=table.feature.isin(marked)))
+    columns = ["feature", "type", "activation", "rank", "layer", "explained"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def effects(tested: pd.DataFrame) -> pd.DataFrame:
+    """The table of fig-type-effects: how many features of each layer and type survive, and how many were
+    tested."""
+    keys = ["layer", "type"]
+    counts = tested.groupby(keys, sort=False).feature.nunique().rename("tested")
+    kept = surviving(tested).groupby(keys).feature.nunique().rename("surviving")
+    table = counts.to_frame().join(kept).fillna({"surviving": 0}).astype(int).reset_index()
+    return table[[*keys, "surviving", "tested"]]
+
+
+def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activation: pd.DataFrame) -> dict:
+    """What the captions of the first two figures say; `random` is `test_selectivity` of the random model."""
+    shown = activation[["layer", "feature"]].drop_duplicates()
+    marked = activation[activation.explained.astype(bool)][["layer", "feature"]].drop_duplicates()
+    of_layers = tested[tested.layer.isin(first_middle_last(rnas.layers))]
+    kept = effects(tested)
+    return {
+        "types": rnas.records.type.nunique(),
+        "rnas": len(rnas.records),
+        "layers": ", ".join(f"L{layer}" for layer in first_middle_last(rnas.layers)),
+        "shown": len(shown),
+        "explained": len(marked),
+        "left_out": of_layers.groupby("layer").feature.nunique().sum()
+        - surviving(of_layers).groupby("layer").feature.nunique().sum(),
+        "pairs": len(tested),
+        "significant": int(tested.significant.sum()),
+        "replicated": int(tested.replicates.sum()),
+        "surviving": int(kept.surviving.sum()),
+        "tested_types": tested.type.nunique(),
+        "types_found": int((kept.groupby("type").surviving.sum() > 0).sum()),
+        "random_surviving": int(effects(random).surviving.sum()),
+    }
+
+
+def first_middle_last(layers: Sequence[int]) -> list[int]:
+    """The layers of Figure 5: the first studied, the middle one and the last."""
+    return sorted({layers[0], layers[len(layers) // 2], layers[-1]})
+
+
+# -- the best features of types and elements
+# -------------------------------------------------------------------------
+
+
+def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.DataFrame:
+    """`choosing.score_types` of the retained features of every layer, with `layer`."""
+    tables = []
+    for layer in tqdm(rnas.layers, "types", mininterval=1):
+        pooled, parts = zip(*(rnas.pooled(layer, split) for split in SPLITS))
+        sets = ((pooled_SF, part.type.to_numpy()) for pooled_SF, part in zip(pooled, parts))
+        families = tuple(part.get("family") for part in parts)
+        table = choosing.score_types(
+            *sets, rnas.retained(layer), families=families, shuffles=shuffles, seed=seed
+        )
+        tables.append(table.assign(layer=layer))
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_by_type(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of each type in `score_types` the layer and feature with the best selection AUROC; best held-out AUROC
+    first."""
+    best = scores.loc[scores.groupby("type").selection_auroc.idxmax()]
+    return best.sort_values("auroc", ascending=False, ignore_index=True)
+
+
+def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
+    """tab-type-scores: `best_by_type` with what `confounds.explain_types` says of it."""
+    return confounds.mark(best, explained)[_SHOWN]
+
+
+def top_features(
+    structures: Activations, types: Activations, layer: int, count: int = 3, seed: int = 0
+) -> pd.DataFrame:
+    """The `count` best features of every element and type at `layer`, see `choosing.top_features`, with
+    `explained`."""
+    elements = tuple(structures.of_split(layer, split) for split in SPLITS)
+    pooled = (types.pooled(layer, split) for split in SPLITS)
+    typed = tuple((pooled_SF, part.type.to_numpy()) for pooled_SF, part in pooled)
+    table = choosing.top_features(elements, typed, count, types.retained(layer)).assign(layer=layer)
+    kinds = {
+        "element": lambda chosen: confounds.explain_elements(structures, chosen, seed),
+        "type": lambda chosen: confounds.explain_types(types, chosen),
+    }
+    marked = []
+    for kind, explain in kinds.items():
+        rows = table[table.kind == kind].reset_index(drop=True)
+        marked.append(
+            rows.assign(explained=explain(rows.rename(columns={"label": kind})).explained.to_numpy())
+        )
+    return pd.concat(marked, ignore_index=True)
+
+
+# -- probe
+# -----------------------------------------------------------------------------------------------------------
+
+
+def probe_types(
+    rnas: Activations, model: LanguageModel, layers: Sequence[int], seed: int = 0
+) -> pd.DataFrame:
+    """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC content."""
+    parts = [rnas.records[rnas.records.split == split] for split in SPLITS]
+    texts = [part.sequence.tolist() for part in parts]
+    representations = {
+        "length and GC content": tuple(map(length_and_gc, texts)),
+        "3-mer frequencies": tuple(kmer_frequencies(sequences, 3) for sequences in texts),
+    }
+    states = [_mean_states(model, sequences, layers) for sequences in texts]
+    for place, layer in enumerate(layers):
+        representations[f"mean hidden state, layer {layer}"] = tuple(part[:, place] for part in states)
+        representations[f"SAE features, layer {layer}"] = tuple(
+            rnas.pooled(layer, split)[0] for split in SPLITS
+        )
+    families = tuple(part.get("family", pd.Series([None] * len(part))) for part in parts)
+    return probe(representations, *(part.type for part in parts), families, seed)
+
+
+def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:
+    """Mean hidden state of every sequence, [S, L, D]."""
+    mean_SLD = np.zeros((len(sequences), len(layers), model.width), np.float32)
+    for states in model.hidden_states(sequences, layers):
+        for row in np.unique(states.sequence_T):
+            mean_SLD[row] = (
+                states.values_TLD[torch.from_numpy(states.sequence_T == row)].mean(0).cpu().numpy()
+            )
+    return mean_SLD
+
+
+def probe(
+    representations: Mapping[str, tuple[sparse.spmatrix | np.ndarray, sparse.spmatrix | np.ndarray]],
+    selection_types: Sequence[str],
+    heldout_types: Sequence[str],
+    families: tuple[Sequence[str], Sequence[str]],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How well a sparse linear classifier tells RNA types of unseen families apart, one row per
+    representation.
+
+    representations : name -> (selection [S, F], held-out [S, F])
+    families : of the selection and of the held-out sequences; an unknown one (None) counts as one of its own
+
+    An L1-regularised logistic regression of each type against the rest, types weighted alike, on standardised
+    columns (sparse ones are not centred). Its strength is the one of `STRENGTHS` with the best balanced
+    accuracy in a cross-validation whose folds share no family; it is fitted on the selection set and scored
+    once on the held-out one. Types take part that have 2 families or more in the selection set and one in the
+    held-out set.
+
+    Columns: representation, columns (F), balanced_accuracy with low and high (95 %, held-out families drawn
+    anew within types), macro_f1, nonzero_weights (over all types), strength (inverse of the penalty), types,
+    chance (1 / types), sequences and families (held out). Raises ValueError where rows do not fit or fewer
+    than 2 types can take part.
+    """
+    type_sets = [np.asarray(list(types), dtype=object) for types in (selection_types, heldout_types)]
+    family_sets = [permutation.family_names(names) for names in families]
+    distinct = pd.Series(family_sets[0]).groupby(type_sets[0]).nunique()
+    types = sorted(set(distinct[distinct >= 2].index) & set(type_sets[1]))
+    if len(types) < 2:
+        raise ValueError(
+            f"{len(types)} RNA types have 2 families to fit on and 1 held out: a probe needs 2 types"
+        )
+    rows = [np.isin(names, types) for names in type_sets]
+    (fit_S, test_S), (fit_families, test_families) = (
+        [values[keep] for values, keep in zip(pair, rows)] for pair in (type_sets, family_sets)
+    )
+    table = []
+    for name, sets in representations.items():
+        for values, keep, split in zip(sets, rows, ("selection", "held-out")):
+            if values.shape[0] != len(keep):
+                raise ValueError(
+                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: give one for each"
+                )
+        known, unseen = (values[np.flatnonzero(keep)] for values, keep in zip(sets, rows))
+        search = _search(known, fit_S, fit_families, seed)
+        guess_S = search.predict(unseen)
+        accuracy, low, high = _bootstrap(
+            guess_S == test_S, test_S, test_families, np.random.default_rng(seed)
+        )
+        weights = (one.coef_ for one in search.best_estimator_[-1].estimators_)
+        table.append(
+            {
+                "representation": name,
+                "columns": known.shape[1],
+                "balanced_accuracy": accuracy,
+                "low": low,
+                "high": high,
+                "macro_f1": f1_score(test_S, guess_S, labels=types, average="macro", zero_division=0),
+                "nonzero_weights": sum(map(np.count_nonzero, weights)),
+                "strength": search.best_params_["onevsrestclassifier__estimator__C"],
+            }
+        )
+    facts = {"types": len(types), "chance": 1 / len(types), "sequences": len(test_S)}
+    return pd.DataFrame(table).assign(**facts, families=len(np.unique(test_families)))
+
+
+def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> GridSearchCV:
+    """The probe, fitted with the best of `STRENGTHS`."""
+    weighted = {"l1_ratio": 1, "class_weight": "balanced", "max_iter": 1000}
+    one = LogisticRegression(solver="liblinear", random_state=seed, **weighted)
+    scaler = StandardScaler(with_mean=not sparse.issparse(known))
+    folds = StratifiedGroupKFold(min(FOLDS, len(np.unique(fit_families))), shuffle=True, random_state=seed)
+    strengths = {"onevsrestclassifier__estimator__C": STRENGTHS}
+    pipeline = make_pipeline(scaler, OneVsRestClassifier(one))
+    search = GridSearchCV(pipeline, strengths, scoring="balanced_accuracy", cv=folds)
+    with warnings.catch_warnings():  # of a type whose families are all in other folds
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        return search.fit(known, fit_S, groups=fit_families)
+
+
+def _bootstrap(
+    right_S: np.ndarray, type_S: np.ndarray, family_S: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Balanced accuracy, and its 2.5th and 97.5th percentile when each type's families are drawn anew."""
+    table = pd.DataFrame({"type": type_S, "family": family_S, "right": right_S})
+    recalls, drawn = [], []
+    for _, part in table.groupby(["type", "family"]).right.agg(["sum", "size"]).groupby(level="type"):
+        right, size = part["sum"].to_numpy(), part["size"].to_numpy()
+        chosen = rng.integers(0, len(part), (BOOTSTRAPS, len(part)))
+        recalls.append(right.sum() / size.sum())
+        drawn.append(right[chosen].sum(1) / size[chosen].sum(1))
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return float(np.mean(recalls)), float(low), float(high)
