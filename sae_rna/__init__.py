@@ -1,4 +1,5 @@
-"""Sparse autoencoders for RNA language models: sequences -> language model -> activations -> SAE -> features -> concepts -> figures."""
+"""Sparse autoencoders for RNA language models: sequences -> language model -> activations -> SAE -> features
+-> concepts -> figures."""
 
 import warnings
 

@@ -1,7 +1,7 @@
 """A run folder: finished steps that are used again, and the record of what made them.
 
-A step is kept under a hash of its name, of everything that goes in, and of the code that makes it. Naming that
-hash computes nothing.
+A step is kept under a hash of its name, of everything that goes in, and of the code that makes it. Naming
+that hash computes nothing.
 """
 
 import ast
@@ -57,8 +57,8 @@ class RunFolder:
     ) -> dict[str, Path]:
         """The folders of several steps by name; those that are not there are made by one call of `make`.
 
-        `make` gets the temporary folders of the missing steps by name. `resumable` steps find in theirs what a
-        stopped attempt left there.
+        `make` gets the temporary folders of the missing steps by name. `resumable` steps find in theirs what
+        a stopped attempt left there.
         """
         finished = {name: self.place(name, values, code) for name, values in inputs.items()}
         with ExitStack() as locks:

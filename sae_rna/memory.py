@@ -7,8 +7,8 @@ FORWARD_FLOATS = 30
 OVERHEAD_GB = 1.0
 """Python and its libraries."""
 BATCH_TOKENS = 8192
-"""Tokens, with padding, in one forward pass: more leave a CPU's caches and are a third slower there, fewer leave a
-GPU idle."""
+"""Tokens, with padding, in one forward pass: more leave a CPU's caches and are a third slower there, fewer
+leave a GPU idle."""
 
 
 def training_gb(
@@ -29,7 +29,8 @@ def training_gb(
 def encoding_gb(
     p: Parameters, variants: list[Variant], layers: int, width: int, model: int, tokens: int
 ) -> float:
-    """Memory of one encoding job, in GB, that keeps the active latents of the shown architecture; as `training_gb`."""
+    """Memory of one encoding job, in GB, that keeps the active latents of the shown architecture; as
+    `training_gb`."""
     shown = sum(variant.architecture == p.architecture for variant in variants)
     stacks = sum(autoencoder_parameters(variant, width) for variant in variants)
     kept = shown * 2 * p.k * tokens  # a value and a column number for each

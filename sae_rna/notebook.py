@@ -14,9 +14,9 @@ _JUPYTER = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 def start(namespace: dict) -> Study:
     """The study described by the parameters in `namespace`, a notebook's ``globals()`` before anything else.
 
-    `profile` gives the values to start from. A value replaces the profile's where it is not the default, or was
-    given to papermill. Every public name is taken for a parameter, so that a misspelt one, which papermill would
-    inject with a mere warning, stops the notebook before anything runs.
+    `profile` gives the values to start from. A value replaces the profile's where it is not the default, or
+    was given to papermill. Every public name is taken for a parameter, so that a misspelt one, which
+    papermill would inject with a mere warning, stops the notebook before anything runs.
 
     Raises ValueError naming the unknown parameter or the impossible value and the remedy.
     """

@@ -1,4 +1,5 @@
-"""Parameters of a study: what a notebook, a profile or the command line may set, and what values make sense."""
+"""Parameters of a study: what a notebook, a profile or the command line may set, and what values make
+sense."""
 
 import json
 import os
@@ -11,8 +12,17 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
 from annotated_types import MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
 
 ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 """The repository: relative paths in parameters start here."""
@@ -22,7 +32,8 @@ Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryosh
 ARCHITECTURES = get_args(Architecture)
 """Architectures of autoencoders, explained in `sae_rna.sae.architectures`."""
 MODELS = ("language-model", "random-model")
-"""Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture with random weights."""
+"""Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture
+with random weights."""
 
 
 class Variant(NamedTuple):
@@ -57,36 +68,44 @@ Penalty = Annotated[NonNegativeFloat, BeforeValidator(_number)]
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two cores."""
+    """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two
+    cores."""
 
     model: str = "data/rinalmo-nano"
     """Language model: a folder in multimolecule's format or a hub id such as multimolecule/rinalmo-giga."""
     model_revision: str | None = None
     """Branch, tag or commit of the language model on the hub."""
     structures: str = "data/records.parquet"
-    """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq, Stockholm ...) or a hub data set."""
+    """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq, Stockholm ...) or a hub
+    data set."""
     structures_revision: str | None = None
     fold: bool = False
-    """Predict structures with ViennaRNA (an optional package) if `structures` has none; they are marked as predicted."""
+    """Predict structures with ViennaRNA (an optional package) if `structures` has none; they are marked as
+    predicted."""
     types: str = "data/records.parquet"
     """RNAs of known type, on which the autoencoders are trained too: likewise."""
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
     architecture: Architecture = "topk"
-    """Autoencoder shown in the figures: topk, batchtopk, matryoshka, jumprelu, relu-l1 or relu-l1-mean (the last two are the paper's)."""
+    """Autoencoder shown in the figures: topk, batchtopk, matryoshka, jumprelu, relu-l1 or relu-l1-mean (the
+    last two are the paper's)."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
-    """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
+    """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or
+    "all"."""
     expansion: Positive = 8
     """Size of the dictionary in multiples of the model's width."""
     narrow: Positive = 4
-    """Size of a second dictionary, likewise, for the question whether features are the same at another size."""
+    """Size of a second dictionary, likewise, for the question whether features are the same at another
+    size."""
     replicates: NonNegativeInt = 2
-    """Further seeds from which the shown autoencoder is trained, for the question whether features come again."""
+    """Further seeds from which the shown autoencoder is trained, for the question whether features come
+    again."""
     k: Positive = 16
     """Active latents a token (topk, batchtopk, matryoshka)."""
     l1: Penalty = 3e-3
-    """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and relu-l1-mean)."""
+    """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and
+    relu-l1-mean)."""
     l0: Penalty = 3e-3
     """Weight of the sparsity penalty of jumprelu, on the number of active latents."""
     sae_learning_rate: Amount = 1e-3
@@ -97,7 +116,8 @@ class Parameters:
     per_type: Positive = 150
     """Most sequences of one RNA type to train on: balances the types."""
     per_split: Positive = 900
-    """Most sequences in each evaluation split, of known structure and of known type (shared out equally among the types)."""
+    """Most sequences in each evaluation split, of known structure and of known type (shared out equally among
+    the types)."""
     longest: Positive = 256
     """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
     min_sequences: Positive = 10
@@ -107,7 +127,8 @@ class Parameters:
     shuffles: Positive = 20
     """Replicates of the null."""
     buffer_tokens: Positive = 300_000
-    """Nucleotides in the shuffle buffer of activations; each takes 4 bytes x layers of a group x width of the model."""
+    """Nucleotides in the shuffle buffer of activations; each takes 4 bytes x layers of a group x width of the
+    model."""
     layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
     device: str = "auto"
@@ -193,7 +214,8 @@ class Parameters:
 
 @cache
 def _checks() -> type[BaseModel]:
-    """The model that checks values: types and bounds as annotated; only numbers may be written another way."""
+    """The model that checks values: types and bounds as annotated; only numbers may be written another
+    way."""
     kinds = get_type_hints(Parameters, include_extras=True)
     fields: Any = {name: (kind, ...) for name, kind in kinds.items()}
     return create_model("Checks", __config__=ConfigDict(strict=True), **fields)
@@ -233,7 +255,8 @@ def resolve(source: str) -> str:
 
 
 def model_shape(p: Parameters) -> tuple[int, int]:
-    """Blocks and width of the language model, from its ``config.json`` here or on the hub, without loading it.
+    """Blocks and width of the language model, from its ``config.json`` here or on the hub, without loading
+    it.
 
     Raises ValueError if that cannot be read.
     """
@@ -252,7 +275,8 @@ def model_shape(p: Parameters) -> tuple[int, int]:
 
 
 def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
-    """The studied layers in groups, each of which is trained and encoded by one job, by names such as layers-1-3.
+    """The studied layers in groups, each of which is trained and encoded by one job, by names such as
+    layers-1-3.
 
     Layers of a group that do not follow one another are named one by one, as layers-1_3.
     """

@@ -1,9 +1,10 @@
 """What a study costs, before any of it runs: sequences, tokens, memory, disk and hours of every step.
 
-The work is counted: a forward pass takes 2 x parameters operations a token, up to the deepest block that a group of layers needs; training
-an autoencoder 12 x D x F a token and layer, encoding and decoding 4 x D x F. How many operations a second this machine does is measured for
-some seconds, on one block of the model's shape and on training steps of every kind of autoencoder. Steps that skip work, such as the
-sparse step of TopK on a CPU, then count as faster, not as less work. Sequences and tokens are exact where the data are at hand, else
+The work is counted: a forward pass takes 2 x parameters operations a token, up to the deepest block that a
+group of layers needs; training an autoencoder 12 x D x F a token and layer, encoding and decoding 4 x D x F.
+How many operations a second this machine does is measured for some seconds, on one block of the model's shape
+and on training steps of every kind of autoencoder. Steps that skip work, such as the sparse step of TopK on a
+CPU, then count as faster, not as less work. Sequences and tokens are exact where the data are at hand, else
 upper bounds.
 """
 
@@ -88,7 +89,8 @@ class Speed(NamedTuple):
 
 
 def model_config(p: Parameters) -> PretrainedConfig:
-    """Configuration of the study's language model: from its folder, from the table of known ones, or from the hub or its cache.
+    """Configuration of the study's language model: from its folder, from the table of known ones, or from the
+    hub or its cache.
 
     Raises ValueError if there is none of them.
     """
@@ -105,7 +107,8 @@ def model_config(p: Parameters) -> PretrainedConfig:
 
 
 def model_size(config: PretrainedConfig) -> Size:
-    """Parameters counted on the model itself, which is built without memory for its weights; the pooler, never read, is left out."""
+    """Parameters counted on the model itself, which is built without memory for its weights; the pooler,
+    never read, is left out."""
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     model.pooler = None
@@ -116,7 +119,8 @@ def model_size(config: PretrainedConfig) -> Size:
 
 
 def study_data(p: Parameters, longest: int) -> Data:
-    """What the study will read: counted in files and in samples that the run has drawn, else the most there can be."""
+    """What the study will read: counted in files and in samples that the run has drawn, else the most there
+    can be."""
     sequences, tokens, exact = {}, {}, True
     for use in ("structures", "types"):
         source = resolve(getattr(p, use))
@@ -142,7 +146,8 @@ def study_data(p: Parameters, longest: int) -> Data:
 
 
 def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
-    """Operations a second of one block of the model's shape and of training steps of each kind of autoencoder, measured for seconds.
+    """Operations a second of one block of the model's shape and of training steps of each kind of
+    autoencoder, measured for seconds.
 
     Where the study wants a GPU and there is none, they are assumed.
     """
@@ -182,7 +187,8 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
 
 
 def _time(work, device: torch.device) -> float:
-    """Seconds that `work` takes: the fastest of as many times as fit into a second, after one that warms up."""
+    """Seconds that `work` takes: the fastest of as many times as fit into a second, after one that warms
+    up."""
     work()
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < 1:
@@ -197,8 +203,9 @@ def _time(work, device: torch.device) -> float:
 def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
     """The table: a row for each step.
 
-    Columns `step`, `jobs`, `sequences` and `tokens` (of one job; a token is a nucleotide), `memory_gb` (of one job,
-    GPU memory on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the other).
+    Columns `step`, `jobs`, `sequences` and `tokens` (of one job; a token is a nucleotide), `memory_gb` (of
+    one job, GPU memory on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the
+    other).
     """
     groups = list(layer_groups(p, size.blocks).values())
     deepest = max(map(max, groups))

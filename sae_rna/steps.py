@@ -65,7 +65,8 @@ class Steps:
         return name
 
     def train(self, variants: list[Variant], name: str) -> list[Path]:
-        """The folders of the autoencoders of group `name`, by variant; what is missing is trained together."""
+        """The folders of the autoencoders of group `name`, by variant; what is missing is trained
+        together."""
         steps = self._training(variants, name)
 
         def make(missing: dict[str, Path]):

@@ -112,7 +112,8 @@ class Study:
         return self.steps.autoencoders(variant or self.parameters.main[0])
 
     def activations(self, use: str, variant: Variant | None = None) -> Activations:
-        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: the shown one)."""
+        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: the shown
+        one)."""
         return self.steps.activations(use, variant or self.parameters.main[0])
 
     def kept(self, analysis: Callable[..., pd.DataFrame], *inputs, **options) -> pd.DataFrame:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sae_rna.analysis.type_features import surviving
 from scipy.stats import permutation_test, spearmanr
 
 from sae_rna.analysis.controls import best_of, leads
+from sae_rna.analysis.type_features import surviving
 from sae_rna.records.structure import ELEMENTS
 
 HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "cannot be told"

@@ -13,8 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from sae_rna.analysis.statistics.intervals import lead_interval
-from sae_rna.analysis.statistics.nulls import discoveries
 from scipy import sparse
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
@@ -22,6 +20,8 @@ from tqdm import tqdm
 
 from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
+from sae_rna.analysis.statistics.intervals import lead_interval
+from sae_rna.analysis.statistics.nulls import discoveries
 from sae_rna.analysis.structure_features import evaluated
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser, hidden_states

@@ -5,9 +5,9 @@ Feature, layer and threshold are chosen on the selection families and scored on 
 
 import numpy as np
 import pandas as pd
-from sae_rna.analysis.data import structure_source
 from tqdm import tqdm
 
+from sae_rna.analysis.data import structure_source
 from sae_rna.analysis.statistics import choosing
 from sae_rna.records.structure import ELEMENTS, pair_table
 from sae_rna.sae.activations import Activations

@@ -46,8 +46,8 @@ class Activations:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row per feature and layer, over the evaluation RNAs of known type: density (share of nucleotides),
-        sequences, explained_variance and tau of the layer, retained (the paper's filter)."""
+        """A row per feature and layer, over the evaluation RNAs of known type: density (share of
+        nucleotides), sequences, explained_variance and tau of the layer, retained (the paper's filter)."""
         return self._summarise()
 
     def retained(self, layer: int) -> np.ndarray:
@@ -69,7 +69,8 @@ class Activations:
         return self.features(layer)[rows], self.tokens[rows]
 
     def pooled(self, layer: int, split: str | None = None) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-        """Each feature's activation at every RNA's strongest nucleotide, [S, F], and the RNAs (of `split`)."""
+        """Each feature's activation at every RNA's strongest nucleotide, [S, F], and the RNAs (of
+        `split`)."""
         if split is None:
             return pool_sequences(self.features(layer), self.tokens.record.to_numpy()), self.records
         features, tokens = self.of_split(layer, split)
