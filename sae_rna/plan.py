@@ -111,7 +111,7 @@ def model_size(config: PretrainedConfig) -> Size:
     block = sum(parameter.numel() for parameter in model.encoder.layer[0].parameters())
     total = sum(parameter.numel() for parameter in model.parameters())
     bare = LanguageModel("", None, model, RnaTokenizer(), torch.device("meta"), "")
-    return Size(bare.layers, bare.width, block, total - bare.layers * block, bare.longest)
+    return Size(bare.blocks, bare.width, block, total - bare.blocks * block, bare.longest)
 
 
 def study_data(p: Parameters, longest: int) -> Data:

@@ -95,7 +95,7 @@ class Study:
     def layers(self) -> list[int]:
         """Blocks of the language model that are studied."""
         chosen = self.parameters.layers
-        return list(range(1, self.model.layers + 1)) if chosen == "all" else self.model.check_layers(chosen)
+        return list(range(1, self.model.blocks + 1)) if chosen == "all" else self.model.check_layers(chosen)
 
     @property
     def groups(self) -> list[list[int]]:
@@ -104,7 +104,7 @@ class Study:
 
     @property
     def _groups(self) -> dict[str, list[int]]:
-        return layer_groups(self.parameters, self.model.layers)
+        return layer_groups(self.parameters, self.model.blocks)
 
     def _group_name(self, layers: list[int]) -> str:
         return next(name for name, group in self._groups.items() if group == layers)

@@ -43,7 +43,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
     model.check_layers([layer])
     core = model.model.base_model
     blocks = getattr(getattr(core, "encoder", None), "layer", ())
-    if len(blocks) != model.layers:
+    if len(blocks) != model.blocks:
         raise ValueError(
             f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like encoders have them"
         )
@@ -68,7 +68,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
 
     hooks = [core.register_forward_pre_hook(find_nucleotides, with_kwargs=True)]
     if (
-        layer < model.layers
+        layer < model.blocks
     ):  # what enters a block is what the layer before it, or the embedding layer, put out
         hooks.append(blocks[layer].register_forward_pre_hook(enter_block))
     else:  # the encoder's own output is after its final layer norm, whatever that is called

@@ -33,7 +33,7 @@ def overview(study: Study) -> tuple[pd.DataFrame, dict]:
         (
             "hidden states",
             "language model",
-            f"{model.source}: {model.layers} blocks, width {model.width:,}, {model.parameters:,} parameters",
+            f"{model.source}: {model.blocks} blocks, width {model.width:,}, {model.parameter_count:,} parameters",
         ),
         (
             "standardised tokens",
@@ -135,11 +135,11 @@ def models(study: Study) -> tuple[pd.DataFrame, dict]:
         {
             "model": model.source,
             "kind": f"language model ({type(model.model).__name__})",
-            "layers": str(model.layers),
+            "layers": str(model.blocks),
             "width": model.width,
             "latents": pd.NA,
             "sparsity": "–",
-            "parameters": model.parameters,
+            "parameters": model.parameter_count,
             "nucleotides trained on": "see the model card",
         }
     ]
@@ -166,8 +166,8 @@ def models(study: Study) -> tuple[pd.DataFrame, dict]:
             }
         )
     numbers = {
-        "parameters": model.parameters,
-        "blocks": model.layers,
+        "parameters": model.parameter_count,
+        "blocks": model.blocks,
         "width": model.width,
         "latents": config.latents,
     }

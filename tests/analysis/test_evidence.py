@@ -11,6 +11,7 @@ from sae_rna import figures
 from sae_rna.analysis import claims, confounds, controls, evidence, tables
 from sae_rna.analysis.statistics import scoring as concepts
 from sae_rna.analysis.statistics.annotations import TOKEN_GROUPS, annotate
+from sae_rna.extraction.stream import hidden_states
 from sae_rna.records import composition
 from sae_rna.records.readers import add_elements
 from sae_rna.sae.encoding import token_table

@@ -190,7 +190,7 @@ def asked_elsewhere() -> list[str]:
 
 def load_model(revision: str | None = None) -> tuple[str, str, int]:
     model = LanguageModel.load(MODEL, revision, device="cpu")
-    return model.fingerprint, model.revision, model.layers
+    return model.fingerprint, model.revision, model.blocks
 
 
 def load_types(revision: str | None = None) -> pd.DataFrame:
