@@ -158,7 +158,7 @@ def findings(
     explained : `confounds.explain_elements` of every layer's best feature of every element
     summary, random_summary : `Activations.summary` of all architectures, the shown one first, and of the
         control
-    types, random_types : `type_features.test_selectivity` of both; empty where types cannot be tested
+    types, random_types : `type_features.prefer_types` of both; empty where types cannot be tested
     """
     best = best_of(concepts)
     shown, random = best.source.unique()[:2]
