@@ -82,7 +82,7 @@ def run_case(case: dict) -> list[dict]:
     tokens = [model.tokenize(batch) for batch in texts]
     lengths = [len(text) for batch in texts for text in batch]
     nucleotides = sum(lengths)
-    blocks = range(1, model.layers + 1)
+    blocks = range(1, model.blocks + 1)
 
     def bare(number, attention="sdpa", **options):
         model.model.config._attn_implementation = attention
@@ -98,7 +98,7 @@ def run_case(case: dict) -> list[dict]:
         EAGER: lambda number: bare(number, "eager"),
         KEPT: lambda number: bare(number, output_hidden_states=True),
         ALL: lambda number: ours(number, blocks),
-        ONE: lambda number: ours(number, [model.layers]),
+        ONE: lambda number: ours(number, [model.blocks]),
     }
     # processor time is not touched by what else runs; a GPU's and several threads' work is not in it
     clock = time.process_time if case["device"] == "cpu" and case["threads"] == 1 else time.perf_counter
@@ -119,7 +119,7 @@ def run_case(case: dict) -> list[dict]:
             seconds[way][round_, number] = clock() - began
     common = {name: case[name] for name in ("model", "precision", "device", "threads")}
     common |= {
-        "parameters": model.parameters,
+        "parameters": model.parameter_count,
         "nucleotides": nucleotides,
         "batches": len(some),
         "rounds": case["rounds"],

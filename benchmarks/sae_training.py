@@ -135,7 +135,8 @@ def train_ours(case: Case, feed: Feed) -> list[Callable]:
     """`sae_rna.sae.trainer.Trainer.step`, a trainer for each member, one workspace. A feed of [M, B, D] has a batch for each member."""
     from sae_rna.extraction.stream import Standardiser
     from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-    from sae_rna.sae.trainer import Trainer, Workspace
+    from sae_rna.sae.fast_cpu import Workspace
+    from sae_rna.sae.trainer import Trainer
 
     sparsity = case.K if case.architecture == "topk" else LAMBDA
     members = tuple(Member(0, sparsity, seed) for seed in range(case.members))

@@ -102,7 +102,7 @@ def check_identity(model):
     own = masked_log_probabilities(model, SEQUENCES, masked)
     assert own.shape == (sum(map(len, masked)), 4) and len(own) > 5
     np.testing.assert_allclose(np.exp(own).sum(1), 1, atol=1e-5)
-    for layer in range(model.layers + 1):
+    for layer in range(model.blocks + 1):
         np.testing.assert_array_equal(
             masked_log_probabilities(model, SEQUENCES, masked, layer, lambda values_TD: values_TD), own
         )
@@ -125,7 +125,7 @@ def check_states(model):
     with torch.inference_mode():
         expected = model.model(**tokens, output_hidden_states=True).hidden_states
     seen = []
-    for layer in range(model.layers + 1):
+    for layer in range(model.blocks + 1):
         masked_log_probabilities(
             model, SEQUENCES, masked, layer, lambda values_TD: seen.append(values_TD) or values_TD
         )
@@ -133,7 +133,7 @@ def check_states(model):
         torch.testing.assert_close(
             seen[-1], torch.cat([expected[layer][row][where[row]] for row in rows]), atol=1e-5, rtol=1e-4
         )
-    assert len(seen) == model.layers + 1
+    assert len(seen) == model.blocks + 1
 
 
 def test_what_is_replaced_are_the_hidden_states_of_the_masked_input_in_the_numbering_of_the_library(model):
@@ -149,14 +149,14 @@ def test_nucleotides_and_masked_ones_are_replaced_and_nothing_else_is(model):
     tokens, where = masked_tokens(model, masked)
     with torch.inference_mode():
         own = model.model(**tokens, output_hidden_states=True).hidden_states
-        for layer in range(model.layers + 1):
-            reader = model.model.model.encoder.layer[layer] if layer < model.layers else model.model.lm_head
+        for layer in range(model.blocks + 1):
+            reader = model.model.model.encoder.layer[layer] if layer < model.blocks else model.model.lm_head
             entering = []
             with replaced_states(model, layer, lambda values_TD: torch.full_like(values_TD, 7.0)):
                 hook = reader.register_forward_pre_hook(lambda _, args: entering.append(args[0]))  # noqa: B023
                 model.model(**tokens)
                 hook.remove()
-            states = entering[0] if layer < model.layers else entering[0]["last_hidden_state"]
+            states = entering[0] if layer < model.blocks else entering[0]["last_hidden_state"]
             assert (states[where] == 7).all()
             torch.testing.assert_close(states[~where], own[layer][~where], atol=1e-5, rtol=1e-4)
 
@@ -165,7 +165,7 @@ def test_one_state_for_all_in_the_last_layer_gives_the_heads_one_answer(model):
     masked = choose_masked(SEQUENCES, 0)
     state = torch.linspace(-1, 1, model.width)
     mine = masked_log_probabilities(
-        model, SEQUENCES, masked, model.layers, lambda values_TD: state.expand_as(values_TD)
+        model, SEQUENCES, masked, model.blocks, lambda values_TD: state.expand_as(values_TD)
     )
     bases = model.tokenizer.convert_tokens_to_ids(list("ACGU"))
     expected = (
@@ -185,7 +185,7 @@ def test_nothing_stays_behind_not_even_after_an_error(model):
 
     masked = choose_masked(SEQUENCES, 0)
     own, before = masked_log_probabilities(model, SEQUENCES, masked), hooks()
-    for layer in (0, 1, model.layers):
+    for layer in (0, 1, model.blocks):
         with pytest.raises(RuntimeError, match="no replacement"):
             masked_log_probabilities(model, SEQUENCES, masked, layer, fail)
         assert hooks() == before

@@ -104,7 +104,7 @@ def test_hidden_states_are_those_of_the_librarys_forward_pass_whatever_the_speci
     tokenizer = (DnaTokenizer if name == "calm" else RnaTokenizer)(**TOKENIZERS[kind])
     tokenizer.save_pretrained(tmp_path)
     model = LanguageModel.load(str(tmp_path), device="cpu")
-    (states,) = model.hidden_states(SEQUENCES, range(model.layers + 1))
+    (states,) = model.hidden_states(SEQUENCES, range(model.blocks + 1))
     for row, sequence in enumerate(SEQUENCES):
         expected, positions = own_states(tmp_path, tokenizer, sequence)
         mine = states.sequence_T == row
@@ -117,7 +117,7 @@ def test_the_longest_sequence_is_read_and_one_nucleotide_more_is_refused(encoder
     model = LanguageModel.load(str(folder), device="cpu")
     assert model.longest == LONGEST[name]
     longest = "ACGU" * 15 + "AC" * (model.longest == 62)
-    (states,) = model.hidden_states([longest], [model.layers])
+    (states,) = model.hidden_states([longest], [model.blocks])
     expected, _ = own_states(folder, model.tokenizer, longest)
     torch.testing.assert_close(states.values_TLD[:, 0], expected[-1], atol=2e-5, rtol=1e-4)
     for batches in (None, [np.array([0, 1])]):
@@ -141,7 +141,7 @@ def test_bfloat16_moves_hidden_states_little_and_the_fingerprint_not_at_all(enco
     assert {
         module.weight.dtype for module in rough.model.encoder.modules() if isinstance(module, torch.nn.Linear)
     } == {torch.bfloat16}
-    layers = range(exact.layers + 1)
+    layers = range(exact.blocks + 1)
     (reference,), (states,) = exact.hidden_states(SEQUENCES, layers), rough.hidden_states(SEQUENCES, layers)
     assert states.values_TLD.dtype == torch.float32
     error_TL = (states.values_TLD - reference.values_TLD).norm(dim=-1) / reference.values_TLD.norm(dim=-1)

@@ -13,7 +13,7 @@ SEQUENCES = ["GGGAAACCC", "GGCNACGUUAGCC", "ACGU" * 8, "GCGCAAAAGCGC"]
 
 def test_hidden_states_are_those_of_the_models_own_forward_pass(tiny_model):
     model = LanguageModel.load(str(tiny_model))
-    for states in model.hidden_states(SEQUENCES, range(model.layers + 1)):
+    for states in model.hidden_states(SEQUENCES, range(model.blocks + 1)):
         for row in np.unique(states.sequence_T):
             tokens = model.tokenizer(SEQUENCES[row], return_tensors="pt")
             reference = model.model(**tokens, output_hidden_states=True).hidden_states
@@ -35,7 +35,7 @@ def test_the_last_hidden_state_is_after_the_final_layer_norm_and_the_others_are_
         block.register_forward_hook(lambda _, __, output: blocks.append(output))
         for block in model.model.encoder.layer
     ]
-    (states,) = model.hidden_states(SEQUENCES[:1], range(1, model.layers + 1))
+    (states,) = model.hidden_states(SEQUENCES[:1], range(1, model.blocks + 1))
     for hook in hooks:
         hook.remove()
     torch.testing.assert_close(states.values_TLD[:, -1], norm(blocks[-1])[0, 1:-1], atol=1e-5, rtol=1e-4)
@@ -44,7 +44,7 @@ def test_the_last_hidden_state_is_after_the_final_layer_norm_and_the_others_are_
 
 def test_layers_come_in_the_order_asked_for_and_no_block_behind_the_deepest_is_computed(tiny_model):
     model = LanguageModel.load(str(tiny_model))
-    (all_states,) = model.hidden_states(SEQUENCES, range(model.layers + 1))
+    (all_states,) = model.hidden_states(SEQUENCES, range(model.blocks + 1))
     computed = []
     hooks = [
         block.register_forward_hook(lambda *_, number=number: computed.append(number))
@@ -69,7 +69,7 @@ def blocks_of(model):
 
 def test_a_model_with_its_head_has_the_same_hidden_states(tiny_model):
     bare, headed = LanguageModel.load(str(tiny_model)), LanguageModel.load(str(tiny_model), masked=True)
-    layers = range(bare.layers + 1)
+    layers = range(bare.blocks + 1)
     for one, other in zip(bare.hidden_states(SEQUENCES, layers), headed.hidden_states(SEQUENCES, layers)):
         assert torch.equal(one.values_TLD, other.values_TLD)
 
@@ -160,10 +160,10 @@ def test_a_path_that_is_none_is_no_hub_id():
 def test_a_folder_without_a_model_and_an_unreachable_hub_id_end_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds no config.json"):
         LanguageModel.load(str(tmp_path))
-    monkeypatch.setattr("sae_rna.extraction.language_model.snapshot_download", _unreachable)
+    monkeypatch.setattr("sae_rna.extraction.loading.snapshot_download", _unreachable)
     with pytest.raises(
         ValueError,
-        match=r"someone/model cannot be loaded \(no connection.*check its name, its revision and the network",
+        match=r"someone/model cannot be .*\(no connection.*check its name, its revision and the network",
     ):
         LanguageModel.load("someone/model")
 
@@ -209,7 +209,7 @@ def test_the_shipped_model_knows_its_pairs(tiny_model):
 
 def test_a_published_model_goes_the_same_way(shared_data):
     model = LanguageModel.load(str(shared_data / "rnabert"))
-    assert (model.layers, model.width, model.longest) == (6, 120, 440)
+    assert (model.blocks, model.width, model.longest) == (6, 120, 440)
     (states,) = model.hidden_states(["ACGUACGU"], [0, 6])
     reference = model.model(
         **model.tokenizer("ACGUACGU", return_tensors="pt"), output_hidden_states=True

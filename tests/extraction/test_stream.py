@@ -107,8 +107,8 @@ def test_letters_that_are_no_nucleotides_are_not_counted(model):
 def test_whatever_changes_the_batches_changes_the_key(model):
     texts = sequences()
     changed = [("batch", 32), ("buffer_tokens", 200_000), ("seed", 1), ("texts", texts[:-1])]
-    keys = [str(stream_of(model, **{"texts": texts} | {name: value}).key()) for name, value in changed]
-    assert len({str(stream_of(model, texts=texts).key()), *keys}) == 5
+    keys = [str(stream_of(model, **{"texts": texts} | {name: value}).key) for name, value in changed]
+    assert len({str(stream_of(model, texts=texts).key), *keys}) == 5
 
 
 def test_the_seed_decides_the_order_and_nothing_else(model):

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from sae_rna.__main__ import main
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.parameters import ARCHITECTURES
-from sae_rna.sae.autoencoder import KINDS, AutoencoderConfig, Member, SparseAutoencoders
+from sae_rna.sae.architectures import KINDS
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.export import to_dictionary_learning, to_saelens
 
 FACTS = {"types": "some/records", "sequences": 9, "tokens": 1234}

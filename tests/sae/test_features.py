@@ -15,14 +15,21 @@ from sae_rna.sae.features import (
     pool_max,
     pool_sequences,
     pool_types,
+    record_runs,
     retained,
-    run_numbers,
     save_csr,
-    summarise,
     tau,
     to_csr,
     type_activation,
 )
+
+
+def summarise(activations, record):
+    """The summary of activations that are at hand whole."""
+    summary = FeatureSummary(activations.shape[1])
+    summary.update(activations, record)
+    return summary.table()
+
 
 quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine is no failure
 
@@ -37,21 +44,20 @@ def token_activations(draw):
     return values, np.repeat(names, lengths)
 
 
-def reference_pool(values, record, reduce):
+def reference_pool(values, record):
     names = list(dict.fromkeys(record.tolist()))
-    return np.array([[reduce(values[record == name, f]) for f in range(values.shape[1])] for name in names])
+    return np.array([[values[record == name, f].max() for f in range(values.shape[1])] for name in names])
 
 
 @quick
 @given(token_activations())
 def test_pooling_equals_a_loop_over_sequences(case):
     values, record = case
-    for how, reduce in (("max", np.max), ("mean", np.mean)):
-        expected = reference_pool(values, record, reduce)
-        for form in (values, sparse.csr_matrix(values), sparse.csc_matrix(values)):
-            pooled = pool_sequences(form, record, how)
-            assert sparse.isspmatrix_csr(pooled)
-            np.testing.assert_allclose(pooled.toarray(), expected, rtol=1e-6)
+    expected = reference_pool(values, record)
+    for form in (values, sparse.csr_matrix(values), sparse.csc_matrix(values)):
+        pooled = pool_sequences(form, record)
+        assert sparse.isspmatrix_csr(pooled)
+        np.testing.assert_array_equal(pooled.toarray(), expected)
 
 
 @quick
@@ -122,7 +128,7 @@ def test_retained_counts_sequences_not_tokens():
 
 
 def test_a_record_in_two_places_is_refused():
-    with pytest.raises(ValueError, match="record 7 stand in 2 separate places"):
+    with pytest.raises(ValueError, match="record 7 .* 2 separate places"):
         pool_sequences(np.ones((3, 1)), np.array([7, 8, 7]))
     summary = FeatureSummary(1)
     summary.update(np.ones((2, 1)), np.array([3, 4]))
@@ -133,20 +139,18 @@ def test_a_record_in_two_places_is_refused():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\[3, 2\] do not fit 4 tokens and 2 features"):
         FeatureSummary(2).update(np.ones((3, 2)), np.zeros(4))
-    with pytest.raises(ValueError, match='not by "median"'):
-        pool_sequences(np.ones((1, 1)), np.zeros(1), how="median")
 
 
-def test_runs_end_where_any_label_changes():
-    assert run_numbers(np.array([5, 5, 5, 2, 2]), np.array(list("aabbb"))).tolist() == [0, 0, 1, 2, 2]
-    assert run_numbers(np.array([])).tolist() == []
+def test_records_are_numbered_in_order_of_appearance():
+    assert record_runs(np.array([5, 5, 5, 2, 2, 9])).tolist() == [0, 0, 0, 1, 1, 2]
+    assert record_runs(np.array([])).tolist() == []
 
 
 @quick
 @given(token_activations())
 def test_sparse_and_dense_maxima_agree(case):
     values, record = case
-    groups = run_numbers(record)
+    groups = record_runs(record)
     np.testing.assert_array_equal(
         pool_max(sparse.csr_matrix(values), groups).toarray(), pool_max(values, groups)
     )

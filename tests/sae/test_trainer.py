@@ -18,7 +18,8 @@ from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import ActivationStream, Standardiser
 from sae_rna.parameters import ARCHITECTURES
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-from sae_rna.sae.trainer import CHECKPOINT, DENSITY_COLUMNS, DENSITY_EDGES, Trainer, train
+from sae_rna.sae.checkpoint import CHECKPOINT
+from sae_rna.sae.trainer import DENSITY_COLUMNS, DENSITY_EDGES, Trainer, train
 
 
 class PlantedStream:
@@ -36,6 +37,7 @@ class PlantedStream:
         self.layers, self.batch, self.tokens, self.seed = list(layers), batch, tokens, seed
         self.standardise = Standardiser(torch.zeros(len(layers), width), torch.ones(len(layers), width))
 
+    @property
     def key(self):
         return {"layers": self.layers, "batch": self.batch, "tokens": self.tokens, "seed": self.seed}
 
@@ -320,7 +322,7 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(stopped, monkeypatch)
     def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sae_rna.sae.autoencoder.os.replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         train(
             PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped], checkpoint_seconds=0

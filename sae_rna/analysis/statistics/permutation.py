@@ -153,8 +153,7 @@ def permutation_p_values(
 
 
 def gini(activation_by_type: np.ndarray) -> np.ndarray:
-    """Gini coefficient of features [types, F]: 0 where n types are alike, 1 - 1/n where one alone is above
-    0."""
+    """Gini coefficient of features [types, F]: 0 where n types are alike, 1 - 1/n where one is not 0."""
     x = np.sort(np.asarray(activation_by_type, float), axis=0)
     weight = 2 * np.arange(1, len(x) + 1) - len(x) - 1
     total = x.sum(0)

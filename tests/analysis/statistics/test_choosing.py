@@ -72,8 +72,8 @@ def test_element_scores_table_is_made_of_the_parts():
     assert (
         list(table.columns)
         == (
-            "element feature threshold f1 precision element_recall token_recall token_f1 selection_f1 base_rate "
-            "base_f1 null_p95 auroc tokens elements"
+            "element feature threshold f1 precision element_recall token_recall token_f1 selection_f1 "
+            "base_rate base_f1 null_p95 auroc tokens elements"
         ).split()
     )
     scale = known.max(axis=0).toarray().ravel()
@@ -260,9 +260,9 @@ def test_planted_features_are_discovered_and_the_other_concepts_are_not():
     assert (
         list(table.columns)
         == (
-            "concept group feature threshold f1 f1_low f1_high precision element_recall token_recall token_f1 "
-            "enrichment auroc auroc_low auroc_high average_precision selection_f1 base_rate base_f1 null_p95 "
-            "p_value p_pooled tokens elements f1_resampled"
+            "concept group feature threshold f1 f1_low f1_high precision element_recall token_recall "
+            "token_f1 enrichment auroc auroc_low auroc_high average_precision selection_f1 base_rate "
+            "base_f1 null_p95 p_value p_pooled tokens elements f1_resampled"
         ).split()
     )
     assert table["concept"].tolist() == list(heldout[1].concepts) and set(table["group"]) == {"made up"}
