@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from given import Given
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -18,23 +19,10 @@ from sae_rna.analysis.confounds import (
 from sae_rna.analysis.statistics.annotations import annotate_elements
 from sae_rna.analysis.statistics.choosing import score_elements, score_types
 from sae_rna.analysis.statistics.scoring import score
-from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max
 
 quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
 sequences_of = st.lists(st.text("ACGUN", min_size=1, max_size=9), min_size=1, max_size=4)
-
-
-class Given(Activations):
-    """Activations that a test has made, of layer 1; without `tokens` a row is a sequence."""
-
-    def __init__(self, activations, records, tokens=None):
-        super().__init__("given", records, [1], {}, folder_of=None, summarise=None)
-        self.activations = activations
-        self.tokens = pd.DataFrame({"record": np.arange(len(records))}) if tokens is None else tokens
-
-    def features(self, layer):
-        return self.activations
 
 
 def explain(activations, tokens, records, chosen, **options):
@@ -328,7 +316,7 @@ def test_where_nothing_is_chosen_nothing_is_explained():
 def test_layers_are_explained_one_by_one_and_rows_follow_the_choices():
     activations, tokens, records, chosen = planted(np.random.default_rng(14), count=20)
     rnas = Given(activations, records, tokens)
-    rnas.features = {1: activations, 2: activations[:, ::-1]}.get
+    rnas.by_layer[2] = activations[:, ::-1]
     mixed = chosen.assign(layer=[1, 2, 1, 2, 2, 1], feature=[0, 4, 2, 2, 1, 5])
     table = explain_elements(rnas, mixed)
     expected = explain(activations, tokens, records, chosen)  # feature f of layer 2 is 5 - f of layer 1
