@@ -157,7 +157,7 @@ def concept_row(source, concept, **changes):
     return row | {"f1_resampled": np.array([0.69, 0.7, 0.71])} | changes
 
 
-def tested_types(layers, replicating):
+def types_tested(layers, replicating):
     """Four features a layer, of which so many prefer a type in other families, too."""
     rows = [
         {"layer": layer, "feature": feature, "type": "AB"[feature % 2], "replicates": feature < count}
@@ -181,8 +181,8 @@ def found_in(control_f1=0.5, explained=False, random_types=(0, 0, 0, 0, 0), type
         pd.DataFrame({"layer": 2, "element": ["S", "H"], "explained": [explained, False]}),
         pd.concat(summary, ignore_index=True),
         feature_summary("topk", [50, 40, 60, 40, 50], [0.1] * 5),
-        tested_types(5, [0, 1, 2, 3, 4]) if types else tested_types(0, []),
-        tested_types(5, random_types),
+        types_tested(5, [0, 1, 2, 3, 4]) if types else types_tested(0, []),
+        types_tested(5, random_types),
     )
     return pd.DataFrame(findings).set_index("claim")
 
@@ -223,8 +223,8 @@ def test_findings_are_made_of_this_study(study):
     scores = study.kept(structure_features.score_elements, rnas, shuffles=p.shuffles, seed=p.seed)
     explained = study.kept(confounds.explain_elements, rnas, scores, seed=p.seed)
     tested = [
-        type_features.test_selectivity(study.activations("types"), seed=p.seed),
-        type_features.test_selectivity(typed, seed=p.seed, filtered=False),
+        type_features.prefer_types(study.activations("types"), seed=p.seed),
+        type_features.prefer_types(typed, seed=p.seed, filtered=False),
     ]
     summaries = study.steps.summary(p.main), typed.summary
     findings = claims.findings(concepts, explained, *summaries, *tested)
