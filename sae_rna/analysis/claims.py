@@ -17,10 +17,8 @@ from sae_rna.records.structure import ELEMENTS
 HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "cannot be told"
 LEVEL = 0.05
 """Of every test, and of the false discovery rate."""
-FEWEST_LAYERS = 4
-"""Four values have 24 orders: with fewer, no order is rarer than `LEVEL`."""
-FEWEST_INSTANCES = 10
-"""Of an element in the held-out records."""
+FEWEST_LAYERS, FEWEST_INSTANCES = 4, 10
+"""Four values have 24 orders: with fewer, none is rarer than `LEVEL`. Held-out instances of an element."""
 
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
@@ -50,10 +48,7 @@ RULES = {
 
 
 class Finding(NamedTuple):
-    """One claim: what the numbers `found` and `control_found` measure, the verdict and why.
-
-    `rule` is a key of `RULES`.
-    """
+    """One claim with two numbers, what they measure and what follows; `rule` is a key of `RULES`."""
 
     claim: str
     measured: str

@@ -143,6 +143,8 @@ def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     which features are chosen for types, in the place of F1: `own_auroc` and `confound_auroc`. Trees are
     fitted on all sequences of the selection split.
     """
+    for split in SPLITS:
+        rnas.rows(split)  # ValueError where it is missing
     split_S = rnas.records["split"].to_numpy(dtype=object)
     used = np.isin(split_S, SPLITS)
     records, heldout_S = rnas.records[used], split_S[used] == "heldout"

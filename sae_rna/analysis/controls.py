@@ -9,6 +9,7 @@ Shapes: T nucleotides, L layers, D width, F features, B resamples.
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,8 @@ from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import to_csr
 
-MOST_RNAS = 2000
-"""Of each split: hidden states take 4 bytes x nucleotides x width for each layer of a group."""
-TRAINING_RNAS = 300
-"""On which components are fitted."""
-BOOTSTRAPS = 500
+MOST_RNAS, TRAINING_RNAS, BOOTSTRAPS = 2000, 300, 500
+"""Scored of each split (hidden states lie in memory), to fit components on, and resamples of families."""
 WINDOW, KMER = 5, 5
 """Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default has latents."""
 ICA_TOKENS, ICA_ITERATIONS = 20_000, 200
@@ -144,12 +142,12 @@ class AnnotatedSets:
             self.rows[split] = np.isin(rnas.tokens.record, numbers)
             self.annotations[split] = annotate(rnas.tokens[self.rows[split]], rnas.records)
 
-    def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], **options) -> pd.DataFrame:
+    def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], retained_F=None, shuffles: int = 0):
         """`choosing.score_concepts` of activations by split, with intervals over the held-out families."""
-        sets = [(to_csr(activations[split]), labels) for split, labels in self.annotations.items()]
-        families = tuple(r.family.tolist() if "family" in r else None for r in self.records.values())
-        options = {"shuffles": 0, "seed": self.seed, "bootstraps": BOOTSTRAPS, "families": families} | options
-        return choosing.score_concepts(*sets, **options)
+        selection, heldout = ((to_csr(activations[split]), of) for split, of in self.annotations.items())
+        known, unseen = (r.family.tolist() if "family" in r else None for r in self.records.values())
+        score = partial(choosing.score_concepts, families=(known, unseen), bootstraps=BOOTSTRAPS)
+        return score(selection, heldout, retained_F, shuffles=shuffles, seed=self.seed)
 
 
 def score_concepts(
@@ -239,8 +237,8 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     both = best[tested].merge(rivals.rename(columns=names), on=keys, how="left")
     both["lead"] = both.f1 - both.control_f1
     pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
-    intervals = [lead_interval(own_B, () if other_B is None else other_B) for own_B, other_B in pairs]
-    both[["lead_low", "lead_high"]] = intervals
+    none = np.empty(0)
+    both[["lead_low", "lead_high"]] = [lead_interval(a, none if b is None else b) for a, b in pairs]
     return both.drop(columns=["f1_resampled", "control_resampled"])
 
 

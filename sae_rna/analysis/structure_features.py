@@ -28,8 +28,8 @@ def score_elements(
     """
     tables = []
     for layer in tqdm(rnas.layers, f"elements, {scored_on}", mininterval=1):
-        sets = (rnas.of_split(layer, split) for split in ("selection", scored_on))
-        table = choosing.score_elements(*sets, rnas.retained(layer), shuffles=shuffles, seed=seed)
+        selection, scored = rnas.of_split(layer, "selection"), rnas.of_split(layer, scored_on)
+        table = choosing.score_elements(selection, scored, rnas.retained(layer), shuffles=shuffles, seed=seed)
         tables.append(table.assign(layer=layer))
     return pd.concat(tables, ignore_index=True)
 

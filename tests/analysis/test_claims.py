@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
+from sae_rna.analysis import claims, confounds, controls, structure_features, type_features
 from sae_rna.analysis.claims import (
     HOLDS,
     NOT,
@@ -18,6 +20,11 @@ from sae_rna.analysis.claims import (
     table,
     trend,
 )
+from sae_rna.analysis.statistics.annotations import annotate
+from sae_rna.analysis.statistics.choosing import score_concepts
+from sae_rna.analysis.statistics.nulls import discoveries
+from sae_rna.records.structure import add_elements
+from sae_rna.sae.encoding import token_table
 
 FALLING = pd.Series([0.9, 0.7, 0.5, 0.4, 0.2, 0.1], index=range(1, 7))
 FLAT = pd.Series([0.5, 0.4, 0.6, 0.5, 0.4, 0.6], index=range(1, 7))
@@ -78,10 +85,8 @@ def test_a_feature_exists_if_it_beats_chance_and_clearly_every_control_and_is_no
 ):
     finding = element_feature("a stem feature exists", row)
     assert finding.verdict == expected and finding.found == 0.7
-    assert (
-        finding.control == f"best control: {row.control or 'none'}"
-        and finding.control_found is row.control_f1
-    )
+    assert finding.control == f"best control: {row.control or 'none'}"
+    assert finding.control_found is row.control_f1
 
 
 @pytest.mark.parametrize(
@@ -102,3 +107,179 @@ def test_every_finding_names_a_rule_that_is_printed_with_its_verdict():
     for row in table(findings).itertuples():
         assert row.verdict in set(printed.verdict[printed.rule == row.rule])
     assert len(printed) == sum(map(len, RULES.values())) == 12
+
+
+def test_numbers_are_told_in_words_and_verdicts_counted():
+    findings = [
+        trend("layers grow sparse", "density", FALLING, "random weights", FLAT.head(2), -1),
+        element_feature("stem", best()),
+        concepts_found("align", "elements", 5, 8, "random weights", 1),
+        concepts_found("align", "types", 0, 0, "random weights", 0),
+    ]
+    told = table(findings)
+    assert told.columns.tolist() == ["claim", "verdict", "found", "control", "why", "rule"]
+    assert told.found.tolist() == [
+        "density: rank correlation -1.00",
+        "best held-out F1: 0.70",
+        "elements: 5",
+        "types: 0",
+    ]
+    assert told.control.tolist()[:2] == [
+        "random weights",
+        "best control: PCA: 0.60",
+    ]  # of two layers: nothing
+    assert claims.counts(findings) == {"claims": 4, "hold": 3, "weakly": 0, "fail": 0, "unknown": 1}
+
+
+# -- findings of tables whose truth is known
+
+
+def feature_summary(architecture, sequences, densities):
+    """Two features a layer: one that fires in so many RNAs, at so high a density, and a dead one."""
+    rows = [
+        {"layer": layer, "architecture": architecture, "sequences": s, "density": d}
+        for layer, (live, density) in enumerate(zip(sequences, densities), 1)
+        for s, d in ((live, density), (0, 0.0))
+    ]
+    return pd.DataFrame(rows)
+
+
+def concept_row(source, concept, **changes):
+    row = {
+        "source": source,
+        "group": "element",
+        "concept": concept,
+        "layer": 2,
+        "feature": 1,
+        "discovery": True,
+    }
+    row |= {"f1": 0.7, "selection_f1": 0.7, "f1_low": 0.65, "base_f1": 0.5, "null_p95": 0.4, "elements": 50}
+    return row | {"f1_resampled": np.array([0.69, 0.7, 0.71])} | changes
+
+
+def types_tested(layers, replicating):
+    """Four features a layer, of which so many prefer a type in other families, too."""
+    rows = [
+        {"layer": layer, "feature": feature, "type": "AB"[feature % 2], "replicates": feature < count}
+        for layer, count in zip(range(1, layers + 1), replicating)
+        for feature in range(4)
+    ]
+    return pd.DataFrame(rows).assign(effect=1.0, adjusted_effect=1.0)
+
+
+def found_in(control_f1=0.5, explained=False, random_types=(0, 0, 0, 0, 0), types=True):
+    names = ["stem", "hairpin loop", "bulge"]
+    low = {"f1": control_f1, "f1_resampled": np.array([control_f1] * 3), "f1_low": 0.3}
+    concepts = pd.DataFrame([concept_row("SAE", name) for name in names])
+    random = pd.DataFrame([concept_row("random", name, **low) for name in names])
+    summary = [
+        feature_summary("topk", [90, 70, 50, 30, 10], [0.1] * 5),
+        feature_summary("relu-l1", [90] * 5, [0.9, 0.5, 0.4, 0.3, 0.1]),
+    ]
+    findings = claims.findings(
+        pd.concat([concepts, random], ignore_index=True),
+        pd.DataFrame({"layer": 2, "element": ["S", "H"], "explained": [explained, False]}),
+        pd.concat(summary, ignore_index=True),
+        feature_summary("topk", [50, 40, 60, 40, 50], [0.1] * 5),
+        types_tested(5, [0, 1, 2, 3, 4]) if types else types_tested(0, []),
+        types_tested(5, random_types),
+    )
+    return pd.DataFrame(findings).set_index("claim")
+
+
+def test_what_holds_is_found_to_hold():
+    found = found_in()
+    assert len(found) == 7 and (found.verdict == HOLDS).all()
+    assert found.found["layers pass from diffuse to sparse"] == pytest.approx(-1)
+    assert found.found["a stem feature exists"] == 0.7
+    assert found.control_found["a stem feature exists"] == 0.5
+    assert found.found["features align with RNA types"] == 2  # A and B
+    assert found.found["features align with structural elements"] == 3
+    assert set(found.control[found.rule != claims.FEATURE]) == {"random", "none"}
+
+
+def test_a_better_control_weakens_the_features_and_a_random_model_that_does_the_same_the_types():
+    found = found_in(control_f1=0.72, random_types=(0, 1, 2, 3, 4)).verdict
+    assert found["a stem feature exists"] == found["a hairpin loop feature exists"] == WEAKLY
+    assert found["later layers are more type-selective"] == WEAKLY
+    assert found["features align with RNA types"] == NOT
+
+
+def test_confounds_weaken_the_feature_that_they_explain_alone():
+    found = found_in(explained=True).verdict
+    assert found["a stem feature exists"] == WEAKLY and found["a hairpin loop feature exists"] == HOLDS
+
+
+def test_types_that_cannot_be_tested_leave_their_claims_out():
+    found = found_in(types=False)
+    assert len(found) == 5 and not found.index.str.contains("type").any()
+
+
+def test_findings_are_made_of_this_study(study):
+    p, rnas = study.parameters, study.activations("structures")
+    random, typed = study.activations("structures", p.random), study.activations("types", p.random)
+    given = rnas, random, study.model, study.autoencoders(), study.training
+    concepts = study.kept(controls.score_concepts, *given, shuffles=p.shuffles, seed=p.seed)
+    scores = study.kept(structure_features.score_elements, rnas, shuffles=p.shuffles, seed=p.seed)
+    explained = study.kept(confounds.explain_elements, rnas, scores, seed=p.seed)
+    tested = [
+        type_features.prefer_types(study.activations("types"), seed=p.seed),
+        type_features.prefer_types(typed, seed=p.seed, filtered=False),
+    ]
+    summaries = study.steps.summary(p.main), typed.summary
+    findings = claims.findings(concepts, explained, *summaries, *tested)
+    found, best = pd.DataFrame(findings).set_index("claim"), controls.best_of(concepts)
+    stem = best[best.concept == "stem"].set_index("source").f1
+    assert found.found["a stem feature exists"] == stem["SAE (topk)"]
+    assert found.control_found["a stem feature exists"] == stem.drop("SAE (topk)").max()
+    assert (found.verdict[found.rule == claims.TREND] == UNKNOWN).all()  # three layers
+
+
+# -- verdicts on data whose truth is known
+
+
+@pytest.fixture(scope="module")
+def annotated(records_file):
+    records = add_elements(pd.read_parquet(records_file))
+    halves = [records.iloc[start::2].reset_index(drop=True) for start in (0, 1)]
+    return [(token_table(half), half) for half in halves]
+
+
+def scores(annotated, planted: bool, seed: int = 0) -> pd.DataFrame:
+    """Concept scores of 60 features of noise, of which two follow stems and hairpin loops if `planted`."""
+    rng, both = np.random.default_rng(seed), []
+    for tokens, records in annotated:
+        noise = rng.random((len(tokens), 60)) * (rng.random((len(tokens), 60)) < 0.1)
+        for feature, letter in enumerate("SH" if planted else ""):
+            hit = (tokens.element == letter).to_numpy() & (rng.random(len(tokens)) < 0.8)
+            noise[:, feature] = hit * rng.uniform(0.5, 1, len(tokens))
+        both.append((sparse.csr_matrix(noise), annotate(tokens, records, ["element"])))
+    families = tuple(records.family.tolist() for _, records in annotated)
+    return score_concepts(*both, shuffles=20, families=families, bootstraps=200)
+
+
+def verdicts(own: pd.DataFrame, control: pd.DataFrame) -> dict[str, str]:
+    both = pd.concat([own.assign(source="SAE"), control.assign(source="control")], ignore_index=True)
+    rows = controls.leads(both).set_index("concept").assign(explained=False)
+    return {name: element_feature(name, rows.loc[name]).verdict for name in ("stem", "hairpin loop")}
+
+
+def test_planted_features_of_stems_and_hairpins_are_all_found_and_the_claims_hold(annotated):
+    planted = scores(annotated, planted=True)
+    found = planted[discoveries(planted)].set_index("concept")
+    assert found.feature.to_dict() == {"stem": 0, "hairpin loop": 1}
+    told = verdicts(planted, scores(annotated, planted=False, seed=9))
+    assert told == {"stem": HOLDS, "hairpin loop": HOLDS}
+
+
+def test_a_control_that_finds_the_same_leaves_a_claim_weak(annotated):
+    own, control = (scores(annotated, planted=True, seed=seed) for seed in (0, 1))
+    assert verdicts(own, control) == {"stem": WEAKLY, "hairpin loop": WEAKLY}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_noise_nothing_is_found_and_no_claim_holds(annotated, seed):
+    noise = scores(annotated, planted=False, seed=seed)
+    assert not discoveries(noise).any()
+    told = verdicts(noise, scores(annotated, planted=False, seed=seed + 9))
+    assert told == {"stem": NOT, "hairpin loop": NOT}

@@ -1,19 +1,38 @@
+"""What composition explains: planted features that are covariates, and some that no covariate tells."""
+
 import numpy as np
 import pandas as pd
 import pytest
+from given import Given
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sae_rna.analysis import confounds
-from sae_rna.analysis.confounds import covariates, explain, explain_types, sequence_covariates
-from sae_rna.analysis.statistics.annotations import annotate, annotate_elements
-from sae_rna.analysis.statistics.choosing import score_concepts, score_elements, score_types
+from sae_rna.analysis import confounds, structure_features
+from sae_rna.analysis.confounds import (
+    GROUPS,
+    covariates,
+    explain_elements,
+    explain_types,
+    sequence_covariates,
+)
+from sae_rna.analysis.statistics.annotations import annotate_elements
+from sae_rna.analysis.statistics.choosing import score_elements, score_types
 from sae_rna.analysis.statistics.scoring import score
 from sae_rna.sae.features import column_max
 
 quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
 sequences_of = st.lists(st.text("ACGUN", min_size=1, max_size=9), min_size=1, max_size=4)
+
+
+def explain(activations, tokens, records, chosen, **options):
+    """`explain_elements` of layer 1, by group."""
+    rnas = Given(activations, records, tokens)
+    return explain_elements(rnas, chosen.assign(layer=1), by_group=True, **options)
+
+
+def explain_pooled(pooled, records, chosen):
+    return explain_types(Given(pooled, records), chosen.assign(layer=1))
 
 
 def records_and_tokens(sequences, elements=None, splits=("selection", "heldout")):
@@ -34,7 +53,7 @@ def records_and_tokens(sequences, elements=None, splits=("selection", "heldout")
 
 
 def random_rnas(rng, count=80, splits=("selection", "heldout")):
-    """RNAs of 30 to 60 nt whose GC content varies, and runs of stem, hairpin loop and end that know nothing of the sequence."""
+    """RNAs of 30 to 60 nt of varying GC content; runs of stem, hairpin loop and end know nothing of it."""
     sequences, elements = [], []
     for _ in range(count):
         length, strong = rng.integers(30, 61), rng.uniform(0.2, 0.8)
@@ -50,15 +69,14 @@ def random_rnas(rng, count=80, splits=("selection", "heldout")):
 def planted(rng, **options):
     """A feature of each group of covariates, one that marks stems and one that fires anywhere; by name."""
     records, tokens = random_rnas(rng, **options)
-    values, names = covariates(tokens, records)
-    known = pd.DataFrame(values, columns=names)
+    known = covariates(tokens, records)
     stems = (tokens["element"] == "S").to_numpy()
     chance = rng.random((2, len(tokens)))
     features = {
-        "base": known["base G"],
-        "neighbours": 3 * known["neighbours -2 A"],
-        "position": known["position relative"] > 0.6,
-        "composition": known["composition GC"] > 0.5,
+        "base": known["base"][:, 2],  # G
+        "neighbours": 3 * known["neighbours"][:, 4],  # A, two before
+        "position": known["position"][:, 2] > 0.6,
+        "composition": known["composition"][:, 0] > 0.5,
         "stem": (stems ^ (chance[0] < 0.03)) * (0.7 + 0.3 * chance[1]),
         "noise": rng.exponential(size=len(tokens)) * (rng.random(len(tokens)) < 0.2),
     }
@@ -69,68 +87,56 @@ def planted(rng, **options):
     return activations, tokens, records, chosen
 
 
-# --- covariates -----------------------------------------------------------------------------------------------------------------------
+# --- covariates ------------------------------------------------------------------------------------
 
 
 @quick
 @given(sequences_of, st.integers(0, 3))
 def test_covariates_of_nucleotides_are_those_of_a_plain_loop(sequences, reach):
     records, tokens = records_and_tokens(sequences)
-    values, names = covariates(tokens, records, reach)
-    assert values.shape == (len(tokens), 4 * (2 * reach + 1) + 5) and values.dtype == np.float32
-    assert len(set(names)) == len(names)
+    found = covariates(tokens, records, reach)
+    assert list(found) == list(GROUPS) and all(values.dtype == np.float32 for values in found.values())
     for row, (record, position) in enumerate(zip(tokens["record"], tokens["position"])):
-        found, sequence = dict(zip(names, values[row])), sequences[record]
-        expected = {f"base {base}": sequence[position] == base for base in "ACGU"}
-        for offset in range(-reach, reach + 1):
-            place = position + offset
-            letter = sequence[place] if 0 <= place < len(sequence) else ""
-            expected |= {f"neighbours {offset:+d} {base}": letter == base for base in "ACGU" if offset}
-        last = len(sequence) - 1
-        expected |= {
-            "position from 5'": position,
-            "position from 3'": last - position,
-            "position relative": position / last if last else 0,
+        sequence = sequences[record]
+        last, bases = len(sequence) - 1, [letter for letter in sequence if letter != "N"]
+        around = [position + offset for offset in range(-reach, reach + 1) if offset]
+        letters = [sequence[place] if 0 <= place <= last else "" for place in around]
+        expected = {
+            "base": [sequence[position] == base for base in "ACGU"],
+            "neighbours": [letter == base for letter in letters for base in "ACGU"],
+            "position": [position, last - position, position / last if last else 0],
+            "composition": [sum(letter in "GC" for letter in bases) / len(bases), len(sequence)],
         }
-        bases = [letter for letter in sequence if letter != "N"]
-        expected |= {
-            "composition GC": sum(letter in "GC" for letter in bases) / len(bases),
-            "composition length": len(sequence),
-        }
-        assert found == pytest.approx({name: float(value) for name, value in expected.items()})
+        for group, values in expected.items():
+            assert found[group][row] == pytest.approx(np.array(values, float))
 
 
 @quick
 @given(sequences_of)
 def test_covariates_of_sequences_are_those_of_a_plain_loop(sequences):
-    values, names = sequence_covariates(pd.DataFrame({"sequence": sequences}))
-    assert values.shape == (len(sequences), 1 + 1 + 4 + 16)
-    for sequence, row in zip(sequences, values):
+    values = sequence_covariates(pd.DataFrame({"sequence": sequences}))
+    for sequence, row in zip(sequences, values, strict=True):
         bases = [letter for letter in sequence if letter != "N"]
         pairs = [a + b for a, b in zip(sequence, sequence[1:]) if "N" not in a + b]
-        expected = {
-            "length": len(sequence),
-            "composition GC": sum(letter in "GC" for letter in bases) / max(len(bases), 1),
-        }
-        expected |= {f"composition {base}": bases.count(base) / max(len(bases), 1) for base in "ACGU"}
-        expected |= {
-            f"dinucleotides {a}{b}": pairs.count(a + b) / max(len(pairs), 1) for a in "ACGU" for b in "ACGU"
-        }
-        assert dict(zip(names, row)) == pytest.approx(expected)
+        expected = [len(sequence), sum(letter in "GC" for letter in bases) / max(len(bases), 1)]
+        expected += [bases.count(base) / max(len(bases), 1) for base in "ACGU"]
+        expected += [pairs.count(a + b) / max(len(pairs), 1) for a in "ACGU" for b in "ACGU"]
+        assert row == pytest.approx(np.array(expected))
 
 
 def test_covariates_do_not_depend_on_the_other_tokens():
     records, tokens = random_rnas(np.random.default_rng(0), count=12)
     some = np.random.default_rng(1).permutation(len(tokens))[:100]
-    assert (covariates(tokens.iloc[some], records)[0] == covariates(tokens, records)[0][some]).all()
+    found, of_all = covariates(tokens.iloc[some], records), covariates(tokens, records)
+    assert all((found[group] == of_all[group][some]).all() for group in GROUPS)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base": list("GCUAC")}, "record 0, position 2: token and sequence differ"),
-        ({"position": [0, 1, 2, 0, 2]}, "record 1, position 3: token and sequence differ"),
-        ({"record": [0, 0, 0, 2, 2]}, "a token is of record 2, but there are 2"),
+        ({"base": list("GCUAC")}, "record 0, position 2"),
+        ({"position": [0, 1, 2, 0, 2]}, "record 1, position 3"),
+        ({"record": [0, 0, 0, 2, 2]}, "record 2"),
     ],
 )
 def test_tokens_of_other_records_are_refused(change, message):
@@ -139,19 +145,16 @@ def test_tokens_of_other_records_are_refused(change, message):
         covariates(tokens.assign(**change), records)
 
 
-# --- nucleotides ----------------------------------------------------------------------------------------------------------------------
+# --- nucleotides ------------------------------------------------------------------------------------
 
 
 def test_a_feature_that_is_a_covariate_is_explained_by_its_group_and_one_of_stems_is_not():
     activations, tokens, records, chosen = planted(np.random.default_rng(0))
     table = explain(activations, tokens, records, chosen).set_axis(chosen.index)
-    for group in confounds.TOKEN_GROUPS:
+    for group in GROUPS:
         assert table.loc[group, ["r2", f"r2_{group}"]].min() > 0.97 and table.loc[group, "explained"]
         # neighbours tell of composition, and where they are missing, of position
-        assert (
-            table.loc[group, [f"r2_{other}" for other in confounds.TOKEN_GROUPS if other != group]].max()
-            < 0.4
-        )
+        assert table.loc[group, [f"r2_{other}" for other in GROUPS if other != group]].max() < 0.4
     assert not table.loc["stem", "explained"]
     assert table.loc["stem", "r2"] < 0.1
     assert (
@@ -192,21 +195,13 @@ def test_a_concept_that_is_a_base_is_found_as_well_by_the_covariates():
     assert row["explained"] and row["r2"] > 0.9 and row["r2_base"] > 0.9
 
 
-def test_own_f1_is_the_score_of_elements_and_of_concepts():
+def test_own_f1_is_the_score_of_elements():
     activations, tokens, records, _ = planted(np.random.default_rng(2))
     split = records["split"].to_numpy()[tokens["record"]]
     sets = [split == name for name in ("selection", "heldout")]
     chosen = score_elements(*((activations[rows], tokens[rows]) for rows in sets), shuffles=1)
     table = explain(activations, tokens, records, chosen)
     assert len(chosen) == 3 and table["own_f1"].tolist() == chosen["f1"].tolist()
-    records = records.assign(secondary_structure=["." * len(sequence) for sequence in records["sequence"]])
-    labels = [annotate(tokens[rows], records, ("element",)) for rows in sets]
-    by_name = score_concepts(
-        *((activations[rows], label) for rows, label in zip(sets, labels)), shuffles=0, bootstraps=0
-    )
-    named = explain(activations, tokens, records, by_name)
-    assert named["concept"].tolist() == by_name["concept"].tolist()
-    pd.testing.assert_frame_equal(named.drop(columns="concept"), table.drop(columns="element"))
 
 
 def test_f1_is_that_of_the_scores_with_the_prediction_as_just_another_feature(monkeypatch):
@@ -225,7 +220,7 @@ def test_f1_is_that_of_the_scores_with_the_prediction_as_just_another_feature(mo
     for values, name in ((activations, "own_f1"), (sparse.csr_matrix(made[0][0]), "confound_f1")):
         scale = column_max(values[sets[0]])
         selection, heldout = (
-            score(values[rows], scale, annotate_elements(tokens[rows]), confounds.THRESHOLDS).f1[
+            score(values[rows], scale, annotate_elements(tokens[rows]), confounds.FINE_THRESHOLDS).f1[
                 range(6), [0, 1, 6, 0, 1, 6]
             ]
             for rows in sets
@@ -302,33 +297,46 @@ def test_a_feature_that_never_fires_on_held_out_families_has_no_r2():
 
 def test_what_does_not_fit_is_refused():
     activations, tokens, records, chosen = planted(np.random.default_rng(8), count=8)
-    with pytest.raises(
-        ValueError,
-        match=f"the activations have 5 rows, there are {len(tokens)} tokens: both need the same rows",
-    ):
-        explain(activations[:5], tokens, records, chosen)
-    with pytest.raises(ValueError, match="no feature is chosen"):
-        explain(activations, tokens, records, chosen.head(0))
-    with pytest.raises(ValueError, match="feature 6 is chosen, the activations have 6"):
+    with pytest.raises(ValueError, match="feature 6 .* layer 1, which has 6"):
         explain(activations, tokens, records, chosen.assign(feature=6))
-    with pytest.raises(ValueError, match="'Z' is none of the concepts S, H, "):
+    with pytest.raises(ValueError, match="'Z' .* S, H, "):
         explain(activations, tokens, records, chosen.assign(element="Z"))
-    with pytest.raises(ValueError, match="no record is in the split 'heldout'"):
+    with pytest.raises(ValueError, match="'heldout'"):
         explain(activations, tokens, records.assign(split="selection"), chosen)
+    with pytest.raises(IndexError):
+        explain(activations[:5], tokens, records, chosen)
 
 
-# --- sequences ------------------------------------------------------------------------------------------------------------------------
+def test_where_nothing_is_chosen_nothing_is_explained():
+    activations, tokens, records, chosen = planted(np.random.default_rng(8), count=8)
+    table = explain(activations, tokens, records, chosen.head(0))
+    assert table.empty and {"layer", "element", "feature", "explained"} <= set(table)
+
+
+def test_layers_are_explained_one_by_one_and_rows_follow_the_choices():
+    activations, tokens, records, chosen = planted(np.random.default_rng(14), count=20)
+    rnas = Given(activations, records, tokens)
+    rnas.by_layer[2] = activations[:, ::-1]
+    mixed = chosen.assign(layer=[1, 2, 1, 2, 2, 1], feature=[0, 4, 2, 2, 1, 5])
+    table = explain_elements(rnas, mixed)
+    expected = explain(activations, tokens, records, chosen)  # feature f of layer 2 is 5 - f of layer 1
+    assert table[["layer", "feature"]].to_numpy().tolist() == mixed[["layer", "feature"]].to_numpy().tolist()
+    same = expected.iloc[[0, 1, 2, 3, 4, 5]]
+    np.testing.assert_allclose(table["r2"], same["r2"])
+    assert table["confound_f1"].tolist() == same["confound_f1"].tolist()
+
+
+# --- sequences ------------------------------------------------------------------------------------
 
 
 def planted_types(rng, count=400):
     """Features of length, of GC content and of a type that neither shows; types A and B."""
     records, _ = random_rnas(rng, count)
     records["type"] = rng.choice(["A", "B"], count)
-    values, names = sequence_covariates(records)
-    known = pd.DataFrame(values, columns=names)
+    length, gc = sequence_covariates(records)[:, :2].T
     features = [
-        known["length"] > 45,
-        known["composition GC"],
+        length > 45,
+        gc,
         (records["type"] == "A").to_numpy() * rng.uniform(0.5, 1.0, count) + rng.uniform(0, 0.3, count),
     ]
     chosen = pd.DataFrame({"type": "A", "feature": range(3)}, index=["length", "composition", "type"])
@@ -337,23 +345,16 @@ def planted_types(rng, count=400):
 
 def test_length_and_composition_explain_features_of_types_but_not_the_type_itself():
     pooled, records, chosen = planted_types(np.random.default_rng(9))
-    table = explain_types(pooled, records, chosen).set_axis(chosen.index)
+    table = explain_pooled(pooled, records, chosen).set_axis(chosen.index)
     assert table["explained"].tolist() == [True, True, False]
-    assert (
-        table.loc["length", ["r2", "r2_length"]].min() > 0.95 and table.loc["length", "r2_composition"] < 0.2
-    )
-    assert (
-        table.loc["composition", ["r2", "r2_composition"]].min() > 0.9
-        and table.loc["composition", "r2_length"] < 0.2
-    )
-    assert table.loc["composition", "r2_dinucleotides"] > 0.7
+    assert table.loc[["length", "composition"], "r2"].min() > 0.9
     assert table.loc["type", "r2"] < 0.1
     assert table.loc["type", "own_auroc"] == 1 and 0.35 < table.loc["type", "confound_auroc"] < 0.65
 
 
 def test_a_feature_of_another_type_tells_less_of_this_one_than_chance():
     pooled, records, chosen = planted_types(np.random.default_rng(13))
-    row = explain_types(pooled, records, chosen.loc[["type"]].assign(type="B")).iloc[0]
+    row = explain_pooled(pooled, records, chosen.loc[["type"]].assign(type="B")).iloc[0]
     assert row["own_auroc"] == 0 < row["confound_auroc"] and row["r2"] < 0.1 and row["explained"]
 
 
@@ -364,13 +365,56 @@ def test_own_auroc_is_the_score_of_types():
         for name in ("selection", "heldout")
     ]
     chosen = score_types(*sets, shuffles=1)
-    table = explain_types(pooled, records, chosen)
+    table = explain_pooled(pooled, records, chosen)
     assert table["own_auroc"].tolist() == chosen["auroc"].tolist() and table["type"].tolist() == ["A", "B"]
 
 
 def test_types_that_do_not_fit_are_refused():
     pooled, records, chosen = planted_types(np.random.default_rng(11), count=50)
-    with pytest.raises(ValueError, match="the activations have 49 rows, there are 50 sequences"):
-        explain_types(pooled[:-1], records, chosen)
-    with pytest.raises(ValueError, match="'C' is none of the concepts A, B"):
-        explain_types(pooled, records, chosen.assign(type="C"))
+    with pytest.raises(ValueError, match="'C' .* A, B"):
+        explain_pooled(pooled, records, chosen.assign(type="C"))
+    with pytest.raises(ValueError, match="'heldout'"):
+        explain_pooled(pooled, records.assign(split="selection"), chosen)
+
+
+# --- tables of the page -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def marked(study):
+    """Scores of the small study's elements with what explains them, and the latter."""
+    rnas, p = study.activations("structures"), study.parameters
+    scores = study.kept(structure_features.score_elements, rnas, shuffles=p.shuffles, seed=p.seed)
+    explained = study.kept(explain_elements, rnas, scores, seed=p.seed)
+    return confounds.mark(scores, explained), explained
+
+
+def test_every_score_is_marked_with_what_explains_its_feature(marked):
+    scores, explained = marked
+    found = explained.set_index(["layer", "element", "feature"])
+    for row in scores.itertuples():
+        expected = found.loc[(row.layer, row.element, row.feature)]
+        assert (row.explained, row.r2, row.confound_f1) == tuple(expected[["explained", "r2", "confound_f1"]])
+        assert row.f1 == expected.own_f1
+
+
+def test_marking_keeps_scores_of_which_nothing_is_known(marked):
+    scores, explained = marked
+    plain = scores.drop(columns=["explained", "r2", "confound_f1"])
+    table = confounds.mark(plain, explained.iloc[1:])
+    assert len(table) == len(plain) and table.explained.isna().tolist() == [True] + [False] * (len(plain) - 1)
+
+
+def test_what_explains_the_best_features_is_told_by_group(study, marked):
+    scores, _ = marked
+    best = structure_features.best_by_element(scores)
+    groups = confounds.group_table(
+        explain_elements(study.activations("structures"), best, study.parameters.seed, by_group=True)
+    )
+    assert groups.element.tolist() == best.concept.tolist()
+    assert groups.feature.tolist() == best.feature.tolist()
+    np.testing.assert_allclose(groups["R2 of all"], best.r2)
+    assert {"base", "neighbours", "position", "GC and length"} < set(groups.columns)
+    numbers = confounds.numbers(scores)
+    assert numbers["explained"] == best.explained.sum() and numbers["elements"] == len(best)
+    assert numbers["all_explained"] == scores.explained.sum() and numbers["features"] == len(scores)

@@ -1,23 +1,23 @@
-"""Control dictionaries: known answers, and rows that lie as the language model's."""
+"""Controls: known answers, rows that lie as the language model's, and one code that scores them all."""
 
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import sparse
 
 from sae_rna.analysis import controls
-from sae_rna.analysis.controls import Components, Latents, Neurons, untrained, window_names
+from sae_rna.analysis.controls import best_of, components, latents, leads, neurons, untrained
+from sae_rna.analysis.statistics.annotations import annotate
+from sae_rna.analysis.statistics.choosing import score_concepts
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.extraction.stream import Standardiser
-from sae_rna.records.composition import kmer_names, kmers, windows
+from sae_rna.extraction.stream import Standardiser, hidden_states
+from sae_rna.records.composition import kmers, windows
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 
 WIDTH, LATENTS = 6, 24
-texts = st.lists(st.text("ACGUN", max_size=15).map("A".__add__), min_size=1, max_size=4)
 
 
 def states(tokens=200, width=WIDTH, seed=0):
@@ -48,87 +48,81 @@ def difference(encoded):
 
 def test_neurons_of_both_signs_are_the_standardised_dimensions():
     values = states()
-    neurons = Neurons.fit(values)
-    encoded = neurons.encode(torch.as_tensor(values))
-    assert encoded.shape == (200, neurons.latents) == (200, 2 * WIDTH)
+    encoded = neurons(values)(torch.as_tensor(values))
+    assert encoded.shape == (200, 2 * WIDTH)
     assert (encoded >= 0).all() and not (encoded[:, :WIDTH] * encoded[:, WIDTH:]).any()
     np.testing.assert_allclose(difference(encoded), standardised(values), atol=1e-5)
 
 
 def test_neurons_keep_the_statistics_of_the_tokens_they_were_fitted_on():
-    neurons, other = Neurons.fit(states()), states(seed=1)
+    other = states(seed=1)
     expected = (other - states().mean(0)) / states().std(0)
-    np.testing.assert_allclose(difference(neurons.encode(other)), expected, atol=1e-4)
+    np.testing.assert_allclose(difference(neurons(states())(other)), expected, atol=1e-4)
 
 
 def test_a_dimension_that_never_changes_does_not_fire():
     values = states()
     values[:, 2] = 7
-    encoded = Neurons.fit(values).encode(values)
-    assert not encoded[:, [2, WIDTH + 2]].any()
+    assert not neurons(values)(values)[:, [2, WIDTH + 2]].any()
 
 
 def test_principal_components_are_the_singular_vectors():
     values = states()
-    components = Components.fit(values, "pca", count=3)
-    scores = difference(components.encode(values))
+    encoded = components(values, "pca")(values)
     left, size, _ = np.linalg.svd(standardised(values), full_matrices=False)
-    expected = (left * size)[:, :3]
+    scores, expected = difference(encoded), left * size
     np.testing.assert_allclose(scores * np.sign((scores * expected).sum(0)), expected, atol=1e-3)
-    assert components.latents == 6 and components.converged
+    assert encoded.shape[1] == 2 * WIDTH and (encoded >= 0).all()
 
 
 def test_all_principal_components_together_lose_nothing():
     values = states()
-    components = Components.fit(values)
-    scores = difference(components.encode(values))
-    np.testing.assert_allclose(scores @ components.model.components_, standardised(values), atol=1e-4)
+    scores = difference(components(values, "pca")(values))
+    np.testing.assert_allclose(scores @ scores.T, standardised(values) @ standardised(values).T, atol=1e-3)
 
 
 def test_independent_components_unmix_planted_sources():
     rng = np.random.default_rng(0)
     sources = np.column_stack([rng.laplace(size=5000), rng.uniform(-1, 1, 5000), rng.exponential(size=5000)])
     values = (sources @ rng.normal(size=(3, 3)) + 2).astype(np.float32)
-    independent, principal = (Components.fit(values, method) for method in ("ica", "pca"))
     agreement = {}
-    for name, components in (("ica", independent), ("pca", principal)):
-        scores = difference(components.encode(values))
-        agreement[name] = np.abs(np.corrcoef(scores.T, sources.T)[:3, 3:])
-    assert (
-        independent.converged
-        and (agreement["ica"].max(0) > 0.99).all()
-        and (agreement["ica"].max(1) > 0.99).all()
-    )
+    for method in ("ica", "pca"):
+        scores = difference(components(values, method)(values))
+        agreement[method] = np.abs(np.corrcoef(scores.T, sources.T)[:3, 3:])
+    assert (agreement["ica"].max(0) > 0.99).all() and (agreement["ica"].max(1) > 0.99).all()
     assert agreement["pca"].max(0).min() < 0.95  # the sources are not to be had without independence
-    encoded = independent.encode(values)
-    assert encoded.shape[1] == independent.latents == 6 and (encoded >= 0).all()
+    encoded = components(values, "ica")(values)
+    assert encoded.shape[1] == 6 and (encoded >= 0).all()
 
 
-def test_components_that_do_not_converge_say_so_and_end(monkeypatch):
+def test_components_that_do_not_converge_end_in_silence(monkeypatch):
     monkeypatch.setattr(controls, "ICA_ITERATIONS", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        components = Components.fit(states(), "ica")
-    assert not components.converged
+        stopped = components(states(), "ica")(states())
+    monkeypatch.undo()
+    assert (
+        stopped.shape == (200, 2 * WIDTH)
+        and np.abs(stopped - components(states(), "ica")(states())).max() > 0.1
+    )
 
 
 def test_independent_components_are_the_same_again():
     values = states()
-    first, second = (Components.fit(values, "ica", 2, seed=3).encode(values) for _ in range(2))
+    first, second = (components(values, "ica", seed=3)(values) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_impossible_components_and_states_are_refused():
-    with pytest.raises(ValueError, match="7 components are impossible with 200 tokens of 6 dimensions"):
-        Components.fit(states(), count=7)
+    with pytest.raises(ValueError, match="6 components .* 5 tokens"):
+        components(states(tokens=5), "pca")
     with pytest.raises(ValueError, match='"pca" or by "ica", not by "nmf"'):
-        Components.fit(states(), "nmf")
-    with pytest.raises(ValueError, match=r"shape \[tokens, width\], not \[2, 3, 4\]"):
-        Neurons.fit(np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match=r"shape \[tokens, 6\], not \[200, 5\]"):
-        Neurons.fit(states()).encode(states()[:, :5])
-    with pytest.raises(ValueError, match=r"shape \[tokens, 6\], not \[200, 5\]"):
-        Latents(stack_of("topk")).encode(states()[:, :5])
+        components(states(), "nmf")
+    with pytest.raises(ValueError, match=r"\[tokens, width\], not \[2, 3, 4\]"):
+        neurons(np.zeros((2, 3, 4)))
+    for encode in (neurons(states()), components(states(), "pca"), latents(stack_of("topk"))):
+        with pytest.raises(ValueError, match=r"\[tokens, 6\], not \[200, 5\]"):
+            encode(states()[:, :5])
 
 
 @pytest.mark.parametrize("architecture", ["topk", "relu-l1", "jumprelu"])
@@ -136,84 +130,34 @@ def test_latents_are_those_of_the_autoencoder_whatever_the_chunks(architecture, 
     stack, values = stack_of(architecture), torch.as_tensor(states())
     expected = stack.encode(stack.standardise(values[:, None]).transpose(0, 1))[0].detach().numpy()
     monkeypatch.setattr(controls, "ENCODED_TOKENS", 7)
-    dictionary = Latents(stack)
-    encoded = dictionary.encode(values)
-    assert sparse.isspmatrix_csr(encoded) and encoded.shape == (200, dictionary.latents) and encoded.nnz
+    encoded = latents(stack)(values)
+    assert sparse.isspmatrix_csr(encoded) and encoded.shape == (200, LATENTS) and encoded.nnz
     np.testing.assert_allclose(encoded.toarray(), expected, atol=1e-5)
 
 
-def test_a_stack_of_several_is_no_single_dictionary():
-    with pytest.raises(
-        ValueError, match=r"2 autoencoders is no single dictionary: choose one with only\(layer\)"
-    ):
-        Latents(stack_of("topk", members=2))
-    assert Latents(stack_of("topk", members=2).only(2)).latents == LATENTS
+def test_a_stack_of_several_has_no_single_set_of_latents():
+    with pytest.raises(ValueError, match=r"2 .*only\(layer\)"):
+        latents(stack_of("topk", members=2))
+    assert latents(stack_of("topk", members=2).only(2))(states()).shape[1] == LATENTS
 
 
 def test_untrained_is_where_training_began():
     trained = stack_of("topk", members=2, seed=4)
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    begun, other = untrained(trained), untrained(trained, seed=1)
+    begun = untrained(trained)
     fresh = SparseAutoencoders(trained.config, trained.standardise)
-    assert torch.equal(begun.encoder_weight, fresh.encoder_weight) and not torch.equal(
-        other.encoder_weight, fresh.encoder_weight
-    )
-    assert torch.equal(begun.standardise.mean, trained.standardise.mean) and torch.equal(
-        begun.standardise.std, trained.standardise.std
-    )
+    assert torch.equal(begun.encoder_weight, fresh.encoder_weight)
+    assert not torch.equal(begun.encoder_weight, trained.encoder_weight)
+    assert torch.equal(begun.standardise.mean, trained.standardise.mean)
+    assert torch.equal(begun.standardise.std, trained.standardise.std)
     assert begun.config.layers == trained.config.layers and begun.config.training == {} and not begun.training
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
 def test_untrained_has_the_same_k(architecture):
-    encoded = Latents(untrained(stack_of(architecture, sparsity=3))).encode(states())
+    encoded = latents(untrained(stack_of(architecture, sparsity=3)))(states())
     assert encoded.getnnz(axis=1).max() == 3 and encoded.shape[1] == LATENTS
-
-
-def test_windows_name_their_columns():
-    encoded, names = windows(["GAC"], reach=1), window_names(1)
-    found = [{names[column] for column in row.indices} for row in encoded]
-    assert found == [{"G+0", "A+1"}, {"G-1", "A+0", "C+1"}, {"A-1", "C+0"}]
-    assert encoded.shape == (3, len(names)) == (3, 12)
-
-
-def test_kmers_name_their_columns():
-    assert kmer_names(1) == list("ACGU")
-    assert (
-        kmer_names(2)[:6] == ["AA", "AC", "AG", "AU", "CA", "CC"]
-        and kmer_names(2)[-1] == "UU"
-        and len(kmer_names(5)) == 1024
-    )
-    encoded, names = kmers(["GACU", "A"], 3), kmer_names(3)
-    assert [[names[column] for column in row.indices] for row in encoded] == [[], ["GAC"], ["ACU"], [], []]
-
-
-@given(texts, st.integers(1, 4))
-def test_kmers_are_the_substrings_around_each_nucleotide(sequences, k):
-    encoded, names = kmers(sequences, k), kmer_names(k)
-    expected = []
-    for sequence in sequences:
-        for place, base in enumerate(sequence):
-            start = place - (k - 1) // 2
-            around = sequence[max(start, 0) : start + k]
-            if base != "N":
-                expected.append([around] if start >= 0 and len(around) == k and "N" not in around else [])
-    assert encoded.shape == (len(expected), 4**k)
-    assert [
-        [names[column] for column in encoded.indices[a:b]] for a, b in zip(encoded.indptr, encoded.indptr[1:])
-    ] == expected
-    assert (encoded.data == 1).all()
-
-
-@given(texts)
-def test_windows_of_no_reach_are_kmers_of_one(sequences):
-    np.testing.assert_array_equal(windows(sequences, 0).toarray(), kmers(sequences, 1).toarray())
-
-
-def test_kmers_without_letters_are_refused():
-    with pytest.raises(ValueError, match="k is 1 or more"):
-        kmers(["ACGU"], 0)
 
 
 def test_rows_are_those_of_the_hidden_states(tiny_model):
@@ -228,3 +172,121 @@ def test_rows_are_those_of_the_hidden_states(tiny_model):
     centre = windows(sequences, 2).toarray().reshape(len(where), 4, 5)[:, :, 2]
     assert ["ACGU"[column] for column in centre.argmax(1)] == bases and (centre.sum(1) == 1).all()
     assert kmers(sequences, 3).shape[0] == len(where)
+
+
+# -- scores of a small study --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def concepts(study):
+    p = study.parameters
+    rnas, random = study.activations("structures"), study.activations("structures", p.random)
+    given = study.model, study.autoencoders(), study.training
+    return study.kept(controls.score_concepts, rnas, random, *given, shuffles=p.shuffles, seed=p.seed)
+
+
+def check(study, table, source, layer, matrix, **options):
+    """Rows of `table` are the scores of activations [T, F] of all RNAs of known structure."""
+    rnas = study.activations("structures")
+    rows = [rnas.rows(split) for split in ("selection", "heldout")]
+    sets = [(sparse.csr_matrix(matrix[mine]), annotate(rnas.tokens[mine], rnas.records)) for mine in rows]
+    expected = score_concepts(*sets, shuffles=0, **options)
+    mine = table[(table.source == source) & (table.layer.isna() if layer is None else table.layer == layer)]
+    columns = ["concept", "feature", "threshold", "f1", "selection_f1", "auroc"]
+    pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), expected[columns], rtol=1e-4)
+
+
+def test_every_source_is_scored_by_the_same_code_on_the_same_nucleotides(study, concepts):
+    rnas, random = (study.activations("structures", v) for v in (None, study.parameters.random))
+    check(study, concepts, rnas.name, 2, rnas.features(2), retained_F=rnas.retained(2))
+    check(study, concepts, random.name, 3, random.features(3))
+    sequences = rnas.records.sequence.tolist()
+    check(study, concepts, "5-mers", None, kmers(sequences, 5))
+    check(study, concepts, "one-hot window of 11", None, windows(sequences, 5))
+    fitted = study.training.sample(min(len(study.training), 300), random_state=0).sequence.tolist()
+    states, training = (hidden_states(study.model, of, [0, 3]) for of in (sequences, fitted))
+    for place, source, layer in ((0, "embedding layer", 0), (1, "neurons", 3)):
+        encode = neurons(training[:, place])
+        check(study, concepts, source, layer, encode(states[:, place]))
+    begun = latents(untrained(study.autoencoders()[3]))
+    check(study, concepts, "untrained SAE", 3, begun(states[:, 1]))
+
+
+def test_there_is_a_row_for_every_source_layer_and_concept(concepts):
+    by_layer = concepts.groupby("source").layer.agg(lambda layers: sorted(layers.dropna().unique()))
+    assert by_layer["embedding layer"] == [0] and by_layer["5-mers"] == by_layer["one-hot window of 11"] == []
+    for source in ("SAE (topk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA"):
+        assert by_layer[source] == [1, 2, 3]
+    assert len(by_layer) == 9 and not concepts.duplicated(["source", "layer", "group", "concept"]).any()
+    assert concepts.null_p95.notna().equals(concepts.source.isin(["SAE (topk)", "SAE, random model"]))
+    assert not concepts.discovery[concepts.null_p95.isna()].any()
+
+
+def test_of_many_rnas_the_first_of_each_split_are_scored(study, monkeypatch):
+    monkeypatch.setattr(controls, "MOST_RNAS", 3)
+    rnas = study.activations("structures")
+    sets = controls.AnnotatedSets(rnas)
+    for split in ("selection", "heldout"):
+        first = np.flatnonzero(rnas.records.split == split)[:3]
+        assert sets.records[split].id.tolist() == rnas.records.id[first].tolist()
+        assert rnas.tokens.record[sets.rows[split]].unique().tolist() == first.tolist()
+        assert len(sets.annotations[split].record_N) == sets.rows[split].sum()
+
+
+def scored(source, layer, concept="stem", **changes):
+    found = {"source": source, "layer": layer, "group": "element", "concept": concept, "feature": 1}
+    found |= {"f1": 0.5, "selection_f1": 0.5, "null_p95": 0.3, "base_f1": 0.4, "discovery": False}
+    return found | {"f1_resampled": np.array([0.4, 0.5, 0.6])} | changes
+
+
+TABLE = pd.DataFrame(
+    [
+        scored("SAE", 1, selection_f1=0.6, f1=0.55, discovery=True, f1_resampled=np.array([0.5, 0.5, 0.6])),
+        scored("SAE", 2, selection_f1=0.5, f1=0.9),
+        scored("SAE", 1, "bulge", base_f1=0.2),
+        scored("PCA", 1, f1=0.4),
+        scored("PCA", 2, selection_f1=0.7, f1=0.7, f1_resampled=np.array([0.6, 0.8, 0.7])),
+        scored("ICA", 1, selection_f1=0.9, f1=0.6),
+    ]
+)
+
+
+def test_the_layer_of_each_source_is_chosen_on_the_selection_families():
+    best = best_of(TABLE)
+    found = best[["source", "concept", "layer"]].to_numpy().tolist()
+    assert found == [["SAE", "stem", 1], ["SAE", "bulge", 1], ["PCA", "stem", 2], ["ICA", "stem", 1]]
+
+
+def test_leads_are_over_the_best_control_of_each_concept_and_have_intervals():
+    led = leads(best_of(TABLE)).set_index("concept")
+    assert (led.control["stem"], led.control_f1["stem"]) == ("PCA", 0.7)
+    assert led.lead["stem"] == pytest.approx(-0.15)
+    assert led.lead_low["stem"] == pytest.approx(np.percentile([-0.1, -0.3, -0.1], 2.5))
+    assert led.lead_high["stem"] == pytest.approx(-0.1)
+    assert led.loc["bulge", ["control", "lead", "lead_low", "lead_high"]].isna().all()
+    alone = leads(best_of(TABLE[TABLE.source == "SAE"]))
+    assert len(alone) == 2 and alone[["control", "lead", "lead_low", "lead_high"]].isna().all(axis=None)
+
+
+def test_leads_of_a_study_are_over_the_highest_of_its_controls(concepts):
+    best = best_of(concepts)
+    led = leads(best)
+    assert led.source.eq("SAE (topk)").all() and len(led) == (best.source == "SAE (topk)").sum()
+    rivals = best[best.source != "SAE (topk)"].groupby("concept").f1.max()
+    assert led.set_index("concept").control_f1.equals(rivals[led.concept])
+    assert (led.lead_low <= led.lead_high).all()
+
+
+def test_the_table_shows_chance_and_numbers_count_leads_and_discoveries():
+    best = best_of(TABLE)
+    table = controls.control_table(leads(best)).set_index("concept")
+    assert table.chance.to_dict() == {"stem": 0.4, "bulge": 0.3}
+    assert table.loc["stem", ["control", "lead", "to"]].tolist() == ["PCA", -0.15, -0.1]
+    assert table.found.tolist() == [True, False]
+    splits = ["heldout", "heldout", "selection"]
+    records = pd.DataFrame({"split": splits, "sequence": "ACGU", "family": ["a", "a", "b"]})
+    numbers = controls.numbers(best, records)
+    counted = {name: numbers[name] for name in ("concepts", "controls", "ahead", "clearly", "behind")}
+    assert counted == {"concepts": 2, "controls": 2, "ahead": 0, "clearly": 0, "behind": 1}
+    assert (numbers["discoveries"], numbers["rnas"], numbers["families"], numbers["tokens"]) == (1, 2, 1, 8)
+    assert controls.numbers(best, records.drop(columns="family"))["families"] == 2
