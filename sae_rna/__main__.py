@@ -35,15 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     export.add_argument("source", help="a folder of autoencoders, as runs/default/autoencoders-topk-x8-seed0-layers-1-6-..., or a hub id")
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
-    pretrain = commands.add_parser("pretrain", help="pre-train the embedded language model", add_help=False)
-    pretrain.add_argument("rest", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     try:
-        if given.command == "pretrain":
-            from sae_rna import pretraining
-
-            pretraining.main(given.rest)
-        elif given.command == "export":
+        if given.command == "export":
             _export(given)
         elif given.command == "plan":
             from sae_rna.plan import report

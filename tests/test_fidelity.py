@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from synthetic import BASES, HAIRPINS, draw_batch
 
 from sae_rna import fidelity
 from sae_rna.activations import Standardiser
@@ -12,8 +13,6 @@ from sae_rna.evaluation import choose_masked, encode_bases
 from sae_rna.fidelity import ExplainedVariance, fidelity_table, masked_log_probabilities, principal_components, replaced_states
 from sae_rna.language_model import LanguageModel
 from sae_rna.parameters import ROOT
-from sae_rna.pretraining import HAIRPINS
-from sae_rna.synthetic import BASES, draw_batch
 
 SEQUENCES = ["GGGAAACCC", "GGCNACGUUAGCC", "ACGU" * 8, "GCGCAAAAGCGC"]  # of several lengths, so that there is padding; one with N
 

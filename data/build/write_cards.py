@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 from build_records import EXPONENTS, LENGTH, NATURAL, NATURAL_LENGTH, PER_EXPONENT
+from synthetic import STAGES
 
 from sae_rna.parameters import Parameters
-from sae_rna.pretraining import STAGES
 from sae_rna.study import Study
 
 DATA = Path(__file__).resolve().parents[1]
