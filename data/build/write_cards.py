@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 from build_records import EXPONENTS, LENGTH, NATURAL, NATURAL_LENGTH, PER_EXPONENT
+from synthetic import STAGES
 
 from sae_rna.parameters import Parameters
-from sae_rna.pretraining import STAGES
 from sae_rna.study import Study
 
 DATA = Path(__file__).resolve().parents[1]
@@ -116,7 +116,7 @@ the head. It exists so that the whole study runs offline on two cores. It is no 
 
 ## Training
 
-{facts["step"]:,} steps, {facts["seen"] / 1e6:.1f} million nucleotides, of which {synthetic:.0%} were synthetic: RNAs of random helices drawn afresh for every batch (`sae_rna.synthetic`), among them structures of training families with
+{facts["step"]:,} steps, {facts["seen"] / 1e6:.1f} million nucleotides, of which {synthetic:.0%} were synthetic: RNAs of random helices drawn afresh for every batch (`data/build/synthetic.py`), among them structures of training families with
 fresh bases. The rest are samples of the training families of `data/records.parquet`; natural records and the families of the other splits were never seen. Muon for the encoder's matrices at learning rate
 {recipe["learning_rate"]:g}, AdamW for the rest at half of it; seed {recipe["seed"]}. `sae-rna pretrain` repeats the run; `pretraining.json` beside this file holds its whole history ({len(history):,} reports).
 
