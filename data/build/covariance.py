@@ -1,19 +1,22 @@
 """Covariance models: sequences drawn from them, and the exact distribution of every base that they draw.
 
-Infernal's cmemit draws an aligned sequence; `base_distributions` reads the emission probabilities from the model's text, so
-that P(base | base of its partner) is known exactly for every consensus column.
+Infernal's cmemit draws aligned sequences; `base_distributions` reads the emission probabilities from the
+model's text, so that P(base | base of its partner) is known exactly for every consensus column.
 """
 
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from sae_rna.structure import CANONICAL_PAIRS, split_pseudoknots
+
 BASES = "ACGU"
 #: Rows of a block of distributions: given that the partner is A, C, G or U, and given nothing.
 BLOCK = 5
+CANONICAL = np.array([[five + three in CANONICAL_PAIRS for three in BASES] for five in BASES])
 _CODES = np.full(256, -1, np.int8)
 _CODES[np.frombuffer(b"ACGUTacgut", np.uint8)] = [0, 1, 2, 3, 3] * 2
 _GAPS = np.frombuffer(b"-.~_", np.uint8)
@@ -32,9 +35,25 @@ class Alignment:
     """Consensus position of every column, counted from 0; -1 in insertions."""
 
     def rows(self) -> list[str]:
-        """The aligned sequences as text."""
-        letters = np.array(list(BASES + "N-"))[self.codes]
-        return ["".join(row) for row in letters]
+        """The aligned sequences as text, N where the letter is not one of `BASES`."""
+        return ["".join(row) for row in np.array(list(BASES + "N-"))[self.codes]]
+
+    def sequences(self) -> list[str]:
+        """The sequences without gaps."""
+        return [row.replace("-", "") for row in self.rows()]
+
+    def partner(self) -> np.ndarray:
+        """Column that each column pairs with in the nested consensus, -1 unpaired. Shape [columns]."""
+        return split_pseudoknots(self.structure)[0]
+
+    def subset(self, rows: np.ndarray) -> "Alignment":
+        """Some of the sequences."""
+        return replace(self, names=[self.names[row] for row in rows], codes=self.codes[rows])
+
+    def of_length(self, shortest: int, longest: int) -> "Alignment":
+        """The sequences of an allowed length."""
+        length = (self.codes != -1).sum(1)
+        return self.subset(np.nonzero((length >= shortest) & (length <= longest))[0])
 
 
 def read_alignments(text: str) -> list[Alignment]:
@@ -69,17 +88,36 @@ def write_alignment(path: Path, alignment: Alignment, name: str):
 
 
 def emit(models: Path, exponent: float, count: int, seed: int, *options: str) -> list[Alignment]:
-    """`count` sequences of every model of the file, the distributions raised to `exponent` and normalised (cmemit --exp)."""
-    command = ["cmemit", "-a", "--outformat", "Pfam", "--exp", str(exponent), "-N", str(count), "--seed", str(seed), *options, models]
+    """`count` sequences of every model of the file, all probabilities raised to `exponent` and normalised."""
+    command = [
+        "cmemit",
+        "-a",
+        "--outformat",
+        "Pfam",
+        "--exp",
+        str(exponent),
+        "-N",
+        str(count),
+        "--seed",
+        str(seed),
+    ]
+    command += [*options, models]
     return read_alignments(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def build_model(alignment: Alignment, name: str, folder: Path) -> Path:
-    """Covariance model of an alignment (cmbuild with its defaults)."""
+def emit_from(model: str, exponent: float, count: int, seed: int, folder: Path) -> Alignment:
+    """Sequences of one model, given as text, drawn from its states alone even where it has no pairs."""
+    path = folder / "emitting.cm"
+    path.write_text(model)
+    return emit(path, exponent, count, seed, "--nohmmonly")[0]
+
+
+def build_model(alignment: Alignment, name: str, folder: Path) -> str:
+    """Text of the covariance model of an alignment (cmbuild with its defaults)."""
     write_alignment(folder / f"{name}.sto", alignment, name)
-    path = folder / f"{name}.cm"
-    subprocess.run(["cmbuild", "-F", path, folder / f"{name}.sto"], check=True, capture_output=True)
-    return path
+    command = ["cmbuild", "-F", folder / f"{name}.cm", folder / f"{name}.sto"]
+    subprocess.run(command, check=True, capture_output=True)
+    return (folder / f"{name}.cm").read_text()
 
 
 @dataclass
@@ -96,7 +134,7 @@ class BaseDistributions:
     def blocks(self, exponent: float) -> np.ndarray:
         """Rows [positions, 2, `BLOCK`, 4] of P(base | ...): [:, 0] with the partner there, [:, 1] without.
 
-        Row 0 to 3 of a block: the partner is A, C, G, U; row 4: it is hidden. At unpaired positions all rows are the same.
+        Row 0 to 3 of a block: the partner is A, C, G, U; row 4: it is hidden. Unpaired: all are the same.
         """
         alone = self.alone**exponent
         alone = np.repeat((alone / alone.sum(1, keepdims=True))[:, None], BLOCK, 1)
@@ -104,13 +142,14 @@ class BaseDistributions:
         joint /= joint.sum((1, 2), keepdims=True)
         given = np.swapaxes(joint / joint.sum(1, keepdims=True), 1, 2)
         with_partner = np.concatenate([given, joint.sum(2)[:, None]], 1)
-        return np.stack([np.where(self.paired[:, None, None], with_partner, alone), alone], 1).astype(np.float32)
+        return np.stack([np.where(self.paired[:, None, None], with_partner, alone), alone], 1).astype(
+            np.float32
+        )
 
 
-def base_distributions(model: Path) -> BaseDistributions:
-    """Read the emissions from the text of a covariance model (INFERNAL1/a). Insertions are uniform there, which is checked."""
-    text = model.read_text()
-    body = text[text.index("\nCM\n") : text.index("\n//")]
+def base_distributions(model: str) -> BaseDistributions:
+    """The emissions in a covariance model's text (INFERNAL1/a). That insertions are uniform is checked."""
+    body = model[model.index("\nCM\n") : model.index("\n//")]
     alone, joint, node = {}, {}, None
     for line in body.splitlines()[2:]:
         if opened := re.search(r"\[ (\w+) +\d+ \] +(\S+) +(\S+)", line):
@@ -124,7 +163,7 @@ def base_distributions(model: Path) -> BaseDistributions:
         elif state in ("ML", "MR"):
             alone[int(node[1 if state == "ML" else 2])] = 2.0 ** np.array(fields[-4:], float) / 4
         elif state in ("IL", "IR") and np.any(np.array(fields[-4:], float)):
-            raise ValueError(f"{model}: an insertion that is not uniform")
+            raise ValueError(f"an insertion that is not uniform: {line}")
     columns = sorted(alone)
     normalised = lambda p: p / p.sum()  # noqa: E731
     return BaseDistributions(

@@ -1,4 +1,4 @@
-"""Near-identical sequences: 90 % identity and more, identity being 1 - (edit distance / length of the longer one)."""
+"""Near-identical sequences: 90 % identity and more. Identity: 1 - edit distance / the longer length."""
 
 import numba
 import numpy as np
@@ -9,14 +9,16 @@ IDENTITY = 0.9
 
 
 def pack(sequences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All letters of the sequences as one array, and where each sequence starts (one entry more than sequences)."""
+    """All letters of the sequences as one array, and where each sequence starts (and the last one ends)."""
     letters = np.frombuffer("".join(sequences).encode(), np.uint8)
-    return letters, np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
+    return letters, np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(
+        np.int64
+    )
 
 
 @numba.njit(cache=True)
 def _is_near(a, b, allowed):
-    """Whether the edit distance of two arrays is `allowed` at most: dynamic programming within a band, given up when hopeless."""
+    """Whether the edit distance is `allowed` at most: dynamic programming in a band, given up early."""
     if abs(len(a) - len(b)) > allowed:
         return False
     previous = np.empty(len(b) + 1, np.int32)
@@ -59,7 +61,7 @@ def near_pairs(sequences: list[str], others: list[str], identity: float = IDENTI
 
 
 def clusters(sequences: list[str], identity: float = IDENTITY) -> np.ndarray:
-    """Cluster number of every sequence: single linkage, so that no near-identical pair is ever in two clusters."""
+    """Cluster number of every sequence. Single linkage: no near-identical pair is ever in two clusters."""
     pairs = near_pairs(sequences, sequences, identity)
     graph = coo_array((np.ones(len(pairs)), pairs.T), (len(sequences),) * 2)
     return connected_components(graph, directed=False)[1]
