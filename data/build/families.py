@@ -75,6 +75,12 @@ def rfam_words() -> dict[str, tuple[str, str]]:
     return words
 
 
+def readable_name(description: str, kind: str) -> str:
+    """Rfam's description; one of a single word, such as FinP, gets the type behind it."""
+    name = description.replace("_", " ")
+    return name if " " in name else f"{name} ({kind.replace('_', ' ')})"
+
+
 def sampled_sequences(folder: Path) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
     """Sixty sequences of every distinct Rfam model (family, sequence); every family's accession and model."""
     models: dict[str, tuple[str, str]] = {}
@@ -123,17 +129,13 @@ def rfam_families(folder: Path) -> list[Family]:
             sides[name] = "heldout"
         elif SEEN_RELATIVES.search(name):
             sides[name] = "train"
-    return [
-        Family(
-            name,
-            models[name][0],
-            RNACENTRAL.get(kind, kind),
-            words[models[name][0]][1],
-            sides[name],
-            models[name][1],
-        )
-        for name, kind in types.items()
-    ]
+    families = []
+    for name, ours in types.items():
+        accession, text = models[name]
+        kind = RNACENTRAL.get(ours, ours)
+        readable = readable_name(words[accession][1], kind)
+        families.append(Family(name, accession, kind, readable, sides[name], text))
+    return families
 
 
 def balanced(families: list[Family]) -> list[Family]:
