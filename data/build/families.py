@@ -76,9 +76,11 @@ def rfam_words() -> dict[str, tuple[str, str]]:
 
 
 def readable_name(description: str, kind: str) -> str:
-    """Rfam's description; one of a single word, such as FinP, gets the type behind it."""
-    name = description.replace("_", " ")
-    return name if " " in name else f"{name} ({kind.replace('_', ' ')})"
+    """Rfam's description; one of a single word, such as sraA, gets the type behind it."""
+    name = description.replace("_", " ").strip(" ,")
+    if " " in name:
+        return name
+    return f"{name} RNA" if kind == "other" else f"{name} ({kind.replace('_', ' ')})"
 
 
 def sampled_sequences(folder: Path) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
