@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import synthetic
 from multimolecule import RnaTokenizer
-from sae_rna.records.structure import dot_bracket, pair_table, split_pseudoknots
 from safetensors.numpy import load_file
 from synthetic import BASES, STAGES, draw_structure, draw_with_targets, stack_pair_tables
+
+from sae_rna.records.structure import dot_bracket, pair_table, split_pseudoknots
 
 #: Fates of a chosen position: mask token, random base, and the rest stays. More random ones than BERT's 10 %: a visible base
 #: that must be checked against its partner makes the model represent pairing at visible bases too, where it is read later.

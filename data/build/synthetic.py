@@ -9,6 +9,7 @@ pair by pair.
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from sae_rna.records.structure import pair_table
 
 BASES = "ACGU"

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from pretrain import Curriculum, Run
-from sae_rna.extraction.language_model import LanguageModel
 from safetensors.torch import load_file
 from synthetic import STAGES
+
+from sae_rna.extraction.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

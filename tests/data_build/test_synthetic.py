@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sae_rna.records.structure import CANONICAL_PAIRS, element_string
 from synthetic import (
     BASES,
     PADDING,
@@ -17,6 +16,8 @@ from synthetic import (
     draw_with_targets,
     stack_pair_tables,
 )
+
+from sae_rna.records.structure import CANONICAL_PAIRS, element_string
 
 
 @settings(max_examples=30, deadline=None)
