@@ -43,7 +43,7 @@ def noise(rng, records, latents=40):
 # -- selectivity -----------------------------------------------------------------------------------------------
 
 
-def tested_rows(layer, features):
+def preferences(layer, features):
     rows = pd.DataFrame({"layer": layer, "feature": features, "type": "hairpin"})
     return rows.assign(effect=1.0, adjusted_effect=1.0, significant=True, replicates=False)
 
@@ -51,7 +51,7 @@ def tested_rows(layer, features):
 def test_figure_5_shows_survivors_alone_and_says_which_are_explained(study):
     rnas = study.activations("types")
     live = np.flatnonzero(rnas.retained(3))[:10]
-    tested = tested_rows(3, live)
+    tested = preferences(3, live)
     tested.loc[:2, "replicates"] = True
     tested.loc[2, "effect"] = -1.0  # ahead only when adjusted
     kept = surviving(tested)

@@ -23,14 +23,14 @@ from sae_rna.analysis.statistics.nulls import _pooled_p_values, discoveries, shi
 @given(st.lists(st.text("SHEK", min_size=1, max_size=9), min_size=1, max_size=5), st.integers(0, 2**32))
 def test_a_shift_rotates_every_record_and_keeps_its_instances(strings, seed):
     labels = annotate_elements(token_table(strings))
-    shifted = shifted(labels, np.random.default_rng(seed))
-    assert (shifted.record_N == labels.record_N).all()
+    moved = shifted(labels, np.random.default_rng(seed))
+    assert (moved.record_N == labels.record_N).all()
     for number, letters in enumerate(strings):
         rows = labels.record_N == number
-        after = "".join(np.array(list(letters_of(shifted)))[rows])
+        after = "".join(np.array(list(letters_of(moved)))[rows])
         offsets = range(1, len(letters)) if len(letters) > 1 else [0]
         assert after in {letters[k:] + letters[:k] for k in offsets}
-        before, turned = (labels.instance_NC.data[rows], shifted.instance_NC.data[rows])
+        before, turned = (labels.instance_NC.data[rows], moved.instance_NC.data[rows])
         assert any((np.roll(before, -k) == turned).all() for k in offsets)
     assert (shifted.elements_C == labels.elements_C).all()
 
