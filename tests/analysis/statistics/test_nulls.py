@@ -32,7 +32,7 @@ def test_a_shift_rotates_every_record_and_keeps_its_instances(strings, seed):
         assert after in {letters[k:] + letters[:k] for k in offsets}
         before, turned = (labels.instance_NC.data[rows], moved.instance_NC.data[rows])
         assert any((np.roll(before, -k) == turned).all() for k in offsets)
-    assert (shifted.elements_C == labels.elements_C).all()
+    assert (moved.elements_C == labels.elements_C).all()
 
 
 def test_shifts_reach_every_offset_but_the_identity():
@@ -54,7 +54,7 @@ def test_a_shift_turns_all_concepts_of_a_record_together(case, seed):
         rows = labels.record_N == record
         turns = [np.roll(before[rows], -offset, axis=0) for offset in range(1, max(rows.sum(), 2))]
         assert any((after[rows] == turned).all() for turned in turns)
-    assert (shifted.elements_C == labels.elements_C).all()
+    assert (moved.elements_C == labels.elements_C).all()
 
 
 def test_records_of_one_family_are_shifted_alike():
