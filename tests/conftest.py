@@ -44,10 +44,9 @@ def records_file(tmp_path_factory) -> Path:
     """160 synthetic RNAs of two made-up types: short hairpins and longer structures with several elements."""
     import numpy as np
     import pandas as pd
+    from synthetic import BASES, STAGES, draw_batch
 
-    from sae_rna.pretraining import STAGES
     from sae_rna.records.structure import dot_bracket
-    from sae_rna.synthetic import BASES, draw_batch
 
     rng, rows = np.random.default_rng(0), []
     for kind, (grammar, _) in (("hairpin", STAGES[0]), ("branched", STAGES[2])):

@@ -1,74 +1,49 @@
-"""Build the embedded data set, `data/records.parquet`, and its data card.
+"""Build the embedded data set, `data/records.parquet`, and the corpus that the language model is trained on.
 
-For maintainers, on Debian or Ubuntu with ``apt install prokka infernal infernal-doc``; users read the Parquet file.
+For maintainers, on Debian or Ubuntu with ``apt install prokka barrnap hmmer infernal``; users
+read the Parquet file. Some ten minutes.
 
-    python data/build/build_records.py
+    python data/build/build_records.py        # data/records.parquet and _build/corpus.safetensors
 
-Sampled records are emitted by Infernal's cmemit from the Rfam 14.1 covariance models that prokka ships; natural records are
-the sequences of real alignments in Infernal's test suite. The consensus structure is projected onto every sequence.
+Sampled records are emitted by Infernal's cmemit from covariance models: Rfam 14.1's as prokka ships them, two
+made from barrnap's rRNA profiles, and some made from the training part of natural alignments. Natural records
+are the sequences of real alignments in Infernal's test suite. The consensus structure is projected onto every
+sequence.
 """
 
-import re
-import subprocess
+import argparse
+import json
 import tempfile
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from Bio import AlignIO
+import pyarrow as pa
+import pyarrow.parquet as pq
+from corpus import Corpus
+from covariance import Alignment, build_model, emit_from
+from families import EXPONENTS, LENGTH, SEED, Family, balanced, natural_families, rfam_families, rrna_families
+from similarity import clusters, near_pairs
 from tqdm import tqdm
 
 from sae_rna.records.readers import project
 from sae_rna.records.structure import element_string, pair_table, split_pseudoknots
 
-MODELS = Path("/usr/share/prokka/db/cm")
-ALIGNMENTS = Path("/usr/share/doc/infernal/examples/testsuite")
-DATA = Path(__file__).resolve().parents[1]
-SEED = 20251003
-#: cmemit --exp sharpens a model's distributions: identity to the consensus rises from 60 % at 1.0 to about 80 % at 1.8,
-#: which is near natural homologues. A few exponents around that give close and remote members of a family.
-EXPONENTS = (1.4, 1.8, 2.2)
-PER_EXPONENT = 20
-LENGTH = (20, 256)
-NATURAL_LENGTH = (20, 450)
-#: alignment -> type, family, and the Rfam families whose samples must not be trained on because they are its relatives
-NATURAL = {
-    "tRNA1415G": ("tRNA", "tRNA"),
-    "tRNA": ("tRNA", "tRNA"),
-    "rnaseP-eubact": ("RNase_P_RNA", "RNaseP_bact"),
-    "srp-euk": ("SRP_RNA", "SRP_euk"),
-    "Plant_SRP": ("SRP_RNA", "Plant_SRP"),
-    "Vault": ("vault_RNA", "Vault"),
-    "snR75": ("CD-box", "snR75"),
-}
-RELATIVES_OF_NATURAL = re.compile(r"RNase?P|RNaseMRP|SRP|tRNA|[Vv]ault|snR75|tmRNA")
-
-
-def rna_types() -> dict[str, str]:
-    """Type of every accession: the leaf of Rfam's type path, in RNAcentral's words where the family is a known one."""
-    types = {}
-    for path in sorted((MODELS / "__build").glob("Rfam_*.txt")):
-        for line in path.read_text().splitlines():
-            accession, lineage, description = line.split("\t")[:3]
-            leaf = lineage.rstrip("; ").split("; ")[-1]
-            if re.search("ribonuclease p|rnase p|rnase mrp", description, re.I):
-                leaf = "RNase_P_RNA"
-            elif re.search("signal recognition particle", description, re.I):
-                leaf = "SRP_RNA"
-            elif re.search("transfer-messenger", description, re.I):
-                leaf = "tmRNA"
-            types[accession] = {
-                "Gene": "other",
-                "Cis-reg": "cis-reg",
-                "Intron": "intron",
-                "splicing": "snRNA",
-            }.get(leaf, leaf)
-    return types
+ROOT = Path(__file__).resolve().parents[2]
+#: The corpus has clearer samples, too: families are learnt from these first.
+CORPUS_EXPONENTS = (*EXPONENTS, 3.0)
+CORPUS_PER_EXPONENT = 375
+#: Samples a family and exponent in the shipped file: of training families for the splits train, validation
+#: and seen-..., and of families that are never trained on.
+TRAIN, VALIDATION, SEEN, UNSEEN = 40, 1, 4, 20
+COLUMNS = ["id", "sequence", "secondary_structure", "element", "type", "family", "family_name",
+           "architecture", "origin", "exposure", "split"]  # fmt: skip
+CHOOSING, SCORING = ["selection", "seen-selection"], ["heldout", "seen-heldout", "natural"]
 
 
 def architecture(structure: str) -> str:
-    """What the nested consensus looks like: hairpin, several hairpins, or its widest multiloop; 'unpaired' without pairs."""
+    """What the nested consensus looks like: a hairpin, several, its widest multiloop, or 'unpaired'."""
     partner, _ = split_pseudoknots(structure)
     ways, position = [], 0
     domains = 0
@@ -93,134 +68,203 @@ def architecture(structure: str) -> str:
     return "hairpin" if domains == 1 else "several hairpins"
 
 
-def sampled_families() -> list[dict]:
-    """Records emitted from every distinct covariance model, `PER_EXPONENT` a model and exponent."""
-    types, records, seen = rna_types(), [], set()
-    with tempfile.TemporaryDirectory() as folder:
-        for kingdom in ("Archaea", "Bacteria", "Viruses"):
-            models = Path(folder) / f"{kingdom}.cm"
-            models.write_text(
-                subprocess.run(
-                    ["cmconvert", "-a", MODELS / kingdom], check=True, capture_output=True, text=True
-                ).stdout
-            )
-            text = models.read_text()
-            accession = dict(re.findall(r"^NAME +(\S+)\nACC +(\S+)", text, re.M))
-            fresh = {name for name, key in accession.items() if key not in seen}
-            seen |= set(accession.values())
-            for exponent in EXPONENTS:
-                emitted = Path(folder) / "emitted.sto"
-                subprocess.run(
-                    [
-                        "cmemit",
-                        "-a",
-                        "--exp",
-                        str(exponent),
-                        "-N",
-                        str(PER_EXPONENT),
-                        "--seed",
-                        str(SEED),
-                        "-o",
-                        emitted,
-                        models,
-                    ],
-                    check=True,
-                )
-                names = re.findall(r"^#=GF ID +(\S+)", emitted.read_text(), re.M)
-                for name, alignment in tqdm(
-                    zip(names, AlignIO.parse(emitted, "stockholm")), kingdom, len(names)
-                ):
-                    if name in fresh:
-                        key = accession[name]
-                        records += from_alignment(
-                            alignment, f"{key}-e{exponent}", types.get(key, "other"), name, "sampled", LENGTH
-                        )
+def to_records(alignment: Alignment, family: Family, stem: str, origin: str, split: str) -> pd.DataFrame:
+    """One record per sequence of `alignment`."""
+    partner = pair_table(alignment.structure)
+    projected = [project(row, alignment.structure, partner) for row in alignment.rows()]
+    records = pd.DataFrame(projected, columns=["sequence", "secondary_structure"])
+    is_natural = origin == "natural"
+    names = alignment.names if is_natural else range(1, len(alignment.names) + 1)
+    records["id"] = [f"{stem}{'/' if is_natural else '-'}{name}" for name in names]
+    return records.assign(
+        type=family.type,
+        family=family.name,
+        family_name=family.readable,
+        architecture=architecture(alignment.structure),
+        origin=origin,
+        split=split,
+    )
+
+
+def unseen_records(family: Family, folder: Path) -> list[pd.DataFrame]:
+    """Records of a family that is never trained on."""
+    records = [to_records(rows, family, stem, "natural", "natural") for stem, rows in family.natural.items()]
+    if family.model:
+        for exponent in EXPONENTS:
+            drawn = emit_from(family.model, exponent, UNSEEN, SEED, folder).of_length(*LENGTH)
+            stem = f"{family.accession}-e{exponent}"
+            records.append(to_records(drawn, family, stem, "sampled", family.side))
     return records
 
 
-def natural_records() -> list[dict]:
-    """Records of the real alignments in `NATURAL`."""
-    records = []
-    for stem, (rna_type, family) in NATURAL.items():
-        alignment = AlignIO.read(ALIGNMENTS / f"{stem}.sto", "stockholm")
-        records += from_alignment(alignment, stem, rna_type, family, "natural", NATURAL_LENGTH)
-    return records
+# ---- families that are trained on
 
 
-def from_alignment(
-    alignment, stem: str, rna_type: str, family: str, origin: str, length: tuple[int, int]
-) -> list[dict]:
-    """One record per row of `alignment` that is made of A, C, G and U alone and has an allowed length."""
-    consensus = alignment.column_annotations["secondary_structure"]
-    consensus = re.sub(r"[^][(){}<>A-Za-z]", ".", consensus)
-    partner = pair_table(consensus)
-    shape = architecture(consensus)
-    records = []
-    for number, row in enumerate(alignment, 1):
-        sequence, structure = project(str(row.seq), consensus, partner)
-        if length[0] <= len(sequence) <= length[1] and set(sequence) <= set("ACGU"):
-            name = f"{stem}-{number}" if origin == "sampled" else f"{stem}/{row.id}"
-            records.append(
-                {
-                    "id": name,
-                    "sequence": sequence,
-                    "secondary_structure": structure,
-                    "type": rna_type,
-                    "family": family,
-                    "architecture": shape,
-                    "origin": origin,
-                }
-            )
-    return records
+@dataclass
+class Part:
+    """Training sequences of one alignment: natural (exponent 0, no model) or emitted from `model`."""
+
+    stem: str
+    exponent: float
+    model: str
+    alignment: Alignment
 
 
-def assign_splits(records: pd.DataFrame) -> pd.Series:
-    """train / selection / heldout by family, 80 / 10 / 10 within every type; natural records apart.
+def divide_natural(family: Family) -> tuple[dict[str, Alignment], dict[str, Alignment]]:
+    """Training part and a fifth put aside, of every natural alignment, in clusters of near-identical rows.
 
-    One sequence in twenty of the training families becomes the split `validation`: never trained on, of a known family. Sampled
-    relatives of the natural records are held out, so that the natural split is unseen in every sense.
+    Clusters are taken in random order until the fifth is full; the largest (above a twentieth of all) are
+    trained on.
     """
-    rng = np.random.default_rng(SEED)
-    split = {}
-    for _, families in records[records.origin == "sampled"].groupby("type").family:
-        names = rng.permutation(sorted(set(families)))
-        tenth = max(1, round(len(names) / 10)) if len(names) >= 5 else 0
-        split |= {name: "selection" for name in names[:tenth]} | {
-            name: "heldout" for name in names[tenth : 2 * tenth]
-        }
-        split |= {name: "train" for name in names[2 * tenth :]}
-    split |= {name: "heldout" for name in split if RELATIVES_OF_NATURAL.search(name)}
-    splits = pd.Series(
-        np.where(records.origin == "natural", "natural", records.family.map(split)), records.index
-    )
-    return splits.mask((splits == "train") & (rng.random(len(splits)) < 0.05), "validation")
+    if not family.natural:
+        return {}, {}
+    cluster = clusters(sum((alignment.sequences() for alignment in family.natural.values()), []))
+    sizes = np.bincount(cluster)
+    put_aside, taken = [], 0
+    for number in np.random.default_rng([SEED, 3]).permutation(len(sizes)):
+        if sizes[number] <= max(2, len(cluster) / 20) and taken + sizes[number] <= len(cluster) / 5 + 1:
+            put_aside.append(number)
+            taken += sizes[number]
+    is_aside = np.isin(cluster, put_aside)
+    kept, aside, start = {}, {}, 0
+    for stem, alignment in family.natural.items():
+        here = is_aside[start : start + len(alignment.names)]
+        kept[stem] = alignment.subset(np.nonzero(~here)[0])
+        aside[stem] = alignment.subset(np.nonzero(here)[0])
+        start += len(here)
+    return kept, aside
 
 
-def main():
-    records = pd.DataFrame(sampled_families() + natural_records()).drop_duplicates(
-        "sequence", ignore_index=True
+def training_family(
+    family: Family, folder: Path, per_exponent: int
+) -> tuple[list[pd.DataFrame], list[Part], dict]:
+    """Shipped records of a training family, its part of the corpus, and the numbers of dropped sequences."""
+    kept, aside = divide_natural(family)
+    models = {family.accession: family.model} if family.model else {}
+    models |= {stem: build_model(alignment, stem, folder) for stem, alignment in kept.items()}
+    held = [to_records(alignment, family, stem, "natural", "seen") for stem, alignment in aside.items()]
+    parts = [Part(stem, 0.0, "", alignment) for stem, alignment in kept.items()]
+    for exponent in CORPUS_EXPONENTS:
+        for stem, model in models.items():
+            if exponent in EXPONENTS:
+                drawn = emit_from(model, exponent, VALIDATION + SEEN, SEED + 1, folder).of_length(*LENGTH)
+                held.append(to_records(drawn, family, f"{stem}-e{exponent}-aside", "sampled", "seen"))
+                held[-1].loc[: VALIDATION - 1, "split"] = "validation"
+            drawn = emit_from(model, exponent, per_exponent // len(models), SEED, folder)
+            if not family.natural:  # the corpus crops long natural families
+                drawn = drawn.of_length(*LENGTH)
+            parts.append(Part(stem, exponent, model, drawn))
+    held = pd.concat(held, ignore_index=True).drop_duplicates("sequence", ignore_index=True)
+    held, parts, dropped = keep_apart(held, parts)
+    records = [held]
+    for part in parts:
+        if not part.model:
+            records.append(to_records(part.alignment, family, part.stem, "natural", "train"))
+        elif part.exponent in EXPONENTS:
+            shipped = part.alignment.of_length(*LENGTH)
+            shipped = shipped.subset(np.arange(len(shipped.names))[: TRAIN // len(models)])
+            records.append(to_records(shipped, family, f"{part.stem}-e{part.exponent}", "sampled", "train"))
+    return records, parts, dropped
+
+
+def keep_apart(held: pd.DataFrame, parts: list[Part]) -> tuple[pd.DataFrame, list[Part], dict[str, int]]:
+    """Leave no training sequence of a family near-identical to one put aside.
+
+    Samples on the training side go, which leaves what is put aside a fair draw of the family. Where that
+    would be more than half of the training side (short or conserved families), the samples put aside go.
+    """
+    sequences = [part.alignment.sequences() for part in parts]
+    is_natural = np.repeat([not part.model for part in parts], [len(rows) for rows in sequences])
+    pairs = near_pairs(list(held.sequence), sum(sequences, []))
+    is_sample = (held.origin == "sampled").to_numpy()
+    too_many = len(np.unique(pairs[:, 1])) > len(is_natural) / 2
+    leaves_held = is_sample[pairs[:, 0]] & (too_many | is_natural[pairs[:, 1]])
+    held_gone = np.isin(np.arange(len(held)), pairs[leaves_held, 0])
+    gone = np.isin(np.arange(len(is_natural)), pairs[~held_gone[pairs[:, 0]], 1])
+    start = 0
+    for part, rows in zip(parts, sequences):
+        part.alignment = part.alignment.subset(np.nonzero(~gone[start : start + len(rows)])[0])
+        start += len(rows)
+    counts = {"training": gone.sum(), "evaluation": held_gone.sum(), "conserved families": too_many}
+    return held[~held_gone], parts, {name: int(count) for name, count in counts.items()}
+
+
+# ---- splits
+
+
+def halve_seen(records: pd.DataFrame) -> pd.Series:
+    """Splits with 'seen' halved to seen-selection and seen-heldout, by family, else by cluster."""
+    rng = np.random.default_rng([SEED, 4])
+    split = records.split.copy()
+    for _, rows in records[records.split == "seen"].groupby("type"):
+        names = rng.permutation(sorted(set(rows.family)))
+        first = rows.family.isin(names[: len(names) // 2]).to_numpy()
+        if len(names) == 1:
+            cluster = clusters(list(rows.sequence))
+            first = (rng.random(cluster.max() + 1) < 0.5)[cluster]
+        split[rows.index] = np.where(first, "seen-selection", "seen-heldout")
+    return split
+
+
+def without_near(records: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Drop what is near-identical across sides, between families too: the less important side goes."""
+    sides = {
+        "near training": (["validation", *CHOOSING, *SCORING], ["train"]),
+        "chosen on, near scored": (CHOOSING, SCORING),
+    }
+    dropped = {}
+    for name, (leaving, staying) in sides.items():
+        candidates, others = records[records.split.isin(leaving)], records[records.split.isin(staying)]
+        rows = candidates.index[np.unique(near_pairs(list(candidates.sequence), list(others.sequence))[:, 0])]
+        dropped[name] = len(rows)
+        records = records.drop(rows)
+    return records.reset_index(drop=True), dropped
+
+
+def write(records: pd.DataFrame, path: Path, facts: dict):
+    """Write the records; what the card says about the build stands in the file's metadata as `build`."""
+    table = pa.Table.from_pandas(records[COLUMNS], preserve_index=False)
+    table = table.replace_schema_metadata({**table.schema.metadata, b"build": json.dumps(facts).encode()})
+    pq.write_table(table, path, compression="zstd", compression_level=19)
+
+
+def main(arguments: list[str] | None = None):
+    parser = argparse.ArgumentParser(description="Build the embedded data set and the training corpus.")
+    parser.add_argument("--records", type=Path, default=ROOT / "data" / "records.parquet")
+    parser.add_argument("--corpus", type=Path, default=ROOT / "_build" / "corpus.safetensors")
+    parser.add_argument(
+        "--per_exponent", type=int, default=CORPUS_PER_EXPONENT, help="corpus samples a family and exponent"
     )
-    records = records[records.groupby("family").sequence.transform("size") >= 20].reset_index(drop=True)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        families = balanced(rfam_families(folder)) + rrna_families(folder) + natural_families()
+        trained = [family for family in families if family.side == "train"]
+        corpus, records, dropped = Corpus(trained), [], []
+        for family in tqdm(trained, "training families"):
+            shipped, parts, counts = training_family(family, folder, given.per_exponent)
+            records += shipped
+            dropped.append(counts)
+            for part in parts:
+                corpus.add(family, part.exponent, part.model, part.alignment)
+        for family in tqdm(families, "unseen families"):
+            if family.side != "train":
+                records += unseen_records(family, folder)
+    facts = {"corpus": corpus.save(given.corpus), "within families": pd.DataFrame(dropped).sum().to_dict()}
+    records = pd.concat(records, ignore_index=True).drop_duplicates("sequence", ignore_index=True)
+    records["split"] = halve_seen(records)
+    records, facts["across families"] = without_near(records)
+    records["exposure"] = np.where(records.split.isin(["selection", "heldout", "natural"]), "unseen", "seen")
     records["element"] = [
         element_string(structure) for structure in tqdm(records.secondary_structure, "elements")
     ]
-    records["split"] = assign_splits(records)
-    columns = [
-        "id",
-        "sequence",
-        "secondary_structure",
-        "element",
-        "type",
-        "family",
-        "architecture",
-        "origin",
-        "split",
-    ]
-    records[columns].to_parquet(
-        DATA / "records.parquet", compression="zstd", compression_level=19, index=False
+    write(records, given.records, facts)
+    print(json.dumps(facts, indent=1))
+    print(
+        records.groupby(["split", "exposure", "origin"]).agg(
+            RNAs=("id", "size"), families=("family", "nunique")
+        )
     )
-    print(records.groupby(["origin", "split"]).agg(records=("id", "size"), families=("family", "nunique")))
-    print(Counter(records.type).most_common())
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ _SHOWN = [
 # -----------------------------------------------------------------------------------------------------
 
 
-def test_selectivity(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
+def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
     """`permutation.type_selectivity` of every layer, with `layer`; `filtered`: of retained features alone.
 
     Empty, with a warning, where types cannot be tested: no families, or too few of them.
@@ -60,19 +60,17 @@ def test_selectivity(rnas: Activations, seed: int = 0, filtered: bool = True) ->
         return tables[0]
     for layer in tqdm(rnas.layers, f"types, {rnas.name}", mininterval=1):
         retained_F = rnas.retained(layer) if filtered else None
-        sets = (rnas.pooled(layer, split) for split in SPLITS)
+        selection, heldout = (rnas.pooled(layer, split) for split in SPLITS)
         try:
-            tables.append(permutation.type_selectivity(*sets, retained_F, seed=seed).assign(layer=layer))
+            table = permutation.type_selectivity(selection, heldout, retained_F, seed=seed)
+            tables.append(table.assign(layer=layer))
         except ValueError as error:
             warnings.warn(f"types of RNA were not tested: {error}", stacklevel=2)
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
-test_selectivity.__test__ = False  # it is no test of pytest's
-
-
 def surviving(tested: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `test_selectivity` that replicate in held-out families and whose type is ahead as it
+    """The rows of `prefer_types` that replicate in held-out families and whose type is ahead as it
     stands, too.
 
     The largest adjusted effect of a layer first.
@@ -118,7 +116,7 @@ def effects(tested: pd.DataFrame) -> pd.DataFrame:
 
 
 def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activation: pd.DataFrame) -> dict:
-    """What the captions of the first two figures say; `random` is `test_selectivity` of the random model."""
+    """What the captions of the first two figures say; `random` is `prefer_types` of the random model."""
     shown = activation[["layer", "feature"]].drop_duplicates()
     marked = activation[activation.explained.astype(bool)][["layer", "feature"]].drop_duplicates()
     of_layers = tested[tested.layer.isin(first_middle_last(rnas.layers))]
@@ -154,9 +152,9 @@ def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.Data
     """`choosing.score_types` of the retained features of every layer, with `layer`."""
     tables = []
     for layer in tqdm(rnas.layers, "types", mininterval=1):
-        pooled, parts = zip(*(rnas.pooled(layer, split) for split in SPLITS))
-        sets = ((pooled_SF, part.type.to_numpy()) for pooled_SF, part in zip(pooled, parts))
-        families = tuple(part.get("family") for part in parts)
+        (known_SF, known), (unseen_SF, unseen) = (rnas.pooled(layer, split) for split in SPLITS)
+        sets = (known_SF, known.type.to_numpy()), (unseen_SF, unseen.type.to_numpy())
+        families = known.get("family"), unseen.get("family")
         table = choosing.score_types(
             *sets, rnas.retained(layer), families=families, shuffles=shuffles, seed=seed
         )

@@ -19,19 +19,26 @@ from scipy import sparse
 from sae_rna.files import writing
 
 
+def run_numbers(*labels_N: np.ndarray) -> np.ndarray:
+    """Number of the run each row stands in, from 0, [N]; a run ends where any of the labels changes."""
+    starts_N = np.zeros(len(labels_N[0]), np.int64)
+    for labels in labels_N:
+        starts_N[1:] |= labels[1:] != labels[:-1]
+    return np.cumsum(starts_N)
+
+
 def record_runs(record_T: np.ndarray) -> np.ndarray:
     """Number of the record each token belongs to, from 0 in order of appearance, shape [T].
 
     Raises ValueError naming a record whose tokens do not stand together.
     """
     record_T = np.asarray(record_T)
-    starts_T = np.ones(len(record_T), bool)
-    starts_T[1:] = record_T[1:] != record_T[:-1]
-    names, pieces = np.unique(record_T[starts_T], return_counts=True)
+    run_T = run_numbers(record_T)
+    names, pieces = np.unique(record_T[np.diff(run_T, prepend=-1) > 0], return_counts=True)
     if (pieces > 1).any():
         name = names[pieces > 1][0]
         raise ValueError(f"record {name} stands in {pieces.max()} separate places: sort the tokens by record")
-    return np.cumsum(starts_T) - 1
+    return run_T
 
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:

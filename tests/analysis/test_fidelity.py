@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from synthetic import BASES, HAIRPINS, draw_batch
 
 from sae_rna.analysis import fidelity
 from sae_rna.analysis.fidelity import masked_log_probabilities, principal_components, replaced_states
@@ -12,11 +13,9 @@ from sae_rna.analysis.language_model import choose_masked
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.parameters import ROOT
-from sae_rna.pretraining import HAIRPINS
 from sae_rna.records.composition import encode_bases
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
-from sae_rna.synthetic import BASES, draw_batch
 
 SEQUENCES = [
     "GGGAAACCC",

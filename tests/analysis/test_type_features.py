@@ -78,7 +78,7 @@ def test_types_that_cannot_be_tested_leave_tables_and_figures_that_say_so(study,
     values = vars(study.parameters) | {"types": str(plain), "run": str(tmp_path / "run")}
     rnas = Study(Parameters(**values)).activations("types")
     with pytest.warns(UserWarning, match="'family'"):
-        tested = type_features.test_selectivity(rnas)
+        tested = type_features.prefer_types(rnas)
     shown = surviving_activations(
         rnas, surviving(tested), confounds.explain_types(rnas, surviving(tested)), [1, 3], 4
     )

@@ -192,11 +192,11 @@ def test_random_weights_differ_from_the_checkpoint_and_are_seeded(tiny_model):
 
 def test_the_shipped_model_knows_its_pairs(tiny_model):
     """rinalmo-nano restores a hidden base of a clean hairpin from its partner far more often than chance."""
+    from synthetic import BASES, HAIRPINS, draw_batch
+
     from sae_rna.analysis.language_model import model_probabilities
     from sae_rna.parameters import ROOT
-    from sae_rna.pretraining import HAIRPINS
     from sae_rna.records.composition import encode_bases
-    from sae_rna.synthetic import BASES, draw_batch
 
     model = LanguageModel.load(str(ROOT / "data" / "rinalmo-nano"), masked=True)
     bases, table = draw_batch(HAIRPINS, 150, np.random.default_rng(99))

@@ -16,14 +16,14 @@ from scipy.stats import false_discovery_control
 
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
 from sae_rna.analysis.statistics.choosing import score_concepts
-from sae_rna.analysis.statistics.nulls import _pooled_p_values, discoveries, shuffled
+from sae_rna.analysis.statistics.nulls import _pooled_p_values, discoveries, shifted, shuffled
 
 
 @quick
 @given(st.lists(st.text("SHEK", min_size=1, max_size=9), min_size=1, max_size=5), st.integers(0, 2**32))
 def test_a_shift_rotates_every_record_and_keeps_its_instances(strings, seed):
     labels = annotate_elements(token_table(strings))
-    shifted = shuffled(labels, np.random.default_rng(seed))
+    shifted = shifted(labels, np.random.default_rng(seed))
     assert (shifted.record_N == labels.record_N).all()
     for number, letters in enumerate(strings):
         rows = labels.record_N == number

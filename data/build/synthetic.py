@@ -6,7 +6,7 @@ small recursive grammar (a pseudoknot-free context-free grammar in the spirit of
 pair by pair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,15 @@ UNPAIRED, PADDING = -1, -2
 
 _FIVE_PRIME = np.array([BASES.index(pair[0]) for pair in PAIRS])
 _THREE_PRIME = np.array([BASES.index(pair[1]) for pair in PAIRS])
-_TETRALOOPS = {"GNRA": ("G", "ACGU", "AG", "A"), "UNCG": ("U", "ACGU", "C", "G")}
+#: Probabilities of the bases in the tetraloops GNRA and UNCG, [motif, place, base].
+_TETRALOOPS = np.array(
+    [
+        [[base in letters for base in BASES] for letters in motif]
+        for motif in (("G", "ACGU", "AG", "A"), ("U", "ACGU", "C", "G"))
+    ],
+    dtype=float,
+)
+_TETRALOOPS /= _TETRALOOPS.sum(-1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,21 @@ class Grammar:
             raise ValueError(f"a helix needs 1 base pair or more, the grammar allows {self.stem[0]}")
 
 
+HAIRPINS = Grammar()
+#: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage. What can be
+#: reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap it.
+STAGES = (
+    (HAIRPINS, 0.78),
+    (replace(HAIRPINS, stem=(4, 9), hairpin=(3, 9), end=(0, 12)), 0.70),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 12), interruption=0.3, bulge=(1, 2), tetraloops=0.3,
+             length=(20, 70)), 0.62),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 10), domains=(1, 2), interruption=0.3, bulge=(1, 3),
+             branching=0.1, wobble=0.06, tetraloops=0.3, length=(20, 102)), 0.46),
+    (Grammar(stem=(3, 8), hairpin=(3, 10), end=(0, 15), domains=(1, 3), linker=(1, 10), interruption=0.4, bulge=(1, 4),
+             branching=0.2, wobble=0.09, tetraloops=0.35, length=(20, 142)), 0.40),
+)  # fmt: skip
+
+
 def draw_structure(grammar: Grammar, rng: np.random.Generator) -> str:
     """One dot-bracket string from `grammar`, of a length the grammar allows."""
     between = lambda bounds: int(rng.integers(bounds[0], bounds[1] + 1))  # noqa: E731
@@ -96,33 +119,49 @@ def stack_pair_tables(structures: list[str], width: int | None = None) -> np.nda
     return table
 
 
-def draw_bases(
+def draw_with_targets(
     table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
-) -> np.ndarray:
-    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU, and their exact conditionals.
 
     GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition varies around
-    the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at padding.
+    the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at padding, and the probability
+    [S, W, 4] that the generator gave each base here, given the structure, the RNA's composition, its tetraloop motifs and the
+    base of the pairing partner: as a target of a masked base it has the same expected gradient as the base, and less noise.
     """
     count, width = table_SW.shape
     strong = rng.uniform(0.35, 0.75, (count, 1)) * (1 - wobble)
     weak = (1 - wobble) - strong
     shares = np.hstack([strong / 2, strong / 2, weak / 2, weak / 2, np.full((count, 2), wobble / 2)])
-    kind = (rng.random((count, width, 1)) > np.cumsum(shares, 1)[:, None, :-1]).sum(-1)
     loop = rng.dirichlet(12 * np.array([0.36, 0.18, 0.22, 0.24]), count)
     bases = (rng.random((count, width, 1)) > np.cumsum(loop, 1)[:, None, :-1]).sum(-1)
+    probability = np.repeat(loop[:, None], width, 1)
     rows, opening = np.nonzero(table_SW > np.arange(width))
     closing = table_SW[rows, opening]
-    bases[rows, opening] = _FIVE_PRIME[kind[rows, opening]]
-    bases[rows, closing] = _THREE_PRIME[kind[rows, opening]]
+    kind = (rng.random((len(rows), 1)) > np.cumsum(shares, 1)[rows, :-1]).sum(-1)
+    bases[rows, opening], bases[rows, closing] = _FIVE_PRIME[kind], _THREE_PRIME[kind]
+    joint = np.zeros((count, 4, 4))  # of the 5' and the 3' base
+    joint[:, _FIVE_PRIME, _THREE_PRIME] = shares
+    probability[rows, opening] = joint[rows, :, _THREE_PRIME[kind]]
+    probability[rows, closing] = joint[rows, _FIVE_PRIME[kind], :]
+    probability /= probability.sum(-1, keepdims=True)
     if tetraloops:
-        is_tetraloop = closing - opening == 5
-        for row, start in zip(rows[is_tetraloop], opening[is_tetraloop] + 1):
-            if rng.random() < tetraloops:
-                motif = _TETRALOOPS["GNRA" if rng.random() < 0.7 else "UNCG"]
-                bases[row, start : start + 4] = [BASES.index(rng.choice(list(letters))) for letters in motif]
+        chosen = (closing - opening == 5) & (rng.random(len(rows)) < tetraloops)
+        places = opening[chosen, None] + np.arange(1, 5)
+        motif = _TETRALOOPS[(rng.random(chosen.sum()) > 0.7).astype(int)]
+        probability[rows[chosen, None], places] = motif
+        bases[rows[chosen, None], places] = (
+            rng.random((*places.shape, 1)) > np.cumsum(motif, -1)[..., :-1]
+        ).sum(-1)
     bases[table_SW == PADDING] = -1
-    return bases
+    return bases, probability
+
+
+def draw_bases(
+    table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
+) -> np.ndarray:
+    """The bases of `draw_with_targets` alone."""
+    return draw_with_targets(table_SW, rng, wobble, tetraloops)[0]
 
 
 def draw_batch(grammar: Grammar, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import (
+    BASES,
+    PADDING,
+    STAGES,
+    Grammar,
+    draw_batch,
+    draw_structure,
+    draw_with_targets,
+    stack_pair_tables,
+)
 
-from sae_rna.pretraining import STAGES
 from sae_rna.records.structure import CANONICAL_PAIRS, element_string
-from sae_rna.synthetic import BASES, PADDING, Grammar, draw_batch, draw_structure
 
 
 @settings(max_examples=30, deadline=None)
@@ -64,3 +72,32 @@ def test_later_stages_hold_the_elements_that_earlier_ones_lack():
 def test_impossible_grammars_are_refused():
     with pytest.raises(ValueError, match="3 nucleotides or more"):
         Grammar(hairpin=(2, 5))
+
+
+def test_exact_targets_are_the_frequencies_of_the_generator():
+    """Monte Carlo: of all places to which the generator gave a base the probability p, a share p holds that base."""
+    rng = np.random.default_rng(5)
+    table = np.repeat(stack_pair_tables(["..((((....))))..((((.....))))."]), 30_000, axis=0)
+    bases, probability = draw_with_targets(table, rng, wobble=0.2, tetraloops=0.5)
+    assert probability.sum(-1) == pytest.approx(1)
+    drawn = np.eye(4)[bases]
+    assert drawn.mean(0) == pytest.approx(probability.mean(0), abs=0.015)
+    for place in (
+        0,
+        3,
+        6,
+        12,
+        20,
+    ):  # an end, 5' in a stem, GNRA or UNCG or neither, 3' in a stem, a loop of five
+        partner = table[0, place]
+        for letter in range(4):  # given the partner's base, above all
+            there = bases[:, partner] == letter if partner >= 0 else np.ones(len(bases), bool)
+            given, truth = probability[there, place], drawn[there, place]
+            assert truth.mean(0) == pytest.approx(given.mean(0), abs=0.015)
+            for low in np.arange(0, 1, 0.1):
+                chosen = (given >= low) & (given < low + 0.1)
+                if chosen.sum() > 5000:
+                    assert truth[chosen].mean() == pytest.approx(given[chosen].mean(), abs=0.025)
+        if partner >= 0:  # C pairs with G alone, G with C and U
+            assert (probability[bases[:, partner] == 1, place] == [0, 0, 1, 0]).all()
+            assert (probability[bases[:, partner] == 2, place][:, [0, 2]] == 0).all()

@@ -1,0 +1,323 @@
+"""Masked-language-model pre-training of a small RiNALMo-architecture encoder (rinalmo-nano), from one command.
+
+    python data/build/pretrain.py --out runs/nano
+
+A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with ``--start`` a released model is
+trained further. The learning rate warms up, stays, and falls linearly to zero. Every batch depends on the recipe, the step
+and the curriculum's stage alone, so a run that was stopped goes on from its last checkpoint as if nothing had happened.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from batches import Corpus, Mixture, Pools, Rnas, draw_helices
+from fast_rinalmo import FastRiNALMo, Layout
+from gradients import Gradients, log_probabilities
+from multimolecule import RiNALMoConfig, RiNALMoForMaskedLM, RnaTokenizer
+from muon import Optimizer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from synthetic import STAGES
+from tqdm import tqdm
+
+#: Batches of one pool: enough RNAs that those of a batch are of like length.
+POOL = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result of a pre-training run."""
+
+    width: int = 128
+    """Model dimension."""
+    blocks: int = 6
+    heads: int = 4
+    intermediate: int = 576
+    """As in RiNALMo's configuration: the gated feed-forward layer is two thirds of it wide."""
+    tokens: float = 120e6
+    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While the
+    learning rate is still constant, a run may be gone on with to another end."""
+    anneal: float = 0.3
+    """Share of the run, at its end, over which the learning rate falls linearly to zero."""
+    batch_tokens: int = 2048
+    batches: int = 2
+    """Batches a step; they divide a pool."""
+    learning_rate: float = 2.5e-3
+    """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it with AdamW."""
+    warmup_steps: int = 100
+    families: float = 0.65
+    """Share of nucleotides of the training families once the curriculum is mastered."""
+    redrawn: float = 0.2
+    """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly drawn helices."""
+    natural: float = 0.1
+    """Share of natural RNAs among the families' nucleotides."""
+    sharpness: float = 2.0
+    """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none after a third of
+    the run."""
+    average: float = 0.998
+    """Decay a step of the averaged weights, which are released."""
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return int(self.tokens // (self.batch_tokens * self.batches))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        left = (self.steps - step) / (self.anneal * self.steps)
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, left)
+
+    def mixture(self, pool: int) -> Mixture:
+        progress = pool * (POOL // self.batches) / self.steps
+        return Mixture(self.families, self.redrawn, self.natural, self.sharpness * max(0.0, 1 - 3 * progress))
+
+
+class Curriculum:
+    """Which grammars are drawn. Mastery is a running mean of the accuracy on masked paired bases."""
+
+    def __init__(self, stage: int = 0, accuracy: list[float] | None = None):
+        self.stage = stage
+        self.accuracy = accuracy or [0.0] * len(STAGES)
+
+    def report(self, stage: int, accuracy: float):
+        self.accuracy[stage] = (
+            0.6 * self.accuracy[stage] + 0.4 * accuracy if self.accuracy[stage] else accuracy
+        )
+        if self.stage < len(STAGES) and self.accuracy[self.stage] >= STAGES[self.stage][1]:
+            self.stage += 1
+
+
+class Examination:
+    """Accuracy and cross-entropy at fixed positions, 15 % of all, hidden at once as RiNALMo's evaluation does."""
+
+    def __init__(self, pools: Pools, model: FastRiNALMo):
+        self.pools, self.model, self.sets = pools, model, {}
+
+    def add(self, name: str, rnas: Rnas, seed: int):
+        rng = np.random.default_rng(seed)
+        chosen = rng.random(len(rnas.bases)) < 0.15
+        ids = np.where(chosen, self.pools.special[3], self.pools.base_ids[rnas.bases])
+        self.sets[name] = self.pools.cut(rnas, ids, chosen, np.eye(4)[rnas.bases], rng)
+
+    @torch.no_grad()
+    def scores(self, weights_P: torch.Tensor, name: str) -> dict[str, float]:
+        """Accuracy of all and of paired bases, and cross-entropy in nats."""
+        right, loss, paired = [], [], []
+        for batch in self.sets[name]:
+            guess = log_probabilities(self.model, self.pools.base_ids, weights_P, batch).cpu().numpy()
+            right.append(guess.argmax(1) == batch.targets.argmax(1))
+            loss.append(-(guess * batch.targets).sum(1))
+            paired.append(batch.paired)
+        right, loss, paired = map(np.concatenate, (right, loss, paired))
+        values = {"accuracy": right.mean(), "paired": right[paired].mean(), "loss": loss.mean()}
+        return {key: round(float(value), 4) for key, value in values.items()}
+
+
+def examination_sets(records: pd.DataFrame | None, count: int = 300) -> dict[str, pd.DataFrame]:
+    """Fixed samples of unseen sequences of training families, of unseen families, and of natural tRNA of the training side."""
+    if records is None:
+        return {}
+    chosen = {name: records[records.split == name] for name in ("validation", "selection")}
+    natural = records[(records.origin == "natural") & (records.type == "tRNA")]
+    chosen["natural tRNA"] = (
+        natural[natural.split.str.startswith("seen")] if "exposure" in records else natural
+    )
+    return {
+        name: rows.sample(min(count, len(rows)), random_state=0) for name, rows in chosen.items() if len(rows)
+    }
+
+
+def build_config(recipe: Recipe) -> RiNALMoConfig:
+    """A RiNALMo of the recipe's shape. Dropout is off: hardly a batch is ever seen twice."""
+    return RiNALMoConfig(
+        hidden_size=recipe.width, num_hidden_layers=recipe.blocks, num_attention_heads=recipe.heads,
+        intermediate_size=recipe.intermediate, hidden_dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+
+
+def save_checkpoint(folder: Path, optimizer: Optimizer, state: dict):
+    """Weights, averaged weights, moments and progress in one safetensors file, written whole or not at all."""
+    temporary = folder / "checkpoint.tmp"
+    save_file(
+        {name: value.cpu() for name, value in optimizer.state().items()},
+        temporary,
+        {"state": json.dumps(state)},
+    )
+    os.replace(temporary, folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(folder: Path, optimizer: Optimizer) -> dict:
+    """Restore what `save_checkpoint` wrote; returns the progress."""
+    path = folder / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["state"])
+    optimizer.restore(load_file(path), state["step"])
+    return state
+
+
+def release(folder: Path, layout: Layout, weights_P: torch.Tensor, config: RiNALMoConfig, facts: dict):
+    """Write a model folder that loads like any of multimolecule's, with the run's facts in ``pretraining.json``."""
+    model = RiNALMoForMaskedLM(config)
+    layout.unpack(weights_P.cpu(), model)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.eval().save_pretrained(temporary)
+    RnaTokenizer().save_pretrained(temporary)
+    (temporary / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+class Run:
+    """A pre-training run in a folder: ``checkpoint.safetensors`` to go on from, ``model`` with the averaged weights so far."""
+
+    def __init__(self, recipe: Recipe, corpus, out: Path, records: pd.DataFrame | None = None, start: Path | None = None,
+                 device: str = "cpu", workers: int = 0, compiled: bool = False, every: int = 256):  # fmt: skip
+        if POOL % recipe.batches or every % (POOL // recipe.batches):
+            raise ValueError(
+                f"batches a step ({recipe.batches}) must divide {POOL}, and {every} be a multiple of the quotient"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        self.recipe, self.out, self.every, self.config = recipe, out, every, build_config(recipe)
+        self.layout = Layout(self.config)
+        self.state = {"step": 0, "seen": 0, "synthetic": 0.0, "stage": 0, "accuracy": None, "history": []}
+        torch.manual_seed(recipe.seed)
+        weights = self.layout.pack(RiNALMoForMaskedLM(self.config).state_dict())
+        if start and not (out / "checkpoint.safetensors").exists():
+            weights = self.layout.pack(load_file(start / "model.safetensors"))
+            self.state["start"] = json.loads((start / "pretraining.json").read_text())
+            self.state |= {name: self.state["start"][name] for name in ("stage", "accuracy")}
+        weights = weights.to(device)
+        if workers:
+            weights.share_memory_()
+        self.optimizer = Optimizer(self.layout, weights, recipe.average)
+        if (out / "checkpoint.safetensors").exists():
+            self.state = load_checkpoint(out, self.optimizer)
+        self.curriculum = Curriculum(self.state["stage"], self.state["accuracy"])
+        self.gradients = Gradients(weights, workers, recipe.batches, corpus=corpus, config=self.config, seed=recipe.seed,
+                                   batch_tokens=recipe.batch_tokens, batches=POOL, compiled=compiled)  # fmt: skip
+        families = {name: Corpus.of_records(rows) for name, rows in examination_sets(records).items()}
+        some = next(iter(families.values()), None) or (
+            corpus if isinstance(corpus, Corpus) else Corpus.read(corpus)
+        )
+        self.examination = Examination(
+            Pools(some, recipe.seed, recipe.batch_tokens, POOL), FastRiNALMo(self.layout)
+        )
+        for stage in range(len(STAGES)):
+            helices = draw_helices(6_000, stage, np.random.default_rng(stage))[-1:]
+            self.examination.add(f"stage {stage}", Rnas.joined(helices), stage)
+        for name, family in families.items():
+            self.examination.add(name, family.take(np.arange(len(family.lengths))), 0)
+
+    def train(self, minutes: float = 5.0):
+        """To the end of the recipe, with a checkpoint and a release every so many minutes and when asked to end (SIGTERM)."""
+        recipe, state, saved, stop = self.recipe, self.state, time.monotonic(), []
+        previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+        sums: list[dict] = []
+        try:
+            with tqdm(total=recipe.steps, initial=state["step"], unit="step", mininterval=20) as bar:
+                while state["step"] < recipe.steps and not stop:
+                    sums.append(self.step())
+                    bar.update()
+                    if state["step"] % self.every == 0:
+                        bar.set_postfix_str(self.examine(sums))
+                        sums = []
+                        if time.monotonic() - saved > 60 * minutes:
+                            self.save()
+                            saved = time.monotonic()
+            self.save()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            self.gradients.close()
+
+    def step(self) -> dict[str, float]:
+        """One update of the weights; returns the sums of its batches."""
+        recipe, state = self.recipe, self.state
+        pool, first = divmod(state["step"] * recipe.batches, POOL)
+        numbers = list(range(first, first + recipe.batches))
+        gradient, sums = self.gradients.sum(pool, state["stage"], recipe.mixture(pool), numbers)
+        gradient /= sums["chosen"]
+        norm = gradient.norm()
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient became {norm} at step {state['step']}: lower the learning rate"
+            )
+        gradient *= min(1.0, 1 / (norm.item() + 1e-6))
+        self.optimizer.step(gradient, recipe.rate(state["step"]))
+        state["step"] += 1
+        state["seen"] += sums["nucleotides"]
+        state["synthetic"] += sums["synthetic"]
+        return sums
+
+    def examine(self, sums: list[dict]) -> str:
+        """Move the curriculum on and write down how the averaged weights do."""
+        state, curriculum = self.state, self.curriculum
+        for stage in range(min(curriculum.stage + 1, len(STAGES))):
+            curriculum.report(
+                stage, self.examination.scores(self.optimizer.weights, f"stage {stage}")["paired"]
+            )
+        state |= {"stage": curriculum.stage, "accuracy": curriculum.accuracy}
+        loss = sum(one["loss"] for one in sums) / max(1, sum(one["chosen"] for one in sums))
+        names = [name for name in self.examination.sets if not name.startswith("stage")]
+        report = {
+            "step": state["step"],
+            "nucleotides": state["seen"],
+            "stage": curriculum.stage,
+            "loss": round(loss, 4),
+            "rate": round(self.recipe.rate(state["step"]), 6),
+            "paired_accuracy": [round(a, 3) for a in curriculum.accuracy],
+        }
+        report |= {name: self.examination.scores(self.optimizer.average, name) for name in names}
+        state["history"].append(report)
+        scores = " | ".join(
+            f"{name} " + "/".join(f"{value:.3f}" for value in report[name].values()) for name in names
+        )
+        paired = "/".join(f"{value:.2f}" for value in report["paired_accuracy"])
+        line = f"{state['seen'] / 1e6:.2f} M nt, stage {curriculum.stage}, loss {loss:.3f}, helices {paired}, {scores}"
+        print(f"\n{time.strftime('%H:%M:%S')} step {state['step']}: {line}", flush=True)
+        return f"loss {loss:.3f}"
+
+    def save(self):
+        save_checkpoint(self.out, self.optimizer, self.state)
+        facts = {"recipe": asdict(self.recipe)} | self.state
+        release(self.out / "model", self.layout, self.optimizer.average, self.config, facts)
+
+
+def main(arguments: list[str] | None = None):
+    data = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(
+        description="Pre-train a small RiNALMo on synthetic helices and RNA families."
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--corpus", type=Path, help="the families to train on; those of the records by default"
+    )
+    parser.add_argument(
+        "--records", type=Path, default=data / "records.parquet", help="what is scored on the way"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="a released model to train further, such as data/rinalmo-nano"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 on an accelerator")
+    parser.add_argument("--eager", action="store_true", help="do not compile the model")
+    for field in Recipe.__dataclass_fields__.values():
+        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    given = parser.parse_args(arguments)
+    recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
+    run = Run(recipe, given.corpus or given.records, given.out, pd.read_parquet(given.records), given.start, given.device,
+              0 if given.device != "cpu" else given.workers, not given.eager)  # fmt: skip
+    run.train()
+
+
+if __name__ == "__main__":
+    main()
