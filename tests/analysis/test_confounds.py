@@ -31,6 +31,11 @@ def explain(activations, tokens, records, chosen, **options):
     return explain_elements(rnas, chosen.assign(layer=1), by_group=True, **options)
 
 
+def choices(elements, threshold=0.5):
+    """Features 0, 1 ... chosen for elements."""
+    return pd.DataFrame({"element": list(elements), "feature": range(len(elements)), "threshold": threshold})
+
+
 def explain_pooled(pooled, records, chosen):
     return explain_types(Given(pooled, records), chosen.assign(layer=1))
 
@@ -57,11 +62,8 @@ def random_rnas(rng, count=80, splits=("selection", "heldout")):
     sequences, elements = [], []
     for _ in range(count):
         length, strong = rng.integers(30, 61), rng.uniform(0.2, 0.8)
-        sequences.append(
-            "".join(
-                rng.choice(list("ACGU"), length, p=np.array([1 - strong, strong, strong, 1 - strong]) / 2)
-            )
-        )
+        share = np.array([1 - strong, strong, strong, 1 - strong]) / 2
+        sequences.append("".join(rng.choice(list("ACGU"), length, p=share)))
         elements.append("".join(np.repeat(rng.choice(list("SHE"), 40), rng.integers(2, 7, 40)))[:length])
     return records_and_tokens(sequences, elements, splits)
 
@@ -157,9 +159,8 @@ def test_a_feature_that_is_a_covariate_is_explained_by_its_group_and_one_of_stem
         assert table.loc[group, [f"r2_{other}" for other in GROUPS if other != group]].max() < 0.4
     assert not table.loc["stem", "explained"]
     assert table.loc["stem", "r2"] < 0.1
-    assert (
-        table.loc["stem", "own_f1"] > 0.9 and table.loc["stem", "confound_f1"] < 0.65
-    )  # a prediction that always fires: .52
+    # a prediction that always fires: .52
+    assert table.loc["stem", "own_f1"] > 0.9 and table.loc["stem", "confound_f1"] < 0.65
     assert table.loc["noise", "r2"] < 0.05
 
 
@@ -168,12 +169,7 @@ def test_either_half_of_the_rule_makes_a_feature_explained():
     guanine, stem = (tokens["base"] == "G").to_numpy(), (tokens["element"] == "S").to_numpy()
     end = (tokens["element"] == "E").to_numpy() * 1.0
     activations = sparse.csr_matrix(np.stack([np.where(guanine, 1, 0.3 * stem), end], axis=1))
-    table = explain(
-        activations,
-        tokens,
-        records,
-        pd.DataFrame({"element": ["S", "S"], "feature": [0, 1], "threshold": [0.15, 0.15]}),
-    )
+    table = explain(activations, tokens, records, choices("SS", 0.15))
     assert table["explained"].all()
     assert table["r2"].iloc[0] > 0.8 and table["confound_f1"].iloc[0] < table["own_f1"].iloc[0]
     assert table["r2"].iloc[1] < 0.1 and table["confound_f1"].iloc[1] > table["own_f1"].iloc[1]
@@ -188,9 +184,7 @@ def test_a_concept_that_is_a_base_is_found_as_well_by_the_covariates():
     activations = sparse.csr_matrix(
         (tokens["base"] == "G").to_numpy()[:, None] * rng.uniform(0.7, 1.0, (len(tokens), 1))
     )
-    row = explain(
-        activations, tokens, records, pd.DataFrame({"element": ["S"], "feature": [0], "threshold": [0.5]})
-    ).iloc[0]
+    row = explain(activations, tokens, records, choices("S")).iloc[0]
     assert row["own_f1"] == row["confound_f1"] == 1
     assert row["explained"] and row["r2"] > 0.9 and row["r2_base"] > 0.9
 
@@ -208,9 +202,8 @@ def test_f1_is_that_of_the_scores_with_the_prediction_as_just_another_feature(mo
     activations, tokens, records, chosen = planted(np.random.default_rng(3))
     split = records["split"].to_numpy()[tokens["record"]]
     sets = [split == "selection", split == "heldout"]
-    activations = sparse.csr_matrix(
-        activations.multiply(1 + 0.3 * sets[1][:, None])
-    )  # higher than the maximum on the selection split
+    # higher than the maximum on the selection split
+    activations = sparse.csr_matrix(activations.multiply(1 + 0.3 * sets[1][:, None]))
     made = []
     regress = confounds._regress
     monkeypatch.setattr(confounds, "_regress", lambda *given: made.append(regress(*given)) or made[0])
@@ -239,12 +232,7 @@ def test_the_regression_sees_the_selection_split_alone():
     records, tokens = random_rnas(np.random.default_rng(4))
     heldout = (records["split"] == "heldout").to_numpy()[tokens["record"]]
     fires = np.where(heldout, tokens["base"] == "C", tokens["base"] == "G")
-    row = explain(
-        sparse.csr_matrix(fires[:, None] * 1.0),
-        tokens,
-        records,
-        pd.DataFrame({"element": ["S"], "feature": 0, "threshold": 0.5}),
-    )
+    row = explain(sparse.csr_matrix(fires[:, None] * 1.0), tokens, records, choices("S"))
     assert row["r2"].item() < -0.5 and row["r2_base"].item() < -0.5
 
 
@@ -321,9 +309,8 @@ def test_layers_are_explained_one_by_one_and_rows_follow_the_choices():
     table = explain_elements(rnas, mixed)
     expected = explain(activations, tokens, records, chosen)  # feature f of layer 2 is 5 - f of layer 1
     assert table[["layer", "feature"]].to_numpy().tolist() == mixed[["layer", "feature"]].to_numpy().tolist()
-    same = expected.iloc[[0, 1, 2, 3, 4, 5]]
-    np.testing.assert_allclose(table["r2"], same["r2"])
-    assert table["confound_f1"].tolist() == same["confound_f1"].tolist()
+    np.testing.assert_allclose(table["r2"], expected["r2"])
+    assert table["confound_f1"].tolist() == expected["confound_f1"].tolist()
 
 
 # --- sequences ------------------------------------------------------------------------------------
