@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
-    value = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
-    notebook.add_argument("-p", **value, help="another value for one parameter (YAML)")
+    text, names = "another value for one parameter (YAML)", ("NAME", "VALUE")
+    notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=names, help=text)
     for name, run, task in (
         ("train", _train, "train all autoencoders of"),
         ("encode", _encode, "encode the evaluation RNAs with the trained autoencoders of"),

@@ -7,7 +7,7 @@ from textwrap import shorten
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What went wrong, in one line of at most 300 characters."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__  # "not in the cache either": what the hub said matters

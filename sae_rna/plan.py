@@ -121,7 +121,9 @@ def model_size(config: PretrainedConfig) -> Size:
 def study_data(p: Parameters, longest: int) -> Data:
     """What the study will read: counted in files and in samples that the run has drawn, else the most there
     can be."""
-    sequences, tokens, exact = {}, {}, True
+    sequences: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    exact = True
     for use in ("structures", "types"):
         source = resolve(getattr(p, use))
         drawn = sorted(Path(p.run).glob(f"sample-{use}-*/records.parquet"), key=os.path.getmtime)
@@ -156,8 +158,8 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
     }
     cuda = torch.cuda.is_available()
     if p.device.startswith("cuda") and not cuda:
-        training = ASSUMED_GPU["float32" if p.precision == "float32" else "bfloat16"]
-        return Speed(ASSUMED_GPU[MODEL_PRECISION], dict.fromkeys(sorted(kinds), training), "GPU", False)
+        rate = ASSUMED_GPU["float32" if p.precision == "float32" else "bfloat16"]
+        return Speed(ASSUMED_GPU[MODEL_PRECISION], dict.fromkeys(sorted(kinds), rate), "GPU", False)
     device = torch.device("cuda" if cuda and p.device != "cpu" else "cpu")
     size = model_size(config)
     single = type(config).from_dict(config.to_dict() | {"num_hidden_layers": 1})

@@ -89,7 +89,7 @@ def masked_log_probabilities(
     model: LanguageModel,
     sequences: Sequence[str],
     masked: list[np.ndarray],
-    layer: int | None = None,
+    layer: int = 0,
     replace: Replace | None = None,
 ) -> np.ndarray:
     """ln P(A, C, G, U) at the masked positions of all sequences one after the other, shape [M, 4].

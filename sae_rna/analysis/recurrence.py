@@ -133,7 +133,7 @@ def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarr
 def compare_dictionaries(
     model: LanguageModel,
     autoencoders: Sequence[Mapping[int, SparseAutoencoders]],
-    sequences: Sequence[str],
+    sequences: list[str],
     groups: Sequence[list[int]],
     seed: int,
 ) -> pd.DataFrame:
@@ -201,11 +201,11 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
     )
     if reference.activations is None or other.activations is None:
         return table
-    for dictionary in (reference, other):
-        columns, rows = dictionary.activations.shape[1], len(dictionary.decoder)
+    for seed, decoder, activations in (reference, other):
+        columns, rows = 0 if activations is None else activations.shape[1], len(decoder)
         if columns != rows:
             raise ValueError(
-                f"seed {dictionary.seed}: activations of {columns} features, but {rows} decoder rows; "
+                f"seed {seed}: activations of {columns} features, but {rows} decoder rows; "
                 "use one autoencoder for both"
             )
     by_activation = match_activations(reference.activations, other.activations)

@@ -179,9 +179,9 @@ def top_features(
 ) -> pd.DataFrame:
     """The `count` best features of every element and type at `layer`, see `choosing.top_features`, with
     `explained`."""
-    elements = tuple(structures.of_split(layer, split) for split in SPLITS)
-    pooled = (types.pooled(layer, split) for split in SPLITS)
-    typed = tuple((pooled_SF, part.type.to_numpy()) for pooled_SF, part in pooled)
+    elements = structures.of_split(layer, "selection"), structures.of_split(layer, "heldout")
+    (known_SF, known), (unseen_SF, unseen) = (types.pooled(layer, split) for split in SPLITS)
+    typed = (known_SF, known.type.to_numpy()), (unseen_SF, unseen.type.to_numpy())
     table = choosing.top_features(elements, typed, count, types.retained(layer)).assign(layer=layer)
     kinds = {
         "element": lambda chosen: confounds.explain_elements(structures, chosen, seed),
@@ -217,7 +217,7 @@ def probe_types(
             rnas.pooled(layer, split)[0] for split in SPLITS
         )
     families = tuple(part.get("family", pd.Series([None] * len(part))) for part in parts)
-    return probe(representations, *(part.type for part in parts), families, seed)
+    return probe(representations, parts[0].type, parts[1].type, families, seed)
 
 
 def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:

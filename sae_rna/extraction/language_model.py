@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class LanguageModel:
     revision: str | None
     """The commit that was read on the hub; None for a folder."""
     model: torch.nn.Module
-    tokenizer: object
+    tokenizer: Any
     device: torch.device
     fingerprint: str
     """`loading.fingerprint`, the same in every precision; a saved SAE is checked against it."""
@@ -87,9 +87,8 @@ class LanguageModel:
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"'{precision}' is no precision of a language model: choose float32 or bfloat16")
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        )
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        place = torch.device(found if device == "auto" else device)
         folder, commit = loading.model_folder(source, revision)
         config, tokenizer = loading.configuration(source, folder)
         if random_seed is None:
@@ -104,8 +103,8 @@ class LanguageModel:
             for module in model.modules():
                 if isinstance(module, torch.nn.Linear):
                     module.bfloat16()
-            model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
-        return cls(source, commit, model.to(device), tokenizer, device, fingerprint)
+            model.forward = torch.autocast(place.type, torch.bfloat16)(model.forward)
+        return cls(source, commit, model.to(place), tokenizer, place, fingerprint)
 
     @property
     def key(self) -> dict[str, str]:

@@ -100,7 +100,8 @@ class ActivationStream:
         """The epoch's language-model batches, block by block: neighbours until the buffer is full."""
         rng = np.random.default_rng([self.seed, 0 if self.fits else epoch])  # read once if it fits
         largest = min(BATCH_TOKENS, max(self._capacity // 8, self.model.longest))
-        blocks, free = [], 0
+        blocks: list[list[np.ndarray]] = []
+        free = 0
         for rows in self.model.batches(self.sequences, largest, rng):
             size = self._size([rows])
             if size > free:

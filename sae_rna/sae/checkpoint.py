@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -30,7 +31,8 @@ class Checkpoint:
 
     def save(self, step: int, trainers: Sequence, rows: list[dict]):
         """Write both files."""
-        tensors, numbers = {}, []
+        tensors: dict[str, torch.Tensor] = {}
+        numbers = []
         for index, trainer in enumerate(trainers):
             mine, state = trainer.state()
             tensors |= {f"{index}.{name}": value for name, value in mine.items()}

@@ -52,8 +52,14 @@ def train_group(
         )
         for variant in folders
     ]
-    options = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
-    stacks, _ = train(stream, configs, folders=list(folders.values()), **options)
+    stacks, _ = train(
+        stream,
+        configs,
+        epochs=p.epochs,
+        learning_rate=p.sae_learning_rate,
+        precision=p.precision,
+        folders=list(folders.values()),
+    )
     for stack, folder in zip(stacks, folders.values()):
         stack.save(folder)
     for (
@@ -104,7 +110,7 @@ class _Encoder:
     """What one autoencoder makes of the RNAs: features, if `keep`, and a summary, if types are given."""
 
     def __init__(self, sae: SparseAutoencoders, type_S, keep: bool):
-        self.sae, self.keep, self.pieces = sae, keep, []
+        self.sae, self.keep, self.pieces = sae, keep, list[sparse.csr_matrix]()
         self.summary = None if type_S is None else _Summary(sae.config.latents, type_S)
 
     def update(self, states: HiddenStates, place: int):
@@ -155,8 +161,8 @@ def encode_group(
                 matrix = sparse.vstack(encoder.pieces, format="csr")[order]
                 features.save_csr(matrix, folder / features_file(layer))
                 encoder.pieces.clear()
-            if summarise:
+            if encoder.summary:
                 architecture = stacks[folder].config.architecture
                 tables.append(encoder.summary.table().assign(layer=layer, architecture=architecture))
-        if summarise:
+        if tables:
             pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)

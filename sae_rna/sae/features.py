@@ -43,7 +43,7 @@ def record_runs(record_T: np.ndarray) -> np.ndarray:
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
     """``scipy.sparse.csr_matrix``, faster for dense values: non-zeros are sought among booleans."""
-    if sparse.issparse(values_NF):
+    if not isinstance(values_NF, np.ndarray):
         return values_NF.tocsr()
     fires_NF = values_NF != 0
     places = np.flatnonzero(fires_NF)

@@ -9,7 +9,7 @@ layers, B tokens, D width, F latents.
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -114,11 +114,12 @@ class Trainer:
         kernels.use_threads(torch.get_num_threads())
         by_hand = fast_cpu.BY_HAND.get(sae.config.kind.activation) if self.device.type == "cpu" else None
         self.optimizer = AdamW(sae, copied=by_hand is not None and precision == "bfloat16")
-        self.gradients = self.automatic_gradients
+        self.gradients: Callable = self.automatic_gradients
         if by_hand:
             space = Workspace() if workspace is None else workspace
             self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, space)
-        self.step_number, self.diverged_at = 0, None
+        self.step_number = 0
+        self.diverged_at: int | None = None
         self.idle_tokens_F = torch.zeros(sae.config.latents, device=self.device)
         self._start_window()
 
@@ -237,7 +238,11 @@ class _StackTraining:
     """One configuration while it is trained: its members' trainers, its table and its checkpoint, if any."""
 
     def __init__(
-        self, config: AutoencoderConfig, stream: ActivationStream, recipe: tuple, workspace: Workspace
+        self,
+        config: AutoencoderConfig,
+        stream: ActivationStream,
+        recipe: tuple[int, float, str],
+        workspace: Workspace,
     ):
         if missing := set(config.layers) - set(stream.layers):
             layers = ", ".join(map(str, stream.layers))
@@ -246,7 +251,8 @@ class _StackTraining:
         stack = SparseAutoencoders(config, stream.standardise.rows(self.places))
         self.stack = stack.to(stream.buffer.device)
         self.trainers = [Trainer(view, *recipe, workspace) for view in self.stack.views()]
-        self.done, self.rows, self.checkpoint = 0, [], None
+        self.done, self.rows = 0, list[dict]()
+        self.checkpoint: Checkpoint | None = None
 
     def resume(self, checkpoint: Checkpoint):
         """Keep checkpoints from now on, and go on from the one that is there."""

@@ -79,7 +79,7 @@ def annotate_elements(tokens: pd.DataFrame) -> Annotations:
     element.
     """
     record_N = record_runs(tokens["record"].to_numpy())
-    return Annotations.of(ELEMENTS, ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
+    return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
 
 
 def _element_members(tokens: pd.DataFrame) -> np.ndarray:

@@ -30,6 +30,7 @@ TOP_COLUMNS = (
     "kind label rank feature threshold selection_f1 f1 precision enrichment selection_auroc auroc base_rate"
 ).split()
 
+Set = tuple[sparse.spmatrix, Annotations]
 FamilyLabels = tuple[Sequence[str] | None, Sequence[str] | None]
 """Families of the selection and of the held-out records in order of appearance; None is an unknown one."""
 
@@ -121,17 +122,19 @@ def top_features(
     return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
 
 
-def _with_elements(selection: tuple, heldout: tuple) -> tuple[tuple, tuple]:
+def _with_elements(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
     """Both sets with annotations in the place of the token tables."""
-    return tuple((activations, annotate_elements(tokens)) for activations, tokens in (selection, heldout))
+    known, unseen = ((values_TF, annotate_elements(tokens)) for values_TF, tokens in (selection, heldout))
+    return known, unseen
 
 
-def _with_types(selection: tuple, heldout: tuple) -> tuple[tuple, tuple]:
+def _with_types(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
     """Both sets with annotations in the place of the types."""
     types = sorted(set(selection[1]) | set(heldout[1]))
     if len(types) < 2:
         raise ValueError(f"scores of types need 2 RNA types or more, there is {len(types)}")
-    return tuple((pooled, annotate_types(type_S, types)) for pooled, type_S in (selection, heldout))
+    known, unseen = ((pooled_SF, annotate_types(kind_S, types)) for pooled_SF, kind_S in (selection, heldout))
+    return known, unseen
 
 
 def _best(
@@ -153,9 +156,9 @@ def _best(
     selected = Sample(*selection, scale_F, name="the selection set's")
     unseen = Sample(*heldout, scale_F, name="the held-out set's")
     labels, other = selected.annotations, unseen.annotations
-    families = family_numbers(labels, families[0]), family_numbers(other, families[1])
+    numbers = family_numbers(labels, families[0]), family_numbers(other, families[1])
     choice = _choose(merit, selected, labels, retained_F, count)
-    null_RC = _null(merit, selected, unseen, retained_F, families, shuffles, np.random.default_rng(seed))
+    null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
 
     enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(min_instances, 1)
     choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
@@ -170,7 +173,7 @@ def _best(
         selection_f1=on_selection["f1"],
         selection_auroc=on_selection["auroc"],
         **against_null(table[merit].to_numpy(), null_RC[:, choice.concept_J]),
-        **family_intervals(unseen, choice, families[1], bootstraps, rng),
+        **family_intervals(unseen, choice, numbers[1], bootstraps, rng),
     )
 
 

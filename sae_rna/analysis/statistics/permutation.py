@@ -57,7 +57,9 @@ class Families(NamedTuple):
         if mixed.any():
             raise ValueError(f"family {mixed.idxmax()} has sequences of more than one type")
         means = facts[["length", "gc"]].mean()
-        mean_GF = pool_types(pooled_SF, family_S, np.ones(pooled_SF.shape[1])).loc[means.index].to_numpy()
+        mean_GF = (
+            pool_types(pooled_SF, list(family_S), np.ones(pooled_SF.shape[1])).loc[means.index].to_numpy()
+        )
         cuts = {name: np.quantile(means[name], [1 / 3, 2 / 3]) for name in means}
         tertile_G = {name: np.searchsorted(cuts[name], means[name], side="right") for name in means}
         stratum_G = 3 * tertile_G["length"] + tertile_G["gc"]
