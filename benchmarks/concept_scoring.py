@@ -1,10 +1,12 @@
-"""Time and memory of scoring every feature for every concept at every threshold, on random activations and structures.
+"""Time and memory of scoring every feature for every concept at every threshold, on random activations and
+structures.
 
     python benchmarks/concept_scoring.py --tokens 1000000 --features 10000 --active 32
 
-prints one line of JSON. `count` is precision, recalls and F1 at 5 thresholds, `rank` AUROC and average precision, both for all features
-and concepts, `cpu` the processors' time for the two; `annotate` makes the concepts. Peak memory is the whole process's, the
-activations (`activations_mib`) included; kernels are compiled before the clock starts.
+prints one line of JSON. `count` is precision, recalls and F1 at 5 thresholds, `rank` AUROC and average
+precision, both for all features and concepts, `cpu` the processors' time for the two; `annotate` makes the
+concepts. Peak memory is the whole process's, the activations (`activations_mib`) included; kernels are
+compiled before the clock starts.
 """
 
 import argparse

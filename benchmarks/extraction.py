@@ -4,9 +4,10 @@
     python benchmarks/extraction.py --giga         # a random rinalmo-giga, too: minutes on a CPU
     python benchmarks/extraction.py --device cuda --giga
 
-Every case is a process of its own. Its ways of reading the same length-sorted batches take turns, batch by batch and in random order, so
-that whatever else the machine does meets them all. A bare pass is `model(**tokens)` under `torch.inference_mode` with the tokens made
-before; ours makes the tokens, picks the nucleotides and converts them to float32. Writes results/extraction.parquet and .md.
+Every case is a process of its own. Its ways of reading the same length-sorted batches take turns, batch by
+batch and in random order, so that whatever else the machine does meets them all. A bare pass is
+`model(**tokens)` under `torch.inference_mode` with the tokens made before; ours makes the tokens, picks the
+nucleotides and converts them to float32. Writes results/extraction.parquet and .md.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from sae_training import RESULTS, Memory, synchronise
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"rinalmo-micro": (12, 480, 1920), "rinalmo-giga": (33, 1280, 5120)}
-"""Blocks, width, intermediate size; 20 heads. Random weights: speed and memory do not depend on their values."""
+"""Blocks, width, intermediate size; 20 heads. Random weights: speed and memory do not depend on their
+values."""
 BARE, EAGER, ALL, ONE = (
     "bare pass",
     "bare pass, library's attention",

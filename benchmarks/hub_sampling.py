@@ -1,4 +1,5 @@
-"""Memory and speed of sampling a data set of the hub that is as large as one likes, from a stand-in of the hub on this machine.
+"""Memory and speed of sampling a data set of the hub that is as large as one likes, from a stand-in of the
+hub on this machine.
 
     python benchmarks/hub_sampling.py --rows 2000000
 
@@ -43,7 +44,8 @@ def write(path: Path, rows: int, seed: int = 0) -> None:
 
 
 def serve(rows: int, connection) -> None:
-    """A hub with one data set of so many rows, laid out like multimolecule/rnacentral: one file, large row groups."""
+    """A hub with one data set of so many rows, laid out like multimolecule/rnacentral: one file, large row
+    groups."""
     from hub import Hub
 
     with tempfile.TemporaryDirectory() as folder:

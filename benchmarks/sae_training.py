@@ -1,7 +1,9 @@
-"""Training speed, memory and explained variance of our autoencoders beside sae-lens, dictionary-learning and eai-sparsify.
+"""Training speed, memory and explained variance of our autoencoders beside sae-lens, dictionary-learning and
+eai-sparsify.
 
-Every case is a process of its own, in turn, on the same activations: sparse sums of directions of low rank, standardised. A step is
-what lies between two batches that a library asks for; making the batches is not counted. See README.md beside this file.
+Every case is a process of its own, in turn, on the same activations: sparse sums of directions of low rank,
+standardised. A step is what lies between two batches that a library asks for; making the batches is not
+counted. See README.md beside this file.
 """
 
 import argparse
@@ -72,7 +74,8 @@ class Case:
 
 
 class Activations:
-    """Tokens that are sparse sums of unit directions in half of the space, some of them far more frequent than others, and noise."""
+    """Tokens that are sparse sums of unit directions in half of the space, some of them far more frequent
+    than others, and noise."""
 
     def __init__(self, width: int):
         random = torch.Generator().manual_seed(0)
@@ -128,11 +131,13 @@ def synchronise(device: str):
         torch.cuda.synchronize()
 
 
-# ---------------------------------------------------------------- libraries: train on the feed, return x -> (x^, active latents)
+# ---------------------------------------------------------------- libraries: train on the feed, return x ->
+# (x^, active latents)
 
 
 def train_ours(case: Case, feed: Feed) -> list[Callable]:
-    """`sae_rna.sae.trainer.Trainer.step`, a trainer for each member, one workspace. A feed of [M, B, D] has a batch for each member."""
+    """`sae_rna.sae.trainer.Trainer.step`, a trainer for each member, one workspace. A feed of [M, B, D] has a
+    batch for each member."""
     from sae_rna.extraction.stream import Standardiser
     from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
     from sae_rna.sae.fast_cpu import Workspace
@@ -161,7 +166,8 @@ def train_ours(case: Case, feed: Feed) -> list[Callable]:
 
 
 def train_sae_lens(case: Case, feed: Feed, sparse: bool = False) -> list[Callable]:
-    """`SAETrainer.fit`, and `MultiSAETrainer.fit` for several members, on a data provider that is the feed."""
+    """`SAETrainer.fit`, and `MultiSAETrainer.fit` for several members, on a data provider that is the
+    feed."""
     import sae_lens as lens
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
@@ -198,7 +204,8 @@ def train_sae_lens(case: Case, feed: Feed, sparse: bool = False) -> list[Callabl
 
 
 def train_dictionary_learning(case: Case, feed: Feed) -> list[Callable]:
-    """The loop of `trainSAE`: ``trainer.update(step, x)`` under autocast, which trainSAE itself leaves out on a CPU."""
+    """The loop of `trainSAE`: ``trainer.update(step, x)`` under autocast, which trainSAE itself leaves out on
+    a CPU."""
     from dictionary_learning.trainers import StandardTrainer, TopKTrainer
 
     common = {
@@ -227,7 +234,8 @@ def train_dictionary_learning(case: Case, feed: Feed) -> list[Callable]:
 
 
 class StandIn(torch.nn.Module):
-    """The language model that sparsify's Trainer asks for: its only layer passes a batch of the feed on, whatever the tokens."""
+    """The language model that sparsify's Trainer asks for: its only layer passes a batch of the feed on,
+    whatever the tokens."""
 
     def __init__(self, case: Case, feed: Feed):
         super().__init__()
@@ -365,7 +373,8 @@ def evaluate(models: list[Callable], data: Activations, device: str) -> dict:
 
 
 def time_product(case: Case) -> list[float]:
-    """Seconds of the encoder's matrix product into memory that is there already, in the better of two layouts of the weights."""
+    """Seconds of the encoder's matrix product into memory that is there already, in the better of two layouts
+    of the weights."""
     kind = torch.bfloat16 if case.bfloat16 else torch.float32
     make = partial(torch.randn, device=case.device, dtype=kind)
     x, bias, product = make(case.batch, case.D), make(case.F), make(case.batch, case.F)
@@ -401,7 +410,8 @@ def spawn(case: Case) -> dict:
 
 
 def plan(options) -> list[Case]:
-    """Cases in the order they run: per shape the floor, then every architecture, number of members, library and precision."""
+    """Cases in the order they run: per shape the floor, then every architecture, number of members, library
+    and precision."""
     cases, precisions = [], ("float32", "bfloat16")
     single = partial(
         Case, batch=options.batch, steps=options.steps, device=options.device, threads=options.threads

@@ -270,7 +270,8 @@ def model_shape(p: Parameters) -> tuple[int, int]:
         return config["num_hidden_layers"], config["hidden_size"]
     except Exception as error:  # the hub and the network fail in many ways
         raise ValueError(
-            f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the network"
+            f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the "
+            "network"
         ) from error
 
 

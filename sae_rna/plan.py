@@ -102,7 +102,8 @@ def model_config(p: Parameters) -> PretrainedConfig:
         return AutoConfig.from_pretrained(source, revision=p.model_revision)
     except Exception as error:  # the hub and the network fail in many ways
         raise ValueError(
-            f"the size of {p.model} is unknown here: check its name and the network, or give a folder with its config.json"
+            f"the size of {p.model} is unknown here: check its name and the network, or give a folder with "
+            "its config.json"
         ) from error
 
 
@@ -265,17 +266,20 @@ def warnings(p: Parameters, table: pd.DataFrame, memory_gb: float, disk_gb: floa
     found, heaviest = [], table.loc[table.memory_gb.idxmax()]
     if heaviest.memory_gb > memory_gb:
         found.append(
-            f"'{heaviest.step}' needs {heaviest.memory_gb:,.1f} GB of memory and the machine has {memory_gb:,.1f}: "
+            f"'{heaviest.step}' needs {heaviest.memory_gb:,.1f} GB of memory and the machine has "
+            f"{memory_gb:,.1f}: "
             f"lower layer_group ({p.layer_group}) or buffer_tokens ({p.buffer_tokens:,})"
         )
     if table.disk_gb.sum() > disk_gb:
         found.append(
-            f"{table.disk_gb.sum():,.1f} GB go to disk and {disk_gb:,.1f} are free: lower per_split ({p.per_split:,}), name fewer layers, "
+            f"{table.disk_gb.sum():,.1f} GB go to disk and {disk_gb:,.1f} are free: lower per_split "
+            f"({p.per_split:,}), name fewer layers, "
             "or put 'run' elsewhere"
         )
     if table.hours.sum() > LONGEST_PLAN_HOURS:
         found.append(
-            f"{table.hours.sum():,.0f} hours are more than {LONGEST_PLAN_HOURS}: lower per_type ({p.per_type:,}), name fewer layers, "
+            f"{table.hours.sum():,.0f} hours are more than {LONGEST_PLAN_HOURS}: lower per_type "
+            f"({p.per_type:,}), name fewer layers, "
             "compare fewer architectures, or run its jobs at the same time on several machines"
         )
     return found
@@ -295,9 +299,13 @@ def report(p: Parameters, speed: Speed | None = None) -> str:
         sequences=table.sequences.map("{:,}".format), tokens=table.tokens.map("{:,}".format),
         memory_gb=table.memory_gb.map("{:.1f}".format), disk_gb=table.disk_gb.map("{:.2f}".format),
         hours=table.hours.map(lambda hours: "network" if np.isnan(hours) else f"{hours:.2f}"),
-    ).rename(columns={"memory_gb": "memory, GB", "disk_gb": "disk, GB", "hours": f"{speed.hours_of}-hours"})  # fmt: skip
+    )  # fmt: skip
+    text = text.rename(
+        columns={"memory_gb": "memory, GB", "disk_gb": "disk, GB", "hours": f"{speed.hours_of}-hours"}
+    )
     lines = [
-        f"{p.model}: {size.blocks} blocks of width {size.width}, {size.parameters:,} parameters; layers in groups of {p.layer_group}; "
+        f"{p.model}: {size.blocks} blocks of width {size.width}, {size.parameters:,} parameters; layers in "
+        f"groups of {p.layer_group}; "
         f"RNAs of at most {longest} nt",
         "sequences and tokens are counted"
         if data.exact
@@ -310,7 +318,8 @@ def report(p: Parameters, speed: Speed | None = None) -> str:
         "",
         text.to_string(index=False),
         "",
-        f"in all {table.disk_gb.sum():,.2f} GB of disk and {table.hours.sum():,.2f} {speed.hours_of}-hours; a job needs at most "
+        f"in all {table.disk_gb.sum():,.2f} GB of disk and {table.hours.sum():,.2f} {speed.hours_of}-hours; "
+        "a job needs at most "
         f"{table.memory_gb.max():,.1f} GB of memory",
     ]
     lines += [

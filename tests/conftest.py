@@ -10,7 +10,8 @@ os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real data sets that are no part of the repository: SAE_RNA_SHARED_DATA, else ../shared/data beside the checkout."""
+    """Folder of real data sets that are no part of the repository: SAE_RNA_SHARED_DATA, else ../shared/data
+    beside the checkout."""
     folder = Path(
         os.environ.get("SAE_RNA_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
     )

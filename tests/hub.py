@@ -1,7 +1,8 @@
 """A stand-in for the Hugging Face hub on loopback, with faults that can be switched on.
 
-It answers what `huggingface_hub` and `datasets` ask of the address in ``HF_ENDPOINT``: the commit of a revision, the listing of a
-repository, facts about single paths, and files, whole or in ranges, with the headers of the real hub.
+It answers what `huggingface_hub` and `datasets` ask of the address in ``HF_ENDPOINT``: the commit of a
+revision, the listing of a repository, facts about single paths, and files, whole or in ranges, with the
+headers of the real hub.
 """
 
 import hashlib
@@ -20,10 +21,12 @@ LARGE = (
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose path holds `path`; `times` counts down, and None stands for always."""
+    """What goes wrong with requests whose path holds `path`; `times` counts down, and None stands for
+    always."""
 
     kind: str
-    """cut (half the body, then silence), 503, damage (a changed byte), short (half the size that was announced) or missing (404)."""
+    """cut (half the body, then silence), 503, damage (a changed byte), short (half the size that was
+    announced) or missing (404)."""
     path: str
     times: int | None = None
 
@@ -41,7 +44,8 @@ class Fault:
 
 @dataclass
 class Hub:
-    """Repositories by name, such as ``models/owner/name`` and ``datasets/owner/name``, each a mapping of file names to bytes."""
+    """Repositories by name, such as ``models/owner/name`` and ``datasets/owner/name``, each a mapping of file
+    names to bytes."""
 
     repositories: dict[str, dict[str, bytes]]
     faults: list[Fault] = field(default_factory=list)

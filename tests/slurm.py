@@ -1,8 +1,9 @@
 """A Slurm cluster of one node on this machine, for as long as a test or a command takes.
 
 ``python tests/slurm.py COMMAND ...`` runs a command that finds such a cluster, for example the workflow with
-``snakemake --workflow-profile profiles/slurm``. Debian's packages slurm-wlm and munge have to be installed; root on Debian gets them.
-The cluster has no accounting database, as small ones have none: finished jobs are in ``squeue --states all`` and in the job log.
+``snakemake --workflow-profile profiles/slurm``. Debian's packages slurm-wlm and munge have to be installed;
+root on Debian gets them. The cluster has no accounting database, as small ones have none: finished jobs are
+in ``squeue --states all`` and in the job log.
 """
 
 import os
@@ -75,7 +76,8 @@ class Cluster:
     def jobs(self) -> list[dict[str, str]]:
         """All jobs so far in order of submission.
 
-        Each with its `id`, `state`, `cpus`, `memory`, the `time` it ran, and `rule`, Snakemake's comment of rule and wildcards.
+        Each with its `id`, `state`, `cpus`, `memory`, the `time` it ran, and `rule`, Snakemake's comment of
+        rule and wildcards.
         """
         names = ("id", "state", "cpus", "memory", "time", "rule")
         lines = self.run(
@@ -101,7 +103,8 @@ class Cluster:
 
 @contextmanager
 def one_node():
-    """A `Cluster` that ends with the context. Raises NoSlurm where its programs are missing or do not come up."""
+    """A `Cluster` that ends with the context. Raises NoSlurm where its programs are missing or do not come
+    up."""
     _install()
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

@@ -1,6 +1,8 @@
-"""The book as a reader meets it: built with the smoke profile, opened page by page in a browser without a network.
+"""The book as a reader meets it: built with the smoke profile, opened page by page in a browser without a
+network.
 
-A book that is there already is looked at instead with ``SAE_RNA_BOOK=. pytest tests/test_book.py`` (the folder that holds `_build/html`).
+A book that is there already is looked at instead with ``SAE_RNA_BOOK=. pytest tests/test_book.py`` (the
+folder that holds `_build/html`).
 """
 
 import json
@@ -70,7 +72,8 @@ FLAGS = (
     ),
     *("--disable-component-update", "--disable-sync"),
 )
-#: What a page says about itself once its scripts have run. A mark of the data has the class role-mark; axes and legends have others.
+#: What a page says about itself once its scripts have run. A mark of the data has the class role-mark; axes
+#: and legends have others.
 LOOK = """() => ({
   undrawn: [...document.querySelectorAll('.vega-embed, [id$="-chart"]')]
     .filter(div => !div.querySelector('svg g.role-mark > *')).map(div => div.closest('figure')?.id || div.id),
@@ -100,7 +103,8 @@ class Visit:
 
 
 def copy_project(folder: Path) -> Path:
-    """The sources of a book without anything built from them. The embedded data are linked: a book only reads them."""
+    """The sources of a book without anything built from them. The embedded data are linked: a book only reads
+    them."""
     ignored = shutil.ignore_patterns("executed", "public", "vega-bundle.js", "__pycache__")
     for name in SOURCES:
         source, target = ROOT / name, folder / name
@@ -110,7 +114,8 @@ def copy_project(folder: Path) -> Path:
 
 
 def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the project's workflow with the smoke profile and this Python's programs; standard output and error together."""
+    """Run the project's workflow with the smoke profile and this Python's programs; standard output and error
+    together."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project), "SAE_RNA_ROOT": str(project)}
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "profile=smoke"]

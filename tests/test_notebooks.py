@@ -1,4 +1,5 @@
-"""Source notebooks: few explained parameters with their defaults, no logic, no outputs; a misspelt name stops them."""
+"""Source notebooks: few explained parameters with their defaults, no logic, no outputs; a misspelt name stops
+them."""
 
 import ast
 from dataclasses import asdict

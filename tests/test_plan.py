@@ -39,7 +39,8 @@ def small(**other):
 def test_hours_disk_and_memory_are_those_counted_by_hand():
     table = plan(small(), SIZE, DATA, SPEED).set_index("step")
     seconds = table.hours * 3600
-    # one pass for all kinds of autoencoders, as all fits into the buffer, to blocks 2 and 3: 2 x 1000 parameters x 5 blocks x 1000 tokens
+    # one pass for all kinds of autoencoders, as all fits into the buffer, to blocks 2 and 3: 2 x 1000
+    # parameters x 5 blocks x 1000 tokens
     assert (
         seconds["train on language-model: its states"]
         == seconds["train on random-model: its states"]

@@ -1,6 +1,7 @@
 """The workflow on a real Slurm cluster of one node: its jobs, and what becomes of one that is killed.
 
-It takes minutes, and as root on Debian it installs Slurm, so it has to be asked for: ``SAE_RNA_SLURM=1 pytest tests/test_slurm.py``.
+It takes minutes, and as root on Debian it installs Slurm, so it has to be asked for: ``SAE_RNA_SLURM=1 pytest
+tests/test_slurm.py``.
 """
 
 import os

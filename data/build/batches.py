@@ -1,10 +1,11 @@
-"""Training batches: RNAs of families and of the grammar, masked, with exact conditional targets, almost without padding.
+"""Training batches: RNAs of families and of the grammar, masked, with exact conditional targets, almost
+without padding.
 
 RNAs are drawn a pool at a time, sorted by length and cut into batches. A pool is a pure function of the
 recipe, its number and the curriculum's stage.
 
-Shapes: S RNAs, N nucleotides (all RNAs of a collection, one behind the other), B RNAs of a batch padded to W tokens, M chosen
-positions.
+Shapes: S RNAs, N nucleotides (all RNAs of a collection, one behind the other), B RNAs of a batch padded to W
+tokens, M chosen positions.
 """
 
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from synthetic import BASES, STAGES, draw_structure, draw_with_targets, stack_pa
 
 from sae_rna.records.structure import dot_bracket, pair_table, split_pseudoknots
 
-#: Fates of a chosen position: mask token, random base, and the rest stays. More random ones than BERT's 10 %: a visible base
-#: that must be checked against its partner makes the model represent pairing at visible bases too, where it is read later.
+#: Fates of a chosen position: mask token, random base, and the rest stays. More random ones than BERT's 10 %:
+#: a visible base
+#: that must be checked against its partner makes the model represent pairing at visible bases too, where it
+#: is read later.
 HIDDEN, REPLACED = 0.5, 0.35
 #: Shares of chosen positions: of all bases or, where partners are spared, of paired and of unpaired ones.
 CHOSEN, CHOSEN_PAIRED, CHOSEN_UNPAIRED = 0.2, 0.3, 0.15
@@ -78,11 +81,12 @@ def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 class Corpus:
     """The training families' RNAs.
 
-    From a safetensors file with the tensors ``bases`` [N], ``partner`` and ``cm_partner`` [N] (index within the RNA of the
-    partner in its own structure and in the covariance model's, -1 none), ``target`` [N] (first of five rows of ``targets``:
-    P(base | partner's base A, C, G or U) and, last, P(base) without a partner; -1 where only the base itself is known),
-    ``targets`` [R, 4], ``start`` [S+1], ``family`` and ``type`` [S], ``noise`` [S] (the exponent that sharpened the covariance
-    model; 0 for natural RNAs) and ``natural`` [S].
+    From a safetensors file with the tensors ``bases`` [N], ``partner`` and ``cm_partner`` [N] (index within
+    the RNA of the partner in its own structure and in the covariance model's, -1 none), ``target`` [N] (first
+    of five rows of ``targets``: P(base | partner's base A, C, G or U) and, last, P(base) without a partner;
+    -1 where only the base itself is known),
+    ``targets`` [R, 4], ``start`` [S+1], ``family`` and ``type`` [S], ``noise`` [S] (the exponent that
+    sharpened the covariance model; 0 for natural RNAs) and ``natural`` [S].
     """
 
     def __init__(self, tensors: dict[str, np.ndarray]):
@@ -98,7 +102,8 @@ class Corpus:
 
     @classmethod
     def read(cls, path: Path) -> "Corpus":
-        """A corpus file, or the training split of a table of records (whose targets are the bases themselves)."""
+        """A corpus file, or the training split of a table of records (whose targets are the bases
+        themselves)."""
         if path.suffix == ".parquet":
             records = pd.read_parquet(path)
             return cls.of_records(records[records.split == "train"])
@@ -146,9 +151,9 @@ class Corpus:
     def weights(self, natural: float, sharpness: float) -> np.ndarray:
         """Probability of each RNA, up to a factor.
 
-        Natural RNAs get the share `natural` of all nucleotides. Sampled types get nucleotides by the square root of their number
-        of families, which share them alike; natural families by the square root of their number of RNAs. `sharpness` > 0 prefers
-        samples of a high exponent (little noise).
+        Natural RNAs get the share `natural` of all nucleotides. Sampled types get nucleotides by the square
+        root of their number of families, which share them alike; natural families by the square root of their
+        number of RNAs. `sharpness` > 0 prefers samples of a high exponent (little noise).
         """
         weights = np.zeros(len(self.lengths))
         for chosen, share in ((self.natural, natural), (~self.natural, 1 - natural)):
@@ -190,7 +195,8 @@ class Mixture:
 
 
 def draw_helices(tokens: int, stage: int, rng: np.random.Generator) -> list[Rnas]:
-    """Synthetic RNAs: half of the nucleotides of the curriculum's stage, the rest of earlier ones, so that nothing is forgotten."""
+    """Synthetic RNAs: half of the nucleotides of the curriculum's stage, the rest of earlier ones, so that
+    nothing is forgotten."""
     current = min(stage, len(STAGES) - 1)
     shares = np.array([1.0]) if current == 0 else np.append(np.full(current, 0.5 / current), 0.5)
     drawn = []
@@ -258,9 +264,9 @@ class Pools:
     def mask(self, rnas: Rnas, spared_S: np.ndarray, rng: np.random.Generator):
         """Token ids [N], chosen positions [N] and targets [N, 4].
 
-        The chosen positions are a random fifth or, for the share `spared_S` of RNAs, never both ends of a pair but one end of
-        half of the pairs: that teaches pairing several times faster. Targets are the source's distributions where the base is
-        hidden or replaced, and the base itself where it stays.
+        The chosen positions are a random fifth or, for the share `spared_S` of RNAs, never both ends of a
+        pair but one end of half of the pairs: that teaches pairing several times faster. Targets are the
+        source's distributions where the base is hidden or replaced, and the base itself where it stays.
         """
         spare = np.repeat(rng.random(len(rnas.lengths)) < spared_S, rnas.lengths)
         paired = rnas.partner >= 0

@@ -1,11 +1,13 @@
-"""RiNALMo's forward pass for training: the architecture of multimolecule's `RiNALMoForMaskedLM`, all weights in one vector.
+"""RiNALMo's forward pass for training: the architecture of multimolecule's `RiNALMoForMaskedLM`, all weights
+in one vector.
 
-Same numbers as the library's model (tests/data_build/test_fast_rinalmo.py), several times as fast on a CPU: matrices of
-all blocks lie side by side, so that they are cast to bfloat16 in one go, query, key and value are one matrix product, all but
-the attention is compiled, once for all blocks and shapes, and the head reads chosen positions alone.
+Same numbers as the library's model (tests/data_build/test_fast_rinalmo.py), several times as fast on a CPU:
+matrices of all blocks lie side by side, so that they are cast to bfloat16 in one go, query, key and value are
+one matrix product, all but the attention is compiled, once for all blocks and shapes, and the head reads
+chosen positions alone.
 
-Shapes: B sequences of W tokens, L blocks, D width, F hidden units of the gated feed-forward layer, V tokens of the
-vocabulary, P weights in all, M chosen positions.
+Shapes: B sequences of W tokens, L blocks, D width, F hidden units of the gated feed-forward layer, V tokens
+of the vocabulary, P weights in all, M chosen positions.
 """
 
 from typing import NamedTuple
@@ -97,7 +99,8 @@ def rotary_table(width: int, head_width: int, device=None) -> torch.Tensor:
 
 
 def before_attention(x, rotary, matrices, norms):
-    """Normalised state [N, D] and rotated query, key and value [N, heads, D / heads] of the rows of x [N, D]."""
+    """Normalised state [N, D] and rotated query, key and value [N, heads, D / heads] of the rows of x [N,
+    D]."""
     width, head_width = x.shape[-1], rotary.shape[-1]
     h = F.layer_norm(x, (width,), norms[0], norms[1], NORM_EPS)
     mixed = F.linear(h.to(matrices.dtype), matrices[:3].reshape(3 * width, width))
@@ -122,7 +125,8 @@ def attention(query, key, value, bias):
 
 
 def after_attention(h, read, output, gate, down, norms, gate_bias, beta, down_bias):
-    """The block's state [N, D]. RiNALMo adds the attention's output to the normalised state `h`, not to the state itself."""
+    """The block's state [N, D]. RiNALMo adds the attention's output to the normalised state `h`, not to the
+    state itself."""
     width, low = h.shape[-1], output.dtype
     x = F.linear(read, output).float() + h
     hidden = F.layer_norm(x, (width,), norms[2], norms[3], NORM_EPS).to(low)
@@ -136,7 +140,8 @@ class FastRiNALMo:
     """A forward pass from a weight vector to logits."""
 
     def __init__(self, layout: Layout, precision: torch.dtype = torch.bfloat16, rows: int | None = None):
-        """Given `rows`, all but the attention is compiled, for so many tokens a batch: others are filled up with nothing."""
+        """Given `rows`, all but the attention is compiled, for so many tokens a batch: others are filled up
+        with nothing."""
         self.layout, self.precision, self.rows = layout, precision, rows
         self.before, self.after = before_attention, after_attention
         if rows:

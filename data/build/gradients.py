@@ -1,8 +1,8 @@
 """Gradients of the batches of a step, on several processes of one thread each or in this process.
 
-A small model's operations are too short to be shared out among threads; whole batches are not. Batches of a step are taken by
-whichever process is free, each leaves its gradient in a place of its own, and they are added in a fixed order: the result does
-not depend on who did what.
+A small model's operations are too short to be shared out among threads; whole batches are not. Batches of a
+step are taken by whichever process is free, each leaves its gradient in a place of its own, and they are
+added in a fixed order: the result does not depend on who did what.
 """
 
 import os

@@ -1,7 +1,9 @@
-"""Optimiser on one weight vector: Muon (Jordan et al. 2024) for the encoder's matrices, AdamW for everything else.
+"""Optimiser on one weight vector: Muon (Jordan et al. 2024) for the encoder's matrices, AdamW for everything
+else.
 
-The same updates as `torch.optim.Muon` (rate matched to AdamW's update size) and `torch.optim.AdamW`, with all matrices of one
-shape orthogonalised in one batched product, and with an exponential moving average (EMA) of the weights.
+The same updates as `torch.optim.Muon` (rate matched to AdamW's update size) and `torch.optim.AdamW`, with all
+matrices of one shape orthogonalised in one batched product, and with an exponential moving average (EMA) of
+the weights.
 """
 
 import torch
@@ -12,7 +14,8 @@ BETAS, EPS = (0.9, 0.98), 1e-8
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Five quintic Newton-Schulz steps, which bring all singular values of each matrix [..., R, C] near one; in bfloat16."""
+    """Five quintic Newton-Schulz steps, which bring all singular values of each matrix [..., R, C] near one;
+    in bfloat16."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
@@ -24,7 +27,8 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Optimizer:
-    """Its state are vectors as long as the weights: momentum, second moment of AdamW's part, averaged weights."""
+    """Its state are vectors as long as the weights: momentum, second moment of AdamW's part, averaged
+    weights."""
 
     def __init__(self, layout, weights_P: torch.Tensor, decay: float):
         self.layout, self.weights, self.decay, self.step_count = layout, weights_P, decay, 0

@@ -1,10 +1,12 @@
-"""Masked-language-model pre-training of a small RiNALMo-architecture encoder (rinalmo-nano), from one command.
+"""Masked-language-model pre-training of a small RiNALMo-architecture encoder (rinalmo-nano), from one
+command.
 
     python data/build/pretrain.py --out runs/nano
 
-A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with ``--start`` a released model is
-trained further. The learning rate warms up, stays, and falls linearly to zero. Every batch depends on the recipe, the step
-and the curriculum's stage alone, so a run that was stopped goes on from its last checkpoint as if nothing had happened.
+A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with
+``--start`` a released model is trained further. The learning rate warms up, stays, and falls linearly to
+zero. Every batch depends on the recipe, the step and the curriculum's stage alone, so a run that was stopped
+goes on from its last checkpoint as if nothing had happened.
 """
 
 import argparse
@@ -44,25 +46,27 @@ class Recipe:
     intermediate: int = 576
     """As in RiNALMo's configuration: the gated feed-forward layer is two thirds of it wide."""
     tokens: float = 120e6
-    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While the
-    learning rate is still constant, a run may be gone on with to another end."""
+    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While
+    the learning rate is still constant, a run may be gone on with to another end."""
     anneal: float = 0.3
     """Share of the run, at its end, over which the learning rate falls linearly to zero."""
     batch_tokens: int = 2048
     batches: int = 2
     """Batches a step; they divide a pool."""
     learning_rate: float = 2.5e-3
-    """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it with AdamW."""
+    """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it
+    with AdamW."""
     warmup_steps: int = 100
     families: float = 0.65
     """Share of nucleotides of the training families once the curriculum is mastered."""
     redrawn: float = 0.2
-    """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly drawn helices."""
+    """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly
+    drawn helices."""
     natural: float = 0.1
     """Share of natural RNAs among the families' nucleotides."""
     sharpness: float = 2.0
-    """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none after a third of
-    the run."""
+    """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none
+    after a third of the run."""
     average: float = 0.998
     """Decay a step of the averaged weights, which are released."""
     seed: int = 0
@@ -97,7 +101,8 @@ class Curriculum:
 
 
 class Examination:
-    """Accuracy and cross-entropy at fixed positions, 15 % of all, hidden at once as RiNALMo's evaluation does."""
+    """Accuracy and cross-entropy at fixed positions, 15 % of all, hidden at once as RiNALMo's evaluation
+    does."""
 
     def __init__(self, pools: Pools, model: FastRiNALMo):
         self.pools, self.model, self.sets = pools, model, {}
@@ -123,7 +128,8 @@ class Examination:
 
 
 def examination_sets(records: pd.DataFrame | None, count: int = 300) -> dict[str, pd.DataFrame]:
-    """Fixed samples of unseen sequences of training families, of unseen families, and of natural tRNA of the training side."""
+    """Fixed samples of unseen sequences of training families, of unseen families, and of natural tRNA of the
+    training side."""
     if records is None:
         return {}
     chosen = {name: records[records.split == name] for name in ("validation", "selection")}
@@ -145,7 +151,8 @@ def build_config(recipe: Recipe) -> RiNALMoConfig:
 
 
 def save_checkpoint(folder: Path, optimizer: Optimizer, state: dict):
-    """Weights, averaged weights, moments and progress in one safetensors file, written whole or not at all."""
+    """Weights, averaged weights, moments and progress in one safetensors file, written whole or not at
+    all."""
     temporary = folder / "checkpoint.tmp"
     save_file(
         {name: value.cpu() for name, value in optimizer.state().items()},
@@ -165,7 +172,8 @@ def load_checkpoint(folder: Path, optimizer: Optimizer) -> dict:
 
 
 def release(folder: Path, layout: Layout, weights_P: torch.Tensor, config: RiNALMoConfig, facts: dict):
-    """Write a model folder that loads like any of multimolecule's, with the run's facts in ``pretraining.json``."""
+    """Write a model folder that loads like any of multimolecule's, with the run's facts in
+    ``pretraining.json``."""
     model = RiNALMoForMaskedLM(config)
     layout.unpack(weights_P.cpu(), model)
     temporary = folder.with_name(folder.name + ".tmp")
@@ -178,7 +186,8 @@ def release(folder: Path, layout: Layout, weights_P: torch.Tensor, config: RiNAL
 
 
 class Run:
-    """A pre-training run in a folder: ``checkpoint.safetensors`` to go on from, ``model`` with the averaged weights so far."""
+    """A pre-training run in a folder: ``checkpoint.safetensors`` to go on from, ``model`` with the averaged
+    weights so far."""
 
     def __init__(self, recipe: Recipe, corpus, out: Path, records: pd.DataFrame | None = None, start: Path | None = None,
                  device: str = "cpu", workers: int = 0, compiled: bool = False, every: int = 256):  # fmt: skip
@@ -219,7 +228,8 @@ class Run:
             self.examination.add(name, family.take(np.arange(len(family.lengths))), 0)
 
     def train(self, minutes: float = 5.0):
-        """To the end of the recipe, with a checkpoint and a release every so many minutes and when asked to end (SIGTERM)."""
+        """To the end of the recipe, with a checkpoint and a release every so many minutes and when asked to
+        end (SIGTERM)."""
         recipe, state, saved, stop = self.recipe, self.state, time.monotonic(), []
         previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
         sums: list[dict] = []

@@ -1,9 +1,9 @@
 """Synthetic RNAs that obey Watson-Crick and wobble pairing and nothing else.
 
-A language model of a few million parameters learns families long before it learns that stems pair. Helices drawn afresh for
-every batch teach pairing as a rule: no sequence is ever seen twice, so only the rule helps. Secondary structures come from a
-small recursive grammar (a pseudoknot-free context-free grammar in the spirit of Sakakibara et al. 1994); bases are then drawn
-pair by pair.
+A language model of a few million parameters learns families long before it learns that stems pair. Helices
+drawn afresh for every batch teach pairing as a rule: no sequence is ever seen twice, so only the rule helps.
+Secondary structures come from a small recursive grammar (a pseudoknot-free context-free grammar in the spirit
+of Sakakibara et al. 1994); bases are then drawn pair by pair.
 """
 
 from dataclasses import dataclass, replace
@@ -69,7 +69,8 @@ class Grammar:
 
 
 HAIRPINS = Grammar()
-#: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage. What can be
+#: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage.
+#: What can be
 #: reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap it.
 STAGES = (
     (HAIRPINS, 0.78),
@@ -122,12 +123,14 @@ def stack_pair_tables(structures: list[str], width: int | None = None) -> np.nda
 def draw_with_targets(
     table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU, and their exact conditionals.
+    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU, and their
+    exact conditionals.
 
-    GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition varies around
-    the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at padding, and the probability
-    [S, W, 4] that the generator gave each base here, given the structure, the RNA's composition, its tetraloop motifs and the
-    base of the pairing partner: as a target of a masked base it has the same expected gradient as the base, and less noise.
+    GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition
+    varies around the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at
+    padding, and the probability [S, W, 4] that the generator gave each base here, given the structure, the
+    RNA's composition, its tetraloop motifs and the base of the pairing partner: as a target of a masked base
+    it has the same expected gradient as the base, and less noise.
     """
     count, width = table_SW.shape
     strong = rng.uniform(0.35, 0.75, (count, 1)) * (1 - wobble)
@@ -165,6 +168,7 @@ def draw_bases(
 
 
 def draw_batch(grammar: Grammar, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`count` synthetic RNAs: bases [count, W] (indices into `BASES`, -1 padding) and pair tables [count, W]."""
+    """`count` synthetic RNAs: bases [count, W] (indices into `BASES`, -1 padding) and pair tables [count,
+    W]."""
     table = stack_pair_tables([draw_structure(grammar, rng) for _ in range(count)])
     return draw_bases(table, rng, grammar.wobble, grammar.tetraloops), table

@@ -50,7 +50,8 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
     blocks = getattr(getattr(core, "encoder", None), "layer", ())
     if len(blocks) != model.blocks:
         raise ValueError(
-            f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like encoders have them"
+            f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like "
+            "encoders have them"
         )
     nucleotides_BW = torch.empty(0)
 
@@ -179,7 +180,8 @@ def principal_components(
         products, tokens = products + x_LTD.mT @ x_LTD, tokens + len(states.values_TLD)
     if tokens < model.width:
         raise ValueError(
-            f"{tokens} nucleotides are too few for {model.width} principal components: give more training sequences"
+            f"{tokens} nucleotides are too few for {model.width} principal components: give more training "
+            "sequences"
         )
     return torch.linalg.eigh(products).eigenvectors.flip(-1).float()
 

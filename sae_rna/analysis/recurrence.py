@@ -73,7 +73,8 @@ def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
     """
     if decoder_a.shape[1] != decoder_b.shape[1]:
         raise ValueError(
-            f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions: only autoencoders of one layer can be matched"
+            f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions: only autoencoders "
+            "of one layer can be matched"
         )
     norms = [np.linalg.norm(decoder, axis=1) for decoder in (decoder_a, decoder_b)]
     return _assign(decoder_a @ decoder_b.T, *norms)
@@ -90,7 +91,8 @@ def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.cs
     tokens = activations_a.shape[0]
     if tokens != activations_b.shape[0]:
         raise ValueError(
-            f"activations are of {tokens} and of {activations_b.shape[0]} tokens: encode the same tokens with both autoencoders"
+            f"activations are of {tokens} and of {activations_b.shape[0]} tokens: encode the same tokens "
+            "with both autoencoders"
         )
     pair = [sparse.csc_matrix(activations, dtype=float) for activations in (activations_a, activations_b)]
     means = [np.asarray(columns.mean(axis=0)).ravel() for columns in pair]

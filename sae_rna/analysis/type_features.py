@@ -272,7 +272,8 @@ def probe(
         for values, keep, split in zip(sets, rows, ("selection", "held-out")):
             if values.shape[0] != len(keep):
                 raise ValueError(
-                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: give one for each"
+                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: give one "
+                    "for each"
                 )
         known, unseen = (values[np.flatnonzero(keep)] for values, keep in zip(sets, rows))
         search = _search(known, fit_S, fit_families, seed)

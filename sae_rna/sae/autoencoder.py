@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -133,7 +133,7 @@ class Gradients(NamedTuple):
     """Latents that fired or are dead; None if every latent learns."""
     residual_BD: torch.Tensor | None = None
     """`residual_scale` times x^ - x."""
-    residual_scale: float | np.floating = 1.0
+    residual_scale: Any = 1.0
 
 
 def parameter_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:

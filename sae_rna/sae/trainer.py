@@ -9,10 +9,11 @@ layers, B tokens, D width, F latents.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -114,7 +115,7 @@ class Trainer:
         kernels.use_threads(torch.get_num_threads())
         by_hand = fast_cpu.BY_HAND.get(sae.config.kind.activation) if self.device.type == "cpu" else None
         self.optimizer = AdamW(sae, copied=by_hand is not None and precision == "bfloat16")
-        self.gradients: Callable = self.automatic_gradients
+        self.gradients: Any = self.automatic_gradients
         if by_hand:
             space = Workspace() if workspace is None else workspace
             self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, space)

@@ -51,7 +51,8 @@ def test_batches_do_not_matter_and_the_formula_is_that_of_the_whole():
     torch.testing.assert_close(parts.float(), whole, atol=1e-5, rtol=1e-5)
 
 
-# -- replaced hidden states --------------------------------------------------------------------------------------------------
+# -- replaced hidden states
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["with a final norm", "without one"])
@@ -83,7 +84,8 @@ def rnabert(shared_data):
 
 
 def masked_tokens(model, masked):
-    """Token ids of `SEQUENCES` in one batch with the masked positions hidden, and where its nucleotides are, by plain loops."""
+    """Token ids of `SEQUENCES` in one batch with the masked positions hidden, and where its nucleotides are,
+    by plain loops."""
     tokens = model.tokenize(SEQUENCES)
     where = torch.zeros_like(tokens["input_ids"], dtype=torch.bool)
     first = int(
@@ -200,7 +202,8 @@ def test_a_missing_layer_and_an_encoder_of_another_build_are_refused(tiny_model)
         masked_log_probabilities(model, SEQUENCES, choose_masked(SEQUENCES, 0), 1, torch.zeros_like)
 
 
-# -- the table ---------------------------------------------------------------------------------------------------------------
+# -- the table
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +227,8 @@ def fitted(model, layers):
 
 
 def stack(model, architecture="topk", sparsity=5, latents=None, layers=LAYERS):
-    """Untrained autoencoders; those of topk reconstruct a little, since their encoder starts as the decoder's transpose."""
+    """Untrained autoencoders; those of topk reconstruct a little, since their encoder starts as the decoder's
+    transpose."""
     members = tuple(Member(layer, sparsity) for layer in layers)
     config = AutoencoderConfig(architecture, members, width=model.width, latents=latents or 2 * model.width)
     return SparseAutoencoders(config, fitted(model, layers)).requires_grad_(False)
@@ -362,9 +366,8 @@ def test_all_components_together_lose_nothing(nano):
         mean, std = standardise.mean[number], standardise.std[number]
         for components in (fidelity.first_components, fidelity.largest_components):
             whole = components(basis, nano.width)
-            full = masked_log_probabilities(
-                nano, HELDOUT, masked, layer, lambda h: whole((h - mean) / std)[0] * std + mean
-            )  # noqa: B023
+            replace = lambda h, f=whole, m=mean, s=std: f((h - m) / s)[0] * s + m  # noqa: E731
+            full = masked_log_probabilities(nano, HELDOUT, masked, layer, replace)
             np.testing.assert_allclose(full, own, atol=1e-3)
 
 

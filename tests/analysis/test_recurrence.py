@@ -36,7 +36,8 @@ def copied(rng, original, permutation, noise=0.0, **changes):
     )
 
 
-# --- matching -------------------------------------------------------------------------------------------------------------------------
+# --- matching
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 @quick
@@ -118,7 +119,8 @@ def test_what_cannot_be_matched_is_refused():
         match_activations(sparse.csr_matrix((3, 2)), sparse.csr_matrix((4, 2)))
 
 
-# --- recurrence -----------------------------------------------------------------------------------------------------------------------
+# --- recurrence
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_random_directions_have_the_mean_and_the_covariance_of_the_rows():
@@ -275,7 +277,8 @@ def test_dictionaries_that_do_not_fit_are_refused():
         compare(reference, [Dictionary(5, reference.decoder[:59], reference.activations)])
 
 
-# --- concepts -------------------------------------------------------------------------------------------------------------------------
+# --- concepts
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def scored(f1, above):
@@ -293,7 +296,8 @@ def test_concepts_of_recurring_features_by_hand():
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 4])
     assert table["median_f1"].tolist() == pytest.approx([0.5, 0.25])
     assert table["odds_ratio"].tolist() == pytest.approx([6, 6])  # (2 / 1) / (1 / 3)
-    # of the 35 ways to give 3 of 7 features a concept, 1 + 12 are as extreme for the upper side and 4 for the lower
+    # of the 35 ways to give 3 of 7 features a concept, 1 + 12 are as extreme for the upper side and 4 for the
+    # lower
     assert table["p_value"].tolist() == pytest.approx([fisher_exact([[2, 1], [1, 3]]).pvalue] * 2)
     assert table["p_value"].iloc[0] == pytest.approx((1 + 12 + 4) / 35)
 
@@ -319,7 +323,8 @@ def test_scores_of_other_features_are_refused():
         concepts_of_recurring(features, scored(np.ones(7), np.ones(7, bool)))
 
 
-# --- a study ----------------------------------------------------------------------------------------------------
+# --- a study
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_study_is_compared_with_seeds_sizes_and_random_directions(study):

@@ -16,7 +16,8 @@ TYPES = ("miRNA", "sRNA", "tRNA")
 
 
 def rnas(rng, families=60, per_family=3, longer=0.0, richer=0.0):
-    """Families of three types in turn; their log length and GC content follow the type by `longer` and `richer` standard deviations."""
+    """Families of three types in turn; their log length and GC content follow the type by `longer` and
+    `richer` standard deviations."""
     kind = np.arange(families) % 3
     length = np.exp(4 + 0.3 * (rng.normal(size=families) + longer * (kind - 1)))
     gc = np.clip(0.5 + 0.08 * (rng.normal(size=families) + richer * (kind - 1)), 0.05, 0.95)
@@ -40,7 +41,8 @@ def noise(rng, records, latents=40):
     )
 
 
-# -- selectivity -----------------------------------------------------------------------------------------------
+# -- selectivity
+# -----------------------------------------------------------------------------------------------
 
 
 def preferences(layer, features):
@@ -113,7 +115,8 @@ def test_first_middle_and_last_layer():
     assert type_features.first_middle_last([5]) == [5]
 
 
-# -- probe -----------------------------------------------------------------------------------------------------
+# -- probe
+# -----------------------------------------------------------------------------------------------------
 
 
 def probe_sets(rng):
@@ -171,7 +174,8 @@ def test_types_of_one_family_take_no_part_in_the_probe():
 
 
 def test_the_interval_draws_families_not_sequences():
-    """Two families of a type, one right and one wrong: recall 0, 1/2 or 1. The other type's single family leaves no doubt."""
+    """Two families of a type, one right and one wrong: recall 0, 1/2 or 1. The other type's single family
+    leaves no doubt."""
     right = np.array([True] * 50 + [False] * 50 + [True] * 10)
     kind, family = np.array(["a"] * 100 + ["b"] * 10), np.repeat(["one", "two", "three"], [50, 50, 10])
     rng = np.random.default_rng(0)

@@ -70,7 +70,8 @@ def test_a_batch_holds_whole_rnas_with_targets_at_their_places(pools):
 
 
 def test_targets_of_families_follow_the_partners_base():
-    """GAAAC: the model pairs G with C, with the five rows of the first base beginning at 0 and none for the others."""
+    """GAAAC: the model pairs G with C, with the five rows of the first base beginning at 0 and none for the
+    others."""
     targets = np.full((5, 4), 0.25)
     targets[1], targets[4] = (0.1, 0.0, 0.9, 0.0), (0.4, 0.3, 0.2, 0.1)  # partner C, and no partner
     tensors = {"bases": encode("GAAACGAAA"), "partner": np.array([4, -1, -1, -1, 0, -1, -1, -1, -1]),

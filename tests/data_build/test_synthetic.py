@@ -75,7 +75,8 @@ def test_impossible_grammars_are_refused():
 
 
 def test_exact_targets_are_the_frequencies_of_the_generator():
-    """Monte Carlo: of all places to which the generator gave a base the probability p, a share p holds that base."""
+    """Monte Carlo: of all places to which the generator gave a base the probability p, a share p holds that
+    base."""
     rng = np.random.default_rng(5)
     table = np.repeat(stack_pair_tables(["..((((....))))..((((.....))))."]), 30_000, axis=0)
     bases, probability = draw_with_targets(table, rng, wobble=0.2, tetraloops=0.5)

@@ -1,4 +1,5 @@
-"""Every encoder of multimolecule with one token a nucleotide is read as it computes; the others are refused in one sentence."""
+"""Every encoder of multimolecule with one token a nucleotide is read as it computes; the others are refused
+in one sentence."""
 
 import numpy as np
 import pytest
@@ -82,7 +83,8 @@ def encoder(request, tmp_path_factory):
 
 
 def own_states(folder, tokenizer, sequence):
-    """Hidden states [L, T, D] and positions of A, C, G and U, by the library's forward pass, loaded and run as the library does."""
+    """Hidden states [L, T, D] and positions of A, C, G and U, by the library's forward pass, loaded and run
+    as the library does."""
     model = AutoModel.from_pretrained(folder).eval()
     tokens = tokenizer(sequence, return_tensors="pt")
     with torch.no_grad():

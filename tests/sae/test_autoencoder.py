@@ -1,4 +1,5 @@
-"""All six architectures against plain reimplementations of the papers' formulas; invariants; saving and loading."""
+"""All six architectures against plain reimplementations of the papers' formulas; invariants; saving and
+loading."""
 
 import json
 from dataclasses import replace
@@ -34,7 +35,8 @@ def stack(architecture="topk", **changes):
 
 
 def anywhere(architecture, **changes):
-    """A stack in float64 as training might leave it: no bias is zero, encoder and decoder have gone different ways."""
+    """A stack in float64 as training might leave it: no bias is zero, encoder and decoder have gone different
+    ways."""
     sae = stack(architecture, **changes).double()
     with torch.no_grad():
         sae.encoder_weight += 0.3 * torch.randn_like(sae.encoder_weight)
@@ -66,7 +68,8 @@ def plain_relu_l1(x, w_e, b, w_d, c, sparsity, mean_error):
 
 
 def plain_auxk(x, reconstructions, w_e, b, w_d, c, dead):
-    """Gao et al. 2024, appendix A.2: ||e - e^||^2 / 32, e^ from the D/2 strongest dead latents; e is a constant."""
+    """Gao et al. 2024, appendix A.2: ||e - e^||^2 / 32, e^ from the D/2 strongest dead latents; e is a
+    constant."""
     total = torch.zeros((), dtype=x.dtype)
     for token, reconstruction in zip(x, reconstructions):
         pre = (token - c) @ w_e + b
@@ -77,7 +80,8 @@ def plain_auxk(x, reconstructions, w_e, b, w_d, c, dead):
 
 
 def plain_codes(x, w_e, b, c, k, whole_batch):
-    """(token, latent) -> activation: the k largest of each token, or (Bussmann et al. 2024) the B k largest of the batch."""
+    """(token, latent) -> activation: the k largest of each token, or (Bussmann et al. 2024) the B k largest
+    of the batch."""
     pre = (x - c) @ w_e + b
     everything = [
         [(pre[t, j].item(), t, j) for j in range(pre.shape[1]) if pre[t, j] > 0] for t in range(len(x))
@@ -90,7 +94,8 @@ def plain_codes(x, w_e, b, c, k, whole_batch):
 
 
 def plain_topk(x, w_e, b, w_d, c, k, dead, whole_batch=False, sizes=(F,)):
-    """TopK, BatchTopK and, with several dictionary sizes, Matryoshka (Bussmann et al. 2025: the sum of their errors)."""
+    """TopK, BatchTopK and, with several dictionary sizes, Matryoshka (Bussmann et al. 2025: the sum of their
+    errors)."""
     codes = plain_codes(x, w_e, b, c, k, whole_batch)
     error = 0
     for size in sizes:

@@ -170,7 +170,8 @@ TOKENS, WIDTH, LATENTS = 37, 70, 48
 
 
 class Problem:
-    """A batch with random codes, what the kernels make of it, and the same in float64 by automatic differentiation."""
+    """A batch with random codes, what the kernels make of it, and the same in float64 by automatic
+    differentiation."""
 
     def __init__(self, kind, prefixes, reverse=False):
         self.prefixes, self.scale = np.array(prefixes), np.float32(2 / TOKENS)
@@ -279,7 +280,8 @@ def test_a_matryoshka_of_one_dictionary_of_known_residuals():
     kernels.residuals(
         x, bias, dictionary, start, indices, values, np.array([2, 3]), np.float32(2), residual, slopes, errors
     )
-    # x^ is [.5, 3] with the first two latents and [2.5, 3] with all, so the residuals are [-.5, 1] and [1.5, 1].
+    # x^ is [.5, 3] with the first two latents and [2.5, 3] with all, so the residuals are [-.5, 1] and [1.5,
+    # 1].
     assert errors.tolist() == [[1.25], [3.25]]
     assert residual.tolist() == [[[2.0, 4.0]], [[3.0, 2.0]]]
     assert slopes.tolist() == [4.0, 6.0]

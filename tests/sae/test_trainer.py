@@ -1,4 +1,5 @@
-"""Training finds planted directions, treats members as if alone, repeats itself, survives kill -9, and names what diverges."""
+"""Training finds planted directions, treats members as if alone, repeats itself, survives kill -9, and names
+what diverges."""
 
 import logging
 import multiprocessing
@@ -159,7 +160,8 @@ def test_a_diverging_member_stops_and_is_named_while_the_others_go_on(caplog):
         assert torch.equal(stack.decoder_weight[0], calm.decoder_weight[0])
 
 
-# -- checkpoints -----------------------------------------------------------------------------------------------------
+# -- checkpoints
+# -----------------------------------------------------------------------------------------------------
 
 CONFIGS = [
     config("topk", (Member(1, 4), Member(3, 4, seed=1))),

@@ -54,7 +54,7 @@ def test_a_shift_turns_all_concepts_of_a_record_together(case, seed):
         rows = labels.record_N == record
         turns = [np.roll(before[rows], -offset, axis=0) for offset in range(1, max(rows.sum(), 2))]
         assert any((after[rows] == turned).all() for turned in turns)
-    assert (moved.elements_C == labels.elements_C).all()
+    assert (shifted.elements_C == labels.elements_C).all()
 
 
 def test_records_of_one_family_are_shifted_alike():
