@@ -204,27 +204,20 @@ def measure(
     layers: Sequence[int],
     seed: int,
 ) -> pd.DataFrame:
-    """How well the model predicts masked bases when one layer's hidden states are replaced: a row per layer
-    and variant.
+    """How well the model predicts masked bases with one layer's states replaced: a row per layer and variant.
 
     model : with its head for masked bases
-    autoencoders : by architecture and layer, trained on this model; the ablation and the principal components
-        use the first one's mean and units, which autoencoders of one run share
-    training : sequences that the components are fitted on, unmasked like those the autoencoders saw
-    heldout : RNAs of which 15 % of the bases are masked, the same ones for every variant
+    autoencoders : by architecture and layer; ablation and components use the first one's mean and units
+    training, heldout : sequences that components are fitted on, and those of which 15 % of the bases are
+        masked
     seed : of the masked positions and the resampling
 
-    Columns: layer; variant ("language model"; "mean ablation": every state is the training mean;
-    "autoencoder"; "PCA, first components", the same k for all tokens; "PCA, largest components": each token's
-    own k largest, where k is the autoencoder's l0, rounded; with k = D the row is the language model's);
-    architecture of the autoencoder; l0 (active coefficients a token); explained_variance (standardised states
-    of the masked inputs); cross_entropy (nats a masked base, among A, C, G and U); kl (mean KL(P_model ||
-    P_variant), nats); loss_recovered (unclipped) with low and high, its 95 % interval (sequences resampled);
-    ce_lm, ce_ablate; positions (masked bases), sequences; reason (why loss recovered or its interval is
-    missing: the model, in a resample, predicts no better than its ablation).
-
-    Masked inputs are off the distribution that autoencoders and components were fitted on: the loss recovered
-    includes what that costs, and the explained variance is not that of unmasked sequences.
+    Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `COMPONENTS` for k
+    = the autoencoder's l0, rounded); architecture; l0 (active coefficients a token); explained_variance (of
+    the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
+    nats); loss_recovered (unclipped), low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions,
+    sequences; reason (why loss recovered or its interval is missing). Autoencoders and components were fitted
+    on unmasked sequences: what the shift to masked ones costs is included.
 
     Raises ValueError without autoencoders or masked positions, and for a layer that the model does not have.
     """
@@ -253,15 +246,16 @@ def measure(
     tables = []
     for layer, unit in tqdm(units.items(), "fidelity", mininterval=1):
         variants = [own, predict(layer, "mean ablation", "", Reconstruction(unit, mean_ablation))]
-        for name, of_layer in autoencoders.items():
-            sae = of_layer[layer].eval()
+        for name, by_layer in autoencoders.items():
+            sae = by_layer[layer].eval()
             replace = Reconstruction(sae.standardise, through_autoencoder(sae))
             variants.append(predict(layer, "autoencoder", name, replace))
             k = max(round(variants[-1].l0), 1)
             for pca, components in COMPONENTS.items():
                 if k < model.width:
-                    replace = Reconstruction(unit, components(bases[layer], k))
-                    variants.append(predict(layer, pca, name, replace))
+                    variants.append(
+                        predict(layer, pca, name, Reconstruction(unit, components(bases[layer], k)))
+                    )
                 else:  # all D components are the state itself
                     variants.append(own._replace(variant=pca, architecture=name, l0=model.width))
         tables.append(_scores(variants, truth_M, sequence_M, draws_RS).assign(layer=layer))

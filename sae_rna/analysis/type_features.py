@@ -272,30 +272,31 @@ def probe(
         for values, keep, split in zip(sets, rows, ("selection", "held-out")):
             if values.shape[0] != len(keep):
                 raise ValueError(
-                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: give one "
-                    "for each"
+                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: "
+                    "give one for each"
                 )
         known, unseen = (values[np.flatnonzero(keep)] for values, keep in zip(sets, rows))
         search = _search(known, fit_S, fit_families, seed)
-        guess_S = search.predict(unseen)
-        accuracy, low, high = _bootstrap(
-            guess_S == test_S, test_S, test_families, np.random.default_rng(seed)
-        )
-        weights = (one.coef_ for one in search.best_estimator_[-1].estimators_)
-        table.append(
-            {
-                "representation": name,
-                "columns": known.shape[1],
-                "balanced_accuracy": accuracy,
-                "low": low,
-                "high": high,
-                "macro_f1": f1_score(test_S, guess_S, labels=types, average="macro", zero_division=0),
-                "nonzero_weights": sum(map(np.count_nonzero, weights)),
-                "strength": search.best_params_["onevsrestclassifier__estimator__C"],
-            }
-        )
+        scores = _probe_scores(search, unseen, test_S, test_families, seed)
+        table.append({"representation": name, "columns": known.shape[1]} | scores)
     facts = {"types": len(types), "chance": 1 / len(types), "sequences": len(test_S)}
     return pd.DataFrame(table).assign(**facts, families=len(np.unique(test_families)))
+
+
+def _probe_scores(search: GridSearchCV, unseen, test_S, test_families, seed: int) -> dict:
+    """The scores of `probe` for one representation."""
+    guess_S = search.predict(unseen)
+    accuracy, low, high = _bootstrap(guess_S == test_S, test_S, test_families, np.random.default_rng(seed))
+    weights = (one.coef_ for one in search.best_estimator_[-1].estimators_)
+    labels = sorted(set(test_S))
+    return {
+        "balanced_accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "macro_f1": f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0),
+        "nonzero_weights": int(sum(map(np.count_nonzero, weights))),
+        "strength": search.best_params_["onevsrestclassifier__estimator__C"],
+    }
 
 
 def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> GridSearchCV:
