@@ -269,7 +269,7 @@ def by_latent(start, indices, latents):
 def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
     """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`. Rows
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in `by_latent`'s order. Rows
     that did not fire are left as they are; their bias is 0, and so is their squared norm in `squares` [F].
     """
     latents, width = decoder.shape
@@ -317,7 +317,7 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `slopes` are d error / d activation before and, with the L1 penalty's derivative `penalty` added, d loss / d
+    `slopes` are d error / d activation before and, with the L1 penalty's slope `penalty`, d loss / d
     pre-activation after. Writes per latent [F] the sums of slopes and of activations, and how often it fired.
     """
     tokens, latents = features.shape
