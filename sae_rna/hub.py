@@ -16,8 +16,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def hub_faults(name: str, kind: str) -> Iterator[None]:
-    """Make one sentence with a remedy, a ValueError, of what fails while `name` is read as `kind` ("a data
-    set").
+    """Make a ValueError of one sentence of what fails while `name` is read as `kind` ("a data set").
 
     The hub, the network and the files themselves each fail in their own ways, so everything is caught.
     """

@@ -63,8 +63,7 @@ class LanguageModel:
         precision: str = "float32",
         masked: bool = False,
     ) -> "LanguageModel":
-        """Load an encoder from a folder in multimolecule's format or a hub id,
-        ``multimolecule/rinalmo-giga``.
+        """Load an encoder from a folder in multimolecule's format or a hub id (multimolecule/rinalmo-giga).
 
         Parameters
         ----------
@@ -179,8 +178,7 @@ class LanguageModel:
         batch_tokens: int = BATCH_TOKENS,
         rng: np.random.Generator | None = None,
     ) -> list[np.ndarray]:
-        """Numbers of the sequences of each batch, of similar length and at most `batch_tokens` tokens,
-        padded.
+        """Numbers of the sequences of each batch: of similar length, at most `batch_tokens` with padding.
 
         In the order of the lengths, or with `rng` a random one. Raises ValueError for too long a sequence.
         """

@@ -127,8 +127,7 @@ class ActivationStream:
         return self._size(block)
 
     def epochs(self, count: float, start: int = 0) -> Iterator[torch.Tensor]:
-        """Batches of `count` epochs (a fraction is allowed) from batch number `start` on, each batch [L, B,
-        D].
+        """Batches [L, B, D] of `count` epochs (a fraction is allowed) from batch number `start` on.
 
         What is left of a block after its last whole batch is left out.
         """

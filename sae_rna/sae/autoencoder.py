@@ -1,5 +1,4 @@
-"""Overcomplete sparse autoencoders: a stack of members, each with a layer of the language model, a seed and a
-sparsity of its own.
+"""Stacks of sparse autoencoders; each member has a layer of the language model, a seed and a sparsity.
 
 What an architecture is stands in `architectures`. Shapes: M members, B tokens, D width, F latents.
 """

@@ -46,8 +46,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self, trainers: Sequence) -> tuple[int, list[dict]]:
-        """Restore the trainers; returns the number of steps done and the table's rows so far, (0, []) without
-        a checkpoint.
+        """Restore the trainers; returns the steps done and the table's rows so far, (0, []) without a file.
 
         Raises ValueError for a file that cannot be read or has other inputs, before anything is changed.
         """

@@ -1,5 +1,4 @@
-"""The two expensive steps of a study, for one group of layers: training autoencoders, and encoding RNAs with
-them.
+"""The two expensive steps for one group of layers: training autoencoders, and encoding RNAs with them.
 
 The language model is the dearest part of both at scale: all autoencoders that read the same states do so in
 one pass.
@@ -28,15 +27,14 @@ from sae_rna.sae.trainer import train
 def train_group(
     folders: dict[Variant, Path], model: LanguageModel, sequences: list[str], layers: list[int], p: Parameters
 ):
-    """Train every variant on the hidden states of `layers`, all on one stream, and write each to its folder,
-    with ``training.parquet``.
+    """Train every variant on hidden states of `layers`, on one stream; each folder gets its autoencoders and
+    table.
 
     Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a
     variant and a layer does not depend on the others.
     """
-    stream = ActivationStream(
-        model, sequences, layers, batch=p.batch, buffer_tokens=p.buffer_tokens, seed=p.seed
-    )
+    buffer = {"batch": p.batch, "buffer_tokens": p.buffer_tokens, "seed": p.seed}
+    stream = ActivationStream(model, sequences, layers, **buffer)
     facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens}
     facts |= {"epochs": p.epochs, "seed": p.seed}
     configs = [
@@ -62,9 +60,7 @@ def train_group(
     )
     for stack, folder in zip(stacks, folders.values()):
         stack.save(folder)
-    for (
-        folder
-    ) in folders.values():  # not before all are written: what is stopped here goes on from its last step
+    for folder in folders.values():  # not before all are written, so that this, too, can be stopped
         (folder / CHECKPOINT).unlink()
 
 
@@ -133,8 +129,7 @@ def encode_group(
     kept: Collection[Path],
     summarise: bool = True,
 ):
-    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the language
-    model.
+    """Encode `records` with every layer of each stack in one pass of the language model.
 
     Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in
     `token_table`; with `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.

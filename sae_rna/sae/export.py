@@ -35,8 +35,7 @@ subtracts the decoder's bias before encoding and is normalised when it is loaded
 
 
 def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``cfg.json`` and ``sae_weights.safetensors`` as SAELens 6 reads them:
-    ``SAE.load_from_disk(subfolder)``.
+    """Write ``cfg.json`` and ``sae_weights.safetensors`` for SAELens 6, ``SAE.load_from_disk(subfolder)``.
 
     Returns the subfolders, one for each member and named like its own file, for example
     ``layer-01_seed-0_k-16``. Raises ValueError, before anything is written, for a BatchTopK or Matryoshka
@@ -69,8 +68,8 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
 
 
 def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``config.json`` and ``ae.pt`` as dictionary_learning 0.1 reads them:
-    ``utils.load_dictionary(subfolder, device)``.
+    """Write ``config.json`` and ``ae.pt`` for dictionary_learning 0.1, ``load_dictionary(subfolder,
+    device)``.
 
     Its `encode` and `decode` are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew`
     (relu-l1, relu-l1-mean) multiplies the features that it returns by the decoder's norms. Returns and raises

@@ -1,5 +1,4 @@
-"""Training steps on a CPU, derived by hand: what `trainer.Trainer.automatic_gradients` finds, several times
-faster.
+"""Training steps on a CPU, derived by hand: `trainer.Trainer.automatic_gradients`, several times faster.
 
 `BY_HAND` says which architectures have one. With K active latents only the encoder needs a dense matrix
 product; the rest is done by `kernels`. A ReLU's step is dense, but reuses its memory. Shapes: B tokens, D

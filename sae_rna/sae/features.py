@@ -1,5 +1,4 @@
-"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA
-type.
+"""Features of a sparse autoencoder: how often they fire, how strongly in each sequence and RNA type.
 
 The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative.
 A feature fires where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C

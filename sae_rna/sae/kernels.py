@@ -97,8 +97,7 @@ def top_k(bits, k):
     `bits` [B, F] are `as_bits`; of equal numbers any may be taken, the same ones each time. The k-th largest
     of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
-    tokens, latents = bits.shape
-    groups = min(8 * k, latents)
+    (tokens, latents), groups = bits.shape, min(8 * k, bits.shape[1])
     whole = latents // groups * groups
     indices, values = np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
     counts = np.empty(tokens, np.int64)
@@ -186,8 +185,7 @@ def _keep(start, indices, found, wanted):
 
 
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
-    """The `wanted` largest positive numbers of a batch, by token and latent: start [B + 1], indices and
-    values.
+    """The `wanted` largest positive numbers of a batch, by token and latent: start, indices and values.
 
     `guess` should be somewhat below the smallest number kept; if it is too high, all positive ones are sorted
     out.
@@ -201,13 +199,12 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
-    """Reconstruct, and compare with the truth.
+    """Reconstruct x [B, D] from codes, a bias [D] and a dictionary [F, D], and compare.
 
-    x [B, D], bias [D], dictionary [F, D]. `prefixes` [G] are the loss's dictionary sizes, F alone except for
-    Matryoshka, which needs each token's indices in ascending order. Writes residual [G, B, D], scale * (sum
-    of the residuals x^ - x of prefix g and of all larger ones); slopes [N], d loss / d activation, the loss
-    being scale / 2 * sum of squared residuals over prefixes; errors [G, B], squared residuals of tokens, not
-    scaled.
+    `prefixes` [G] are the loss's dictionary sizes: F, for Matryoshka smaller ones before it and each token's
+    indices in order. Writes `residual` [G, B, D], scale * (sum of the residuals x^ - x of prefix g and all
+    larger ones); `slopes` [N], d loss / d activation, the loss being scale / 2 * sum of squared residuals;
+    `errors` [G, B], squared.
     """
     tokens, width = x.shape
     for b in numba.prange(tokens):
@@ -272,9 +269,8 @@ def by_latent(start, indices, latents):
 def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
     """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`.
-    `squares` [F] is each latent's squared norm. Rows that did not fire are left as they are, their bias and
-    square are 0.
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in `by_latent`'s order. Rows
+    that did not fire are left as they are; their bias is 0, and so is their squared norm in `squares` [F].
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -285,8 +281,7 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
         while j >= prefixes[group]:
             group += 1
         errors, down, up, slope_sum = residual[group], decoder[j], encoder[j], np.float32(0)
-        down[:] = 0
-        up[:] = 0
+        down[:], up[:] = 0, 0
         slot, end = first[j], first[j + 1]
         while slot + 4 <= end:
             t0, t1, t2, t3 = tokens[slot], tokens[slot + 1], tokens[slot + 2], tokens[slot + 3]
@@ -322,16 +317,13 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with
-    the derivative `penalty` of an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how
-    often it fired and the sum of its activations.
+    `slopes` are d error / d activation before and, with the L1 penalty's slope `penalty`, d loss / d
+    pre-activation after. Writes per latent [F] the sums of slopes and of activations, and how often it fired.
     """
     tokens, latents = features.shape
     for block in numba.prange((latents + 511) // 512):
         low, high = 512 * block, min(512 * block + 512, latents)
-        bias[low:high] = 0
-        fired[low:high] = 0
-        activity[low:high] = 0
+        bias[low:high], fired[low:high], activity[low:high] = 0, 0, 0
         for b in range(tokens):
             active, slope, total = features[b, low:high], slopes[b, low:high], bias[low:high]
             count, active_sum = fired[low:high], activity[low:high]
@@ -357,9 +349,8 @@ def squared_norms(matrix, squares):
 @numba.njit(parallel=True, cache=True)
 def moments(x, residual, scale, sums):
     """Sums [4, D] of x, x^2, r and r^2 over the batch, r = residual / scale, in float64."""
-    tokens, width = x.shape
-    blocks, inverse = (width + 63) // 64, np.float32(1) / scale
-    for block in numba.prange(blocks):
+    (tokens, width), inverse = x.shape, np.float32(1) / scale
+    for block in numba.prange((width + 63) // 64):
         low, high = 64 * block, min(64 * block + 64, width)
         part, total = np.zeros((4, high - low), np.float32), np.zeros((4, high - low), np.float64)
         for start in range(0, tokens, 128):  # short sums in float32, their sum in float64
@@ -377,18 +368,16 @@ def moments(x, residual, scale, sums):
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def adam(parts, numbers, unit_norm, copy):
-    """One AdamW step for the rows of `weight` [R, C] that `touched` [R] marks; the others rest, as in
-    torch.optim.SparseAdam.
+    """One step of AdamW for the rows of [R, C] matrices that `touched` [R] marks; the others rest.
 
-    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient,
-    the rate, beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised
-    afterwards. The new rows are also written to `copy` [R, C] in its own precision (an array of shape [0, 0]
-    asks for none).
+    `parts` are weight, mean, square, gradient, touched; `numbers`, float32, the gradient's factor, rate,
+    beta1, beta2, 1 - beta1^t, 1 - beta2^t and decay. With `unit_norm` the rows are normalised afterwards.
+    They are also written to `copy` [R, C] in its own precision; one of shape [0, 0] asks for none.
     """
     weight, mean, square, gradient, touched = parts
     scale, rate, beta1, beta2, correction1, correction2, decay = numbers
-    rows, columns = weight.shape
-    for r in numba.prange(rows):
+    columns = weight.shape[1]
+    for r in numba.prange(len(weight)):
         if not touched[r]:
             continue
         w, m, v, g = weight[r], mean[r], square[r], gradient[r]

@@ -48,11 +48,10 @@ def best_precision(device: torch.device) -> str:
 
 
 class AdamW:
-    """torch.optim.AdamW (eps 1e-8) over parameters as matrices whose rows can rest: those of latents that did
-    not fire.
+    """torch.optim.AdamW (eps 1e-8) in which latents that did not fire can rest, as in torch.optim.SparseAdam.
 
-    Resting rows are those of torch.optim.SparseAdam. Touched decoder rows are made unit-norm, where the
-    architecture has them so.
+    Parameters are matrices by rows. Touched decoder rows are made unit-norm, where the architecture has them
+    so.
     """
 
     def __init__(self, sae: SparseAutoencoders, copied: bool):
@@ -79,7 +78,7 @@ class AdamW:
             else:
                 adam(*parts, *numbers)
 
-    def restored(self):
+    def refresh_copies(self):
         """Make the copies anew, after weights were changed from outside."""
         for name, copy in self.copies.items():
             copy.copy_(self.weights[name])
@@ -229,7 +228,7 @@ class Trainer:
         """Go on from where `state` was taken."""
         for name, value in self._tensors().items():
             value.copy_(tensors[name])
-        self.optimizer.restored()
+        self.optimizer.refresh_copies()
         self.variance = ExplainedVariance.restore(numbers["seen"], tensors["variance"].to(self.device))
         self.step_number, self.diverged_at = numbers["step"], numbers["diverged_at"]
         self.tokens = numbers["tokens"]

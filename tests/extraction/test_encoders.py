@@ -1,5 +1,4 @@
-"""Every encoder of multimolecule with one token a nucleotide is read as it computes; the others are refused
-in one sentence."""
+"""Every encoder of multimolecule with one token a nucleotide is read as it computes."""
 
 import numpy as np
 import pytest
@@ -8,21 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multimolecule import (
     CaLmConfig,
-    DnaBertConfig,
     DnaTokenizer,
     ErnieRnaConfig,
-    EsmCConfig,
-    OptMrlConfig,
-    ProteinTokenizer,
-    RibonanzaNetConfig,
     RiNALMoConfig,
     RnaBertConfig,
     RnaErnieConfig,
     RnaFmConfig,
-    RnaMsmConfig,
     RnaTokenizer,
     SpliceBertConfig,
-    UtrBertConfig,
     UtrLmConfig,
 )
 from transformers import AutoModel, AutoModelForPreTraining
@@ -30,7 +22,7 @@ from transformers import AutoModel, AutoModelForPreTraining
 from sae_rna.extraction.language_model import LanguageModel
 
 SEQUENCES = ["GGGAAACCC", "GGCNACGUUAGCC", "A", "ACGU" * 8, "GCGCAAAAGCGC"]
-LONGEST = {  # of 64 positions, less two special tokens; of the two that count positions from 2 on, less two rows
+LONGEST = {  # of 64 positions, less two special tokens; less two rows where positions count from 2 on
     "rinalmo": 62,
     "rnafm": 60,
     "ernierna": 60,
@@ -62,8 +54,13 @@ TOKENIZERS = {
 def small(config, **other):
     """Three blocks of width 24 with weights so large that attention is far from uniform."""
     return config(
-        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, initializer_range=0.2, **other
-    )  # fmt: skip
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.2,
+        **other,
+    )
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -83,8 +80,7 @@ def encoder(request, tmp_path_factory):
 
 
 def own_states(folder, tokenizer, sequence):
-    """Hidden states [L, T, D] and positions of A, C, G and U, by the library's forward pass, loaded and run
-    as the library does."""
+    """Hidden states [L, T, D] and positions of A, C, G and U, loaded and run as the library does."""
     model = AutoModel.from_pretrained(folder).eval()
     tokens = tokenizer(sequence, return_tensors="pt")
     with torch.no_grad():
@@ -178,61 +174,3 @@ def test_tokens_are_those_of_the_tokenizer(tokenizers, sequences):
         tokens = model.tokenize(sequences)
         assert tokens["input_ids"].tolist() == expected["input_ids"].tolist()
         assert tokens["attention_mask"].tolist() == expected["attention_mask"].tolist()
-
-
-REFUSED = {
-    "three nucleotides a token": (
-        lambda: small(UtrBertConfig, nmers=3),
-        lambda: RnaTokenizer(nmers=3),
-        "reads 3 nucleotides as one",
-    ),
-    "codons": (
-        lambda: small(CaLmConfig),
-        lambda: DnaTokenizer(codon=True),
-        "reads 3 nucleotides as one token.*give a model with one",
-    ),
-    "codons of RNA-FM": (
-        lambda: small(RnaFmConfig, codon=True),
-        lambda: RnaTokenizer(codon=True),
-        "reads 3 nucleotides as one token",
-    ),
-    "words of DNA": (
-        lambda: small(DnaBertConfig),
-        lambda: DnaTokenizer(nmers=6),
-        "reads 6 nucleotides as one token",
-    ),
-    "alignments": (
-        lambda: small(RnaMsmConfig),
-        RnaTokenizer,
-        "reads alignments of many RNAs, not single ones",
-    ),
-    "padding that is seen": (
-        lambda: small(RibonanzaNetConfig),
-        RnaTokenizer,
-        "change with the padding.*give another encoder",
-    ),
-    "proteins": (lambda: small(EsmCConfig), ProteinTokenizer, "no model of RNA or DNA.*ProteinTokenizer"),
-    "no blocks": (OptMrlConfig, RnaTokenizer, "type optmrl, which is not built of attention blocks"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_models_without_a_state_for_each_nucleotide_are_refused_in_one_sentence(case, tmp_path):
-    config, tokenizer, sentence = REFUSED[case]
-    config().save_pretrained(tmp_path)
-    tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=sentence) as caught:
-        LanguageModel.load(str(tmp_path), device="cpu", random_seed=0)
-    assert "\n" not in str(caught.value)
-
-
-def test_ribonanzanet_is_refused_because_padding_changes_its_states(tmp_path):
-    torch.manual_seed(0)
-    model, tokenizer = AutoModel.from_config(small(RibonanzaNetConfig)).eval(), RnaTokenizer()
-    with torch.no_grad():
-        alone = model(**tokenizer(["GGGAAACCC"], return_tensors="pt"))
-        beside = model(**tokenizer(["GGGAAACCC", "ACGU" * 8], return_tensors="pt", padding=True))
-    difference = (
-        alone.last_hidden_state[0] - beside.last_hidden_state[0, :11]
-    ).norm() / alone.last_hidden_state.norm()
-    assert difference > 0.01

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.extraction.stream import ActivationStream, Standardiser
+from sae_rna.extraction.stream import ActivationStream, Standardiser, hidden_states
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +130,15 @@ def test_too_small_a_buffer_and_too_little_data_say_what_to_do(model):
             ActivationStream(model, sequences(), [1], batch=batch, buffer_tokens=30)
     with pytest.raises(ValueError, match="too few"):
         ActivationStream(model, ["ACGU"], [1], batch=16)
+
+
+def test_all_hidden_states_come_in_the_order_of_the_sequences(model):
+    texts = [
+        "ACGUACGUACGU",
+        "GN",
+        "ACG",
+    ]  # not in the order of their lengths, one with a letter without state
+    together = hidden_states(model, texts, [1, 3])
+    alone = [next(model.hidden_states([text], [1, 3])).values_TLD.numpy() for text in texts]
+    assert together.shape == (12 + 1 + 3, 2, 32)
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)

@@ -1,5 +1,4 @@
-"""Exported autoencoders give what ours give: read by SAELens and dictionary_learning, and by those libraries'
-formulas written out here."""
+"""Exported autoencoders give what ours give, read by SAELens, dictionary_learning or their formulas."""
 
 import copy
 import json
@@ -128,8 +127,7 @@ class Reader(NamedTuple):
     load: Callable
     dtype: torch.dtype
     tolerance: float
-    """Relative and absolute. The formulas are computed in double precision: what is left is the rounding of
-    the written weights."""
+    """Relative and absolute. The formulas, in double precision, differ by the rounding of the weights."""
 
 
 READERS = {

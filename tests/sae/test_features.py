@@ -36,8 +36,7 @@ quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine 
 
 @st.composite
 def token_activations(draw):
-    """Dense activations [T, F] with many zeros and ties, and the record of each token (numbers neither sorted
-    nor adjacent)."""
+    """Dense activations [T, F] with many zeros and ties, and each token's record (not sorted)."""
     lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
     names = draw(st.permutations(range(10, 10 + 3 * len(lengths), 3)))
     shape = sum(lengths), draw(st.integers(1, 4))
