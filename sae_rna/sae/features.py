@@ -1,9 +1,7 @@
-"""Features of a sparse autoencoder: how often they fire, and how strongly in every sequence and every RNA
-type.
+"""Features of a sparse autoencoder: how often they fire, and how strongly in each sequence and RNA type.
 
 The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative.
-A feature fires where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C
-types.
+A feature fires where its activation is above 0. Shapes: T nucleotides, F features, S sequences, C types.
 """
 
 import json
@@ -28,10 +26,7 @@ def run_numbers(*labels_N: np.ndarray) -> np.ndarray:
 
 
 def record_runs(record_T: np.ndarray) -> np.ndarray:
-    """Number of the record each token belongs to, from 0 in order of appearance, shape [T].
-
-    Raises ValueError naming a record whose tokens do not stand together.
-    """
+    """Number of each token's record, from 0 in order of appearance, [T]. ValueError if one is in pieces."""
     record_T = np.asarray(record_T)
     run_T = run_numbers(record_T)
     names, pieces = np.unique(record_T[np.diff(run_T, prepend=-1) > 0], return_counts=True)
@@ -56,9 +51,8 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
     """Maximum over groups of adjacent rows, [groups, F]; sparse (by column) for a sparse matrix, else dense.
 
-    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A column's non-zeros
-    are in row order, so that every group is a stretch of them: no sorting, time proportional to the
-    non-zeros.
+    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A group is a stretch
+    of a column's non-zeros, which are in row order: no sorting, time proportional to the non-zeros.
     """
     if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
@@ -79,8 +73,11 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
     """Maximum of every column of non-negative values, [F]: the features' scale, on the selection set."""
     if not values_NF.shape[0]:
         return np.zeros(values_NF.shape[1])
-    highest = values_NF.max(axis=0)
-    return highest.toarray().ravel() if sparse.issparse(highest) else np.asarray(highest)
+    return dense(values_NF.max(axis=0)).ravel()
+
+
+def dense(values: sparse.spmatrix | np.ndarray) -> np.ndarray:
+    return values.toarray() if sparse.issparse(values) else np.asarray(values)
 
 
 class FeatureSummary:
@@ -103,10 +100,8 @@ class FeatureSummary:
         """Add a chunk, sparse or dense, of whole records, else ValueError; returns its `pool_max`, [S, F]."""
         record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
         if (tokens, latents) != (len(record_T), len(self._maximum)):
-            raise ValueError(
-                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and "
-                f"{len(self._maximum)} features"
-            )
+            expected = f"{len(record_T)} tokens and {len(self._maximum)} features"
+            raise ValueError(f"activations [{tokens}, {latents}] do not fit {expected}")
         if not len(record_T):
             return activations_TF
         if record_T[0] == self._last_record:
@@ -121,9 +116,8 @@ class FeatureSummary:
 
     def table(self) -> pd.DataFrame:
         """A row per feature: feature, sequences (records it fires in), density (share of tokens), maximum."""
-        numbers = {"feature": np.arange(len(self._maximum)), "sequences": self._sequences}
-        density = self._firing / max(self._tokens, 1)
-        return pd.DataFrame(numbers | {"density": density, "maximum": self._maximum})
+        numbers = {"sequences": self._sequences, "density": self._firing / max(self._tokens, 1)}
+        return pd.DataFrame({"feature": np.arange(len(self._maximum)), **numbers, "maximum": self._maximum})
 
 
 def _count_positive(values_NF) -> np.ndarray:
@@ -157,24 +151,20 @@ def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tup
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
-    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: [types, features].
+    """Mean over each type's sequences of `pool_sequences`, divided by `scale_F`: [types, features].
 
-    With `pooled_SF` from `pool_sequences` and `scale_F` the maximum on the selection set this is how strongly
-    a type lights a feature up at its strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
+    With the maximum on the selection set as scale this is how strongly a type lights a feature up at its
+    strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
     weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
     averages = sparse.csr_matrix((weight_S, (codes_S, np.arange(len(codes_S)))), (len(names), len(codes_S)))
-    mean_CF = averages @ pooled_SF
-    mean_CF = mean_CF.toarray() if sparse.issparse(mean_CF) else mean_CF
+    mean_CF = dense(averages @ pooled_SF)
     scaled_CF = np.divide(mean_CF, scale_F, out=np.zeros(mean_CF.shape), where=np.asarray(scale_F) > 0)
-    columns = pd.RangeIndex(scaled_CF.shape[1], name="feature")
-    return pd.DataFrame(scaled_CF, pd.Index(names, name="type"), columns)
+    return pd.DataFrame(scaled_CF, names.rename("type")).rename_axis(columns="feature")
 
 
-def type_activation(
-    by_type: pd.DataFrame, per_type: int, retained_F: np.ndarray | None = None
-) -> pd.DataFrame:
+def type_activation(by_type: pd.DataFrame, per_type: int, retained_F=None) -> pd.DataFrame:
     """The union of every type's `per_type` strongest features: feature, type, activation, rank (from 1).
 
     `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running.
@@ -219,6 +209,5 @@ def load_csr(path: Path) -> sparse.csr_matrix:
             data, indices, indptr = (file.get_tensor(name) for name in ("data", "indices", "indptr"))
             return sparse.csr_matrix((data, indices, indptr), shape=json.loads(file.metadata()["shape"]))
     except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no sparse matrix that can be read ({error}): delete it and compute it again"
-        ) from error
+        problem = f"holds no sparse matrix that can be read ({error})"
+        raise ValueError(f"{path} {problem}: delete it and compute it again") from error
