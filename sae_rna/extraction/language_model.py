@@ -2,9 +2,7 @@
 
 Layers are numbered as in ``hidden_states`` of multimolecule and transformers: 0 is the embedding layer and
 `i` the output of block `i`; the last one is taken *after* the encoder's final layer norm, where it has one.
-
-What a model puts before, between and after the nucleotides (special tokens, position offsets, length limit)
-is asked of its tokenizer and its embeddings, never assumed.
+Special tokens, position offsets and the length limit are asked of the model, never assumed.
 """
 
 import sys

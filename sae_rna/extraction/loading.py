@@ -24,19 +24,16 @@ _ATTENTION = {"attn_implementation": "sdpa"}  # faster, and no matrix [B, heads,
 
 
 def model_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder of a model, downloaded for a hub id, and the commit on the hub (None for a folder)."""
+    """The folder of a model and its commit on the hub (None for a folder).
+
+    For a hub id it is downloaded; what is damaged is removed, to be fetched again, and a ValueError raised.
+    """
     if Path(source).is_dir():
         if not (Path(source) / "config.json").exists():
             raise ValueError(f"{source} holds no config.json: it is no folder of a multimolecule model")
         return Path(source), None
     if Path(source).is_absolute() or source.count("/") != 1:
         raise ValueError(f"{source} is neither a folder nor a hub id owner/name: check the parameter 'model'")
-    folder = _download(source, revision)
-    return folder, folder.name
-
-
-def _download(source: str, revision: str | None) -> Path:
-    """The model's files in the hub's cache, undamaged. What is broken is removed, to be fetched again."""
     with hub_faults(source, "a language model"):
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
     damaged = []
@@ -51,7 +48,7 @@ def _download(source: str, revision: str | None) -> Path:
     if damaged:
         files = ", ".join(damaged)
         raise ValueError(f"{source}: damaged on the way and removed: {files}; load the model again")
-    return folder
+    return folder, folder.name
 
 
 def _checksum(file: Path, digits: int) -> str:
@@ -61,11 +58,8 @@ def _checksum(file: Path, digits: int) -> str:
 
 
 def configuration(source: str, folder: Path) -> tuple[Config, RnaTokenizer | DnaTokenizer]:
-    """Configuration and tokenizer of a model that can be read.
-
-    Raises ValueError unless every nucleotide is a token of its own and the model is a stack of attention
-    blocks with states of single RNAs.
-    """
+    """Configuration and tokenizer. ValueError unless each nucleotide is a token of its own and the model is a
+    stack of attention blocks with states of single RNAs."""
     try:
         config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

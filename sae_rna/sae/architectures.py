@@ -1,9 +1,8 @@
 """The six architectures: what each one's activation function, error and penalty are. `KINDS` is the table.
 
 ``relu-l1``
-    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, encoder
-    Kaiming- and decoder Xavier-initialised, no norm constraint; loss = ||x - x^||^2 + lambda ||f||_1, the
-    squared error summed over dimensions as written.
+    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, no norm
+    constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions as written.
 ``relu-l1-mean``
     The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times
     more. Which of the two the paper used is not known.
@@ -18,9 +17,8 @@
     dictionaries, the first 1/16, 1/8, 1/4, 1/2 and all of the latents, so that early latents stay general.
 ``jumprelu``
     Rajamanoharan et al. 2024 (arXiv:2407.14435): f = z H(z - theta) with a learnt threshold per latent; loss
-    = squared error + lambda L0, with their straight-through gradients. Their units have E||x||^2 = 1, so the
-    error is averaged over the standardised dimensions here, and their bandwidth and initial threshold of
-    0.001 become 0.001 sqrt(D).
+    = squared error + lambda L0, with straight-through gradients. Their units have E||x||^2 = 1: here the error
+    is averaged over dimensions, and their bandwidth and first threshold of 0.001 become 0.001 sqrt(D).
 
 Shapes: M members of a stack, B tokens, D width, F latents, N dead latents.
 """
@@ -73,21 +71,9 @@ def top_k(positive: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros_like(positive).scatter(-1, chosen, values), values
 
 
-def l1_penalty(features_MBF: torch.Tensor, weight_M: torch.Tensor) -> torch.Tensor:
-    """lambda ||f||_1 (Kim & Nam 2025), mean over tokens, [M]."""
-    return weight_M * features_MBF.float().sum(-1).mean(-1)
-
-
-def l0_penalty(preactivations_MBF, threshold_M1F, bandwidth: float, weight_M) -> torch.Tensor:
-    """lambda L0, latents above their threshold (Rajamanoharan et al. 2024, eq. 12), mean over tokens, [M]."""
-    return weight_M * Jump.apply(preactivations_MBF, threshold_M1F, bandwidth, False).float().sum(-1).mean(-1)
-
-
 def auxk_penalty(centred_BD, residual_BD, encoder_ND, bias_N, decoder_ND) -> torch.Tensor:
-    """AuxK (Gao et al. 2024, appendix A.2) of one member, whose N dead latents alone are given.
-
-    1/32 of the squared error, per token, of the residual as the D/2 strongest dead latents reconstruct it.
-    """
+    """AuxK (Gao et al. 2024, appendix A.2) of one member, from its N dead latents alone: 1/32 of the squared
+    error, per token, of the residual as the D/2 strongest of them reconstruct it."""
     positive = torch.addmm(bias_N, centred_BD, encoder_ND.T).relu()
     guess = top_k(positive, min(centred_BD.shape[1] // 2, len(bias_N)))[0] @ decoder_ND
     return AUXK_COEFFICIENT * (residual_BD - guess).square().sum(-1).mean()

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from huggingface_hub import snapshot_download
@@ -54,9 +54,7 @@ class AutoencoderConfig:
                 raise ValueError(f"k = {k:g} active latents are impossible in a dictionary of {self.latents}")
         for _, weight, _ in self.members:
             if not 0 <= weight < math.inf:
-                raise ValueError(
-                    f"a penalty of weight {weight} is impossible: it must be finite, not negative"
-                )
+                raise ValueError(f"penalty of weight {weight} is impossible: it must be finite, not negative")
         if not self.members:
             raise ValueError("a stack without members is impossible: name at least one layer")
         if len(set(map(self.file_name, self.members))) < len(self.members):
@@ -97,8 +95,9 @@ class Output(NamedTuple):
 
     features: torch.Tensor  # [M, B, F]
     reconstruction: torch.Tensor  # [M, B, D]
-    error: torch.Tensor
-    """[M]: squared error per token, summed or averaged over dimensions, summed over nested dictionaries."""
+    error: (
+        torch.Tensor
+    )  # [M]: squared, per token, by dimensions' sum or mean, summed over nested dictionaries
     penalty: torch.Tensor  # [M]: lambda ||f||_1, lambda L0, or the auxiliary loss of the dead latents
 
 
@@ -108,8 +107,7 @@ class Gradients(NamedTuple):
     error: float
     penalty: float
     fired_F: torch.Tensor  # on how many tokens of the batch each latent is active
-    by_name: dict[str, torch.Tensor] = {}
-    """Of the parameters as matrices, see `parameter_rows`; rows that are not touched may hold anything."""
+    by_name: dict[str, torch.Tensor] = {}  # of `parameter_rows`; those not touched may hold anything
     norm: float = 0.0  # Euclidean norm of all of them together
     touched_F: torch.Tensor | None = None  # latents that fired or are dead; None if every latent learns
     residual_BD: torch.Tensor | None = None  # `residual_scale` times x^ - x
@@ -169,8 +167,7 @@ class SparseAutoencoders(nn.Module):
         """Feature activations, non-negative, [M, B, F]. BatchTopK uses its threshold but in training."""
         activation, members = self.config.kind.activation, self.config.members
         if activation == "jumprelu":
-            threshold = self.log_threshold.exp()
-            return architectures.Jump.apply(preactivations_MBF, threshold, self._bandwidth, True)
+            return self._jump(preactivations_MBF, scaled=True)
         positive = preactivations_MBF.relu()
         if activation == "relu":
             return positive
@@ -182,6 +179,10 @@ class SparseAutoencoders(nn.Module):
         for number, (_, kept) in enumerate(flat):
             self.observe_threshold(number, kept)
         return torch.stack([features for features, _ in flat]).view_as(positive)
+
+    def _jump(self, preactivations_MBF: torch.Tensor, scaled: bool) -> torch.Tensor:
+        threshold = self.log_threshold.exp()
+        return architectures.Jump.apply(preactivations_MBF, threshold, self._bandwidth, scaled)
 
     @torch.no_grad()
     def observe_threshold(self, number: int, kept: torch.Tensor):
@@ -212,13 +213,11 @@ class SparseAutoencoders(nn.Module):
             squared = (x_MBD - reconstruction).square()
             error = error + (squared.mean(-1) if kind.mean_error else squared.sum(-1)).mean(-1)
         weights = torch.tensor([member.sparsity for member in self.config.members], device=x_MBD.device)
-        if kind.penalty == "l1":
-            penalty = architectures.l1_penalty(features, weights)
-        elif kind.penalty == "l0":
-            threshold = self.log_threshold.exp()
-            penalty = architectures.l0_penalty(preactivations, threshold, self._bandwidth, weights)
-        else:
+        if kind.penalty == "auxk":
             penalty = torch.stack([self._auxk(m, x_MBD, reconstruction, dead_MF) for m in range(len(x_MBD))])
+        else:  # lambda ||f||_1 (Kim & Nam 2025) or lambda L0 (Rajamanoharan et al. 2024, eq. 12)
+            jump = features if kind.penalty == "l1" else self._jump(preactivations, scaled=False)
+            penalty = weights * jump.float().sum(-1).mean(-1)
         return Output(features, reconstruction, error, penalty)
 
     def _auxk(self, number: int, x_MBD, reconstruction_MBD, dead_MF) -> torch.Tensor:
@@ -260,9 +259,7 @@ class SparseAutoencoders(nn.Module):
         """Refuse activations of another language model than the one trained on."""
         if fingerprint != self.config.fingerprint:
             models = f"{self.config.model} ({self.config.fingerprint}), not on {name} ({fingerprint})"
-            raise ValueError(
-                f"these autoencoders were trained on {models}: train new ones or give their model"
-            )
+            raise ValueError(f"these autoencoders were trained on {models}: train others or give theirs")
 
     def save(self, folder: Path):
         """Write ``config.json`` and one safetensors file a member; each file appears whole or not at all."""
@@ -274,9 +271,7 @@ class SparseAutoencoders(nn.Module):
         write_json(folder / "config.json", asdict(self.config) | {"members": members})
 
     @classmethod
-    def from_pretrained(
-        cls, source: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
-    ) -> "SparseAutoencoders":
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, device: Any = "cpu") -> Self:
         """Read a stack from a folder of `save` or a hub id. ValueError if a file is missing or unfit."""
         folder = Path(source)
         if not folder.is_dir():

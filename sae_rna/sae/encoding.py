@@ -35,21 +35,15 @@ def train_group(
     stream = ActivationStream(model, sequences, layers, **options)
     facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens}
     facts |= {"epochs": p.epochs, "seed": p.seed}
-    configs = [
-        AutoencoderConfig(
-            architecture=variant.architecture,
-            members=tuple(Member(layer, p.sparsity(variant.architecture), variant.seed) for layer in layers),
-            width=model.width,
-            latents=variant.expansion * model.width,
-            model=p.model,
-            revision=model.revision,
-            fingerprint=model.fingerprint,
-            training=facts,
-        )
-        for variant in folders
-    ]
+    origin: dict = {"model": p.model, "revision": model.revision, "fingerprint": model.fingerprint}
+    configs = []
+    for variant in folders:
+        sparsity, latents = p.sparsity(variant.architecture), variant.expansion * model.width
+        members = tuple(Member(layer, sparsity, variant.seed) for layer in layers)
+        sizes = variant.architecture, members, model.width, latents
+        configs.append(AutoencoderConfig(*sizes, **origin, training=facts))
     places = list(folders.values())
-    recipe = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
+    recipe: dict = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
     stacks, _ = train(stream, configs, folders=places, **recipe)
     for stack, folder in zip(stacks, places):
         stack.save(folder)
@@ -80,12 +74,9 @@ class _Encoder:
 
     def __init__(self, sae: SparseAutoencoders, type_S: pd.Series | None, keep: bool):
         self.sae, self.keep, self.pieces = sae, keep, list[sparse.csr_matrix]()
-        self.types, self.variance = (
-            None if type_S is None else features.type_codes(type_S),
-            ExplainedVariance(),
-        )
+        self.summary, self.variance = features.FeatureSummary(sae.config.latents), ExplainedVariance()
+        self.types = None if type_S is None else features.type_codes(type_S)
         self.by_type = np.zeros((len(self.types[1]) if self.types else 0, sae.config.latents))
-        self.summary = features.FeatureSummary(sae.config.latents)
 
     def update(self, states: HiddenStates, place: int):
         x_1TD = self.sae.standardise(states.values_TLD[:, [place]]).transpose(0, 1)
@@ -104,10 +95,9 @@ class _Encoder:
         """The summary, a row per feature."""
         mean = self.by_type / np.bincount(codes_S, minlength=len(types))[:, None]
         tau = features.tau(mean) if len(types) > 1 else np.nan
-        facts = {"layer": self.sae.config.layers[0], "architecture": self.sae.config.architecture}
-        return self.summary.table().assign(
-            explained_variance=float(self.variance.value()[0]), tau=tau, **facts
-        )
+        facts = {"explained_variance": float(self.variance.value()[0]), "tau": tau}
+        (layer,), architecture = self.sae.config.layers, self.sae.config.architecture
+        return self.summary.table().assign(**facts, layer=layer, architecture=architecture)
 
 
 @torch.inference_mode()

@@ -38,21 +38,15 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
     ValueError, before anything is written, for a BatchTopK or Matryoshka member without a threshold. Format:
     ``saes/sae.py``, ``loading/pretrained_sae_loaders.py`` of https://github.com/decoderesearch/SAELens
     """
-    subfolders = []
+    subfolders: list[Path] = []
     for subfolder, single, tensors, facts in _parts(stack, folder):
         config, subfolders = single.config, [*subfolders, subfolder]
-        content = {
-            "architecture": SAELENS[config.kind.activation],
-            "d_in": config.width,
-            "d_sae": config.latents,
-            "dtype": "float32",
-            "device": "cpu",
-            "apply_b_dec_to_input": config.kind.centred,
-            "normalize_activations": "none",
-            "reshape_activations": "none",
-            # The format's version: a file without is taken for one of version 5, its `metadata` dropped.
-            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | facts,
-        }
+        content: dict = {"architecture": SAELENS[config.kind.activation], "d_in": config.width}
+        content |= {"d_sae": config.latents, "dtype": "float32", "device": "cpu"}
+        content |= {"apply_b_dec_to_input": config.kind.centred, "normalize_activations": "none"}
+        # The format's version: a file without is taken for one of version 5, its `metadata` dropped.
+        version = {"sae_lens_version": "6.0.0", "sae_lens_training_version": None}
+        content |= {"reshape_activations": "none", "metadata": version | facts}
         if config.kind.activation == "topk":
             content |= {"k": int(config.members[0].sparsity), "rescale_acts_by_decoder_norm": False}
         with writing(subfolder / "sae_weights.safetensors") as temporary:
@@ -68,18 +62,13 @@ def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path
     multiplies the features it returns by the decoder's norms. Returns and raises as `to_saelens`. Format:
     ``utils.py`` and ``dictionary.py`` of https://github.com/saprmarks/dictionary_learning
     """
-    subfolders = []
+    subfolders: list[Path] = []
     for subfolder, single, tensors, facts in _parts(stack, folder):
         config, subfolders = single.config, [*subfolders, subfolder]
-        trainer = {
-            "dict_class": "Matryoshka" * config.kind.nested + DICTIONARY_LEARNING[config.kind.activation],
-            "activation_dim": config.width,
-            "dict_size": config.latents,
-            "layer": facts["layer"],
-            "lm_name": config.model,
-            "submodule_name": facts["hook_name"],
-            "seed": facts["seed"],
-        }
+        name = DICTIONARY_LEARNING[config.kind.activation]
+        trainer: dict = {"dict_class": f"Matryoshka{name}" if config.kind.nested else name}
+        trainer |= {"activation_dim": config.width, "dict_size": config.latents, "layer": facts["layer"]}
+        trainer |= {"lm_name": config.model, "submodule_name": facts["hook_name"], "seed": facts["seed"]}
         trainer |= {"k": int(config.members[0].sparsity)} if config.kind.centred else {}
         # The library reads nothing but a pickle. Written for it alone: this project never reads one.
         with writing(subfolder / "ae.pt") as temporary, open(temporary, "wb") as file:
@@ -93,9 +82,7 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
     config = stack.config
     for number, member in enumerate(config.members if config.kind.activation == "batchtopk" else ()):
         if not stack.threshold[number] > 0:
-            raise ValueError(
-                f"the {config.describe(member)} has no threshold yet: train it before exporting it"
-            )
+            raise ValueError(f"the {config.describe(member)} has no threshold yet: train it to export it")
     for single, member in zip(stack.views(), config.members, strict=True):
         facts = {
             "model_name": config.model,

@@ -143,11 +143,12 @@ class SparseStep(_Step):
             loss = auxk_penalty(x_BD - bias, residual_BD, leaves[0], leaves[1][:, 0], leaves[2])
         *slopes, bias_slope = torch.autograd.grad(loss, [*leaves, bias])
         resting = ~touched_F[dead_N][:, None]  # rows that fired after all have a gradient to add to
-        squares[dead_N] = 0
+        total = 0
         for name, slope in zip(names, slopes):
             added = slope + torch.where(resting, 0, gradients[name][dead_N])
             gradients[name][dead_N] = added
-            squares[dead_N] += added.square().sum(1).numpy()
+            total = total + added.square().sum(1)
+        squares[dead_N] = total
         gradients["decoder_bias"] += bias_slope
         return loss.item()
 

@@ -77,7 +77,7 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
 
 
 def dense(values: sparse.spmatrix | np.ndarray) -> np.ndarray:
-    return values.toarray() if sparse.issparse(values) else np.asarray(values)
+    return values if isinstance(values, np.ndarray) else values.toarray()
 
 
 class FeatureSummary:
@@ -135,10 +135,8 @@ def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.nd
 
 
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the names of the numbers: `types`, or those that occur.
-
-    Raises ValueError naming a sequence without a type, or of a type that `types` lacks.
-    """
+    """Number of each sequence's type, [S], and the numbers' names: `types`, or those that occur; ValueError for
+    a sequence without a type, or of a type that `types` lacks."""
     values = pd.Series(list(type_S), dtype=object)
     if values.isna().any():
         raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
@@ -165,10 +163,8 @@ def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.nd
 
 
 def type_activation(by_type: pd.DataFrame, per_type: int, retained_F=None) -> pd.DataFrame:
-    """The union of every type's `per_type` strongest features: feature, type, activation, rank (from 1).
-
-    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running.
-    """
+    """The union of every type's `per_type` strongest features by `pool_types`, of those retained (bool [F]):
+    feature, type, activation, rank (from 1)."""
     candidates = by_type if retained_F is None else by_type.loc[:, np.asarray(retained_F)]
     rank = candidates.rank(axis=1, ascending=False, method="first").astype(int)
     chosen = rank.columns[(rank <= per_type).any(axis=0)]

@@ -15,8 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 from scipy import sparse
 
-_reductions = {"reassoc", "contract", "nsz"}
-"""Lets sums use vector registers; infinities and NaN keep their meaning."""
+_reductions = {"reassoc", "contract", "nsz"}  # sums may use vector registers; infinities and NaN keep meaning
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -89,7 +88,7 @@ def _bound(values, count, k):
 def top_k(bits, k):
     """Per token the k largest positive numbers, in no order: indices, values [B, k] and their count [B].
 
-    `bits` [B, F] are `as_bits`; of equal numbers any may be taken, the same ones each time. The k-th largest
+    `bits` [B, F] are `as_bits`. Of equal numbers any may be taken, the same ones each time. The k-th largest
     of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
     tokens, latents = bits.shape
@@ -188,13 +187,12 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
-    """Reconstruct, and compare with the truth.
+    """Reconstruct, and compare with the truth: x [B, D], bias [D], dictionary [F, D].
 
-    x [B, D], bias [D], dictionary [F, D]. `prefixes` [G] are the loss's dictionary sizes, F alone except for
-    Matryoshka, which needs each token's indices in ascending order. Writes residual [G, B, D], scale * (sum
-    of the residuals x^ - x of prefix g and of all larger ones); slopes [N], d loss / d activation, the loss
-    being scale / 2 * sum of squared residuals over prefixes; errors [G, B], squared residuals of tokens, not
-    scaled.
+    `prefixes` [G] are the loss's dictionary sizes, F alone except for Matryoshka, which needs each token's
+    indices in ascending order. Writes residual [G, B, D], scale * (sum of x^ - x of prefix g and all larger
+    ones); slopes [N], d loss / d activation, the loss being scale / 2 * sum of squared residuals over
+    prefixes; errors [G, B], squared residuals of tokens, not scaled.
     """
     tokens, width = x.shape
     for b in numba.prange(tokens):
@@ -245,8 +243,7 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
     """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
     `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`.
-    `squares` [F] is each latent's squared norm. Rows that did not fire are left as they are, their bias and
-    square are 0.
+    `squares` [F] are squared norms. Rows that did not fire stay as they are, their bias and square are 0.
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -290,9 +287,8 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `features` are activations. `slopes` are d error / d activation before and d loss / d pre-activation, with
-    the derivative `penalty` of an L1 penalty added, after. Writes per latent [F] the sum of the slopes, how
-    often it fired and the sum of its activations.
+    `slopes` are d error / d activation before and d loss / d pre-activation, with the derivative `penalty` of
+    an L1 penalty, after. Writes per latent [F] the sums of slopes, of times it fired and of activations.
     """
     tokens, latents = features.shape
     for block in numba.prange((latents + 511) // 512):

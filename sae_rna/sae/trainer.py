@@ -48,10 +48,8 @@ def best_precision(device: torch.device) -> str:
 
 
 class AdamW:
-    """torch.optim.AdamW (eps 1e-8) over parameters as matrices whose rows can rest, as in SparseAdam.
-
-    Latents that did not fire rest. Touched decoder rows get norm 1, where the architecture has them so.
-    """
+    """torch.optim.AdamW (eps 1e-8) over matrices; rows of latents that did not fire rest, as in SparseAdam.
+    Touched decoder rows get norm 1, where the architecture has them so."""
 
     def __init__(self, sae: SparseAutoencoders, copied: bool):
         """With `copied`, the two matrices are kept in bfloat16, too, for matrix products and gathers."""
@@ -93,12 +91,7 @@ class Trainer:
     """One member with its optimiser and its metrics since the last report."""
 
     def __init__(
-        self,
-        sae: SparseAutoencoders,
-        steps: int,
-        learning_rate: float,
-        precision: str,
-        workspace: Workspace | None = None,
+        self, sae: SparseAutoencoders, steps: int, learning_rate: float, precision: str, workspace=None
     ):
         """`sae` is a stack of one; members that are trained in turn may share a workspace."""
         self.sae, self.steps, self.learning_rate = sae.train(), steps, learning_rate
@@ -109,15 +102,14 @@ class Trainer:
         self.optimizer = AdamW(sae, copied=by_hand is not None and precision == "bfloat16")
         self.gradients: Any = self.automatic_gradients
         if by_hand:
-            space = Workspace() if workspace is None else workspace
-            self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, space)
+            workspace = Workspace() if workspace is None else workspace
+            self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, workspace)
         self.step_number = 0
         self.diverged_at: int | None = None
         self.idle_tokens_F = torch.zeros(sae.config.latents, device=self.device)
         self._start_window()
 
     def _start_window(self):
-        """Metrics are sums since the last report."""
         self.variance, self.terms = ExplainedVariance(), torch.zeros(2, dtype=torch.float64)
         self.fired_F = torch.zeros(self.sae.config.latents, dtype=torch.float64, device=self.device)
         self.tokens, self.seconds = 0, 0.0
@@ -137,10 +129,9 @@ class Trainer:
         losses = found.error, found.penalty
         if not math.isfinite(sum(losses)):
             self.diverged_at = self.step_number
-            log.warning(
-                "the %s diverged at step %d (its loss is %s) and stops there; the others go on: lower %s",
-                *(self.sae.config.describe(self.member), self.step_number, sum(losses), "sae_learning_rate"),
-            )
+            event = f"diverged at step {self.step_number} (its loss is {sum(losses)}) and stops there"
+            name = self.sae.config.describe(self.member)
+            log.warning("the %s %s; the others go on: lower sae_learning_rate", name, event)
             return
         clip = min(1.0, LARGEST_NORM / max(found.norm, 1e-12))
         self.optimizer.step(found.by_name, found.touched_F, clip, self.rate(), self.step_number + 1)
@@ -180,21 +171,18 @@ class Trainer:
         bins = torch.bucketize(density, torch.tensor(DENSITY_EDGES, dtype=density.dtype))
         shares = (torch.bincount(bins, minlength=len(DENSITY_EDGES)) / len(density)).tolist()
         error, penalty = (self.terms / tokens).tolist()
-        row = {
-            "layer": self.member.layer,
-            "architecture": self.sae.config.architecture,
-            "seed": self.member.seed,
-            "sparsity": float(self.member.sparsity),
+        (layer, sparsity, seed), architecture = self.member, self.sae.config.architecture
+        row = {"layer": layer, "architecture": architecture, "seed": seed, "sparsity": float(sparsity)}
+        row |= {
             "loss": error + penalty,
             "reconstruction": error,
             "penalty": penalty,
             "l0": density.sum().item(),
-            "explained_variance": self.variance.value().item() if self.tokens else math.nan,
-            "dead_share": (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item(),
-            **dict(zip(DENSITY_COLUMNS, shares)),
-            "diverged": self.diverged_at is not None,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds else math.nan,
         }
+        row["explained_variance"] = self.variance.value().item() if self.tokens else math.nan
+        row["dead_share"] = (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item()
+        row |= dict(zip(DENSITY_COLUMNS, shares)) | {"diverged": self.diverged_at is not None}
+        row["tokens_per_second"] = self.tokens / self.seconds if self.seconds else math.nan
         self._start_window()
         return row
 
@@ -227,11 +215,7 @@ class _StackTraining:
     """One configuration while it is trained: its members' trainers, its table and its checkpoint, if any."""
 
     def __init__(
-        self,
-        config: AutoencoderConfig,
-        stream: ActivationStream,
-        recipe: tuple,
-        checkpoint: Checkpoint | None,
+        self, config: AutoencoderConfig, stream: ActivationStream, recipe: tuple, kept: Checkpoint | None
     ):
         """`recipe` is what a `Trainer` takes beside the member; goes on from the checkpoint that is there."""
         if missing := set(config.layers) - set(stream.layers):
@@ -239,9 +223,9 @@ class _StackTraining:
             raise ValueError(f"the stream has no layer {min(missing)}: it reads layers {layers}")
         self.places = [list(stream.layers).index(layer) for layer in config.layers]
         stack = SparseAutoencoders(config, stream.standardise.rows(self.places))
-        self.stack, self.checkpoint = stack.to(stream.buffer.device), checkpoint
+        self.stack, self.checkpoint = stack.to(stream.buffer.device), kept
         self.trainers = [Trainer(view, *recipe) for view in self.stack.views()]
-        self.done, self.rows = checkpoint.load(self.trainers) if checkpoint else (0, [])
+        self.done, self.rows = kept.load(self.trainers) if kept else (0, [])
 
     def step(self, x_LBD: torch.Tensor):
         for trainer, place in zip(self.trainers, self.places):
@@ -250,9 +234,8 @@ class _StackTraining:
 
     def report(self, tokens: int) -> list[dict]:
         """A row for each member, which is also added to the table."""
-        fresh = [{"step": self.done, "tokens": tokens} | trainer.report() for trainer in self.trainers]
-        self.rows += fresh
-        return fresh
+        self.rows += [{"step": self.done, "tokens": tokens} | trainer.report() for trainer in self.trainers]
+        return self.rows[-len(self.trainers) :]
 
 
 def train(
@@ -282,8 +265,7 @@ def train(
     steps = int(epochs * stream.tokens) // stream.batch
     recipe, trainings = (steps, learning_rate, precision, Workspace()), []
     for config, folder in zip_longest(configs, folders):
-        inputs = {"config": asdict(config), "stream": stream.key, "steps": steps, "rate": learning_rate}
-        inputs["precision"] = precision
+        inputs = {"config": asdict(config), "stream": stream.key, "recipe": recipe[:3]}
         checkpoint = Checkpoint(folder, inputs, checkpoint_seconds) if folder else None
         trainings.append(_StackTraining(config, stream, recipe, checkpoint))
     start = min(training.done for training in trainings)
