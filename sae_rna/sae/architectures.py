@@ -17,8 +17,8 @@
     dictionaries, the first 1/16, 1/8, 1/4, 1/2 and all of the latents, so that early latents stay general.
 ``jumprelu``
     Rajamanoharan et al. 2024 (arXiv:2407.14435): f = z H(z - theta) with a learnt threshold per latent; loss
-    = squared error + lambda L0, with straight-through gradients. Their units have E||x||^2 = 1: here the error
-    is averaged over dimensions, and their bandwidth and first threshold of 0.001 become 0.001 sqrt(D).
+    = squared error + lambda L0, with straight-through gradients. Their units have E||x||^2 = 1: here the
+    error is averaged over dimensions, and their bandwidth and first threshold of 0.001 are 0.001 sqrt(D).
 
 Shapes: M members of a stack, B tokens, D width, F latents, N dead latents.
 """

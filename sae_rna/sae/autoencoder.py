@@ -225,13 +225,10 @@ class SparseAutoencoders(nn.Module):
         if dead_MF is None or not dead_MF[number].any():
             return x_MBD.new_zeros(())
         dead = dead_MF[number].nonzero().squeeze(1)
-        return architectures.auxk_penalty(
-            x_MBD[number] - self.decoder_bias[number],
-            (x_MBD[number] - reconstruction_MBD[number]).detach(),
-            self.encoder_weight[number].T[dead],
-            self.encoder_bias[number, 0, dead],
-            self.decoder_weight[number][dead],
-        )
+        x_BD, encoder_FD, bias_F = x_MBD[number], self.encoder_weight[number].T, self.encoder_bias[number, 0]
+        rows = encoder_FD[dead], bias_F[dead], self.decoder_weight[number][dead]
+        residual_BD = (x_BD - reconstruction_MBD[number]).detach()
+        return architectures.auxk_penalty(x_BD - self.decoder_bias[number], residual_BD, *rows)
 
     def views(self) -> Iterator["SparseAutoencoders"]:
         """Every member as a stack of one that shares this stack's memory."""

@@ -115,10 +115,7 @@ def encode_group(
     """
     (layers,) = {stack.config.layers for stack in stacks.values()}
     type_S = records.type if summarise else None
-    encoders = {
-        folder: [_Encoder(stack.only(layer), type_S, folder in kept) for layer in layers]
-        for folder, stack in stacks.items()
-    }
+    encoders = {at: [_Encoder(sae.only(n), type_S, at in kept) for n in layers] for at, sae in stacks.items()}
     sequences, sequence, position = records.sequence.tolist(), list[np.ndarray](), list[np.ndarray]()
     bar = tqdm(model.batches(sequences), "encoding", mininterval=1)
     for states in model.hidden_states(sequences, layers, bar):

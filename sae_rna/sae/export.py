@@ -84,19 +84,13 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
         if not stack.threshold[number] > 0:
             raise ValueError(f"the {config.describe(member)} has no threshold yet: train it to export it")
     for single, member in zip(stack.views(), config.members, strict=True):
-        facts = {
-            "model_name": config.model,
-            "model_revision": config.revision,
-            "model_fingerprint": config.fingerprint,
-            "hook_name": f"hidden_states.{member.layer}",  # as transformers numbers them: 0 is the embedding
-            "layer": member.layer,
-            "sae_rna_architecture": config.architecture,
-            "sparsity": member.sparsity,
-            "seed": member.seed,
-            "nested_dictionaries": list(config.prefixes),
-            "training": config.training,
-            "standardisation": "folded into the weights: takes and gives hidden states as they are",
-        }
+        facts = {"model_name": config.model, "model_revision": config.revision} | member._asdict()
+        facts["hook_name"] = (
+            f"hidden_states.{member.layer}"  # as transformers numbers them: 0 is the embedding
+        )
+        facts |= {"model_fingerprint": config.fingerprint, "sae_rna_architecture": config.architecture}
+        facts |= {"nested_dictionaries": list(config.prefixes), "training": config.training}
+        facts["standardisation"] = "folded into the weights: takes and gives hidden states as they are"
         subfolder = Path(folder) / config.file_name(member).removesuffix(".safetensors")
         yield subfolder, single, _fold(single), facts
 

@@ -15,18 +15,16 @@ from sae_rna.sae.architectures import auxk_penalty
 from sae_rna.sae.autoencoder import Gradients, SparseAutoencoders
 from sae_rna.sae.kernels import as_array
 
-TOKENS_AT_ONCE = 2048
-"""In the encoder's product of a sparse step, which bounds its memory."""
+TOKENS_AT_ONCE = 2048  # in the encoder's product of a sparse step, which bounds its memory
 
 
 class Workspace(dict):
     """Memory that all members' steps use in turn: asking for 100 MB costs as much as filling them."""
 
     def __call__(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
-        key = name, shape, kind
-        if key not in self:
-            self[key] = torch.empty(shape, dtype=kind)
-        return self[key]
+        if (name, shape, kind) not in self:
+            self[name, shape, kind] = torch.empty(shape, dtype=kind)
+        return self[name, shape, kind]
 
 
 class _Step:
@@ -56,8 +54,8 @@ class ReluStep(_Step):
         gradients = {
             "encoder_bias": torch.empty(latents, 1),
             "decoder_bias": (residual.sum(0) * weight)[None],
-            "decoder_weight": torch.mm(features.T, scaled, out=self.space("decoder", shape, kind)),
         }
+        gradients["decoder_weight"] = torch.mm(features.T, scaled, out=self.space("decoder", shape, kind))
         torch.mm(scaled, self.decoder.T, out=slopes)
         fired_F, activity_F = torch.empty(latents, dtype=torch.int32), np.empty(latents, np.float32)
         l1_slope = np.float32(self.sparsity / tokens)

@@ -77,6 +77,7 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
 
 
 def dense(values: sparse.spmatrix | np.ndarray) -> np.ndarray:
+    """A matrix of either kind as a NumPy array."""
     return values if isinstance(values, np.ndarray) else values.toarray()
 
 
@@ -135,8 +136,8 @@ def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.nd
 
 
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the numbers' names: `types`, or those that occur; ValueError for
-    a sequence without a type, or of a type that `types` lacks."""
+    """Number of each sequence's type, [S], and the numbers' names: `types`, or those that occur.
+    ValueError for a sequence without a type, or of a type that `types` lacks."""
     values = pd.Series(list(type_S), dtype=object)
     if values.isna().any():
         raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
@@ -176,8 +177,7 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
     """Selectivity of every feature for types, [F]: 0 where all light it up alike, 1 where a single one does.
 
     The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
-    21:650, over the rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
-    lights up. Raises ValueError for a single type.
+    21:650, of non-negative values [types, F]; NaN where all are 0. Raises ValueError for a single type.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
     array([0.  , 1.  , 0.75])

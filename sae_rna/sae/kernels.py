@@ -157,32 +157,21 @@ def _at_least(bits, bound):
     return start, indices, found
 
 
-@numba.njit(cache=True)
-def _keep(start, indices, found, wanted):
-    """Of candidates in CSR form the `wanted` largest, by value and then by place."""
-    last, ties = _bound(found, len(found), wanted)
-    kept_start, kept, most = np.zeros_like(start), 0, min(wanted, len(found))
-    kept_indices, values = np.empty(most, np.int32), np.empty(most, np.float32)
-    for b in range(len(start) - 1):
-        for i in range(start[b], start[b + 1]):
-            if found[i] > last or (found[i] == last and ties > 0):
-                ties -= 1 if found[i] == last else 0
-                kept_indices[kept], values[kept] = indices[i], _f32(found[i])
-                kept += 1
-        kept_start[b + 1] = kept
-    return kept_start, kept_indices[:kept], values[:kept]
-
-
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
     """The `wanted` largest positive numbers of a batch: start [B + 1], indices and values, by token, latent.
 
     `guess` should be somewhat below the smallest number kept; too high a one costs a second pass.
     """
-    one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
+    shift = 16 if bits.dtype == np.int16 else 0
+    one = np.array([guess], np.float32).view(np.int32) >> shift
     start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
     if start[-1] < wanted:
         start, indices, found = _at_least(bits, bits.dtype.type(1))
-    return _keep(start, indices, found, wanted)
+    last, ties = _bound(found, len(found), wanted)
+    kept = found > last
+    kept[np.flatnonzero(found == last)[:ties]] = True
+    values = (found[kept].astype(np.int32) << shift).view(np.float32)
+    return np.concatenate([[0], np.cumsum(kept)])[start], indices[kept], values
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
