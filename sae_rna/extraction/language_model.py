@@ -18,8 +18,7 @@ import torch
 from sae_rna.extraction import loading
 from sae_rna.records.composition import NUCLEOTIDES
 
-BATCH_TOKENS = 8192
-"""In one forward pass: larger ones are a third slower on a CPU, smaller ones leave a GPU idle."""
+BATCH_TOKENS = 8192  # in one forward pass: more are a third slower on a CPU, fewer leave a GPU idle
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -156,10 +155,7 @@ class LanguageModel:
         return torch.isin(ids, known)
 
     def batches(
-        self,
-        sequences: Sequence[str],
-        batch_tokens: int = BATCH_TOKENS,
-        rng: np.random.Generator | None = None,
+        self, sequences: Sequence[str], batch_tokens=BATCH_TOKENS, rng: np.random.Generator | None = None
     ) -> list[np.ndarray]:
         """Numbers of the sequences of each batch: of similar length, at most `batch_tokens` tokens if padded.
 
@@ -167,7 +163,7 @@ class LanguageModel:
         """
         lengths, special = self._checked_lengths(sequences), self.tokenizer.num_special_tokens_to_add()
         order = np.lexsort((rng.random(len(lengths)) if rng else np.arange(len(lengths)), lengths))
-        batches, start = [], 0
+        batches, start = list[np.ndarray](), 0
         for end in range(1, len(order) + 1):
             if end == len(order) or (lengths[order[end]] + special) * (end + 1 - start) > batch_tokens:
                 batches.append(order[start:end])

@@ -49,11 +49,6 @@ class Kind(NamedTuple):
         """Whether decoder rows have norm 1 (and the encoder starts as the decoder's transpose)."""
         return self.penalty != "l1"
 
-    @property
-    def weight_decay(self) -> float:
-        """The paper's recipe decays weights; rows of unit norm have nothing to decay."""
-        return 0.0 if self.unit_norm else 1e-4
-
 
 KINDS = {
     "topk": Kind("topk", "auxk"),

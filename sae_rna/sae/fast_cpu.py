@@ -97,8 +97,7 @@ class SparseStep(_Step):
         error, penalty = float(errors.sum(dtype=np.float64) / tokens), 0.0
         if not math.isfinite(error):
             return Gradients(error, penalty, fired_F)
-        shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
-        gradients = {name: self.space(name, shape, torch.float32) for name, shape in shapes.items()}
+        gradients = {n: self.space(n, weight.shape, torch.float32) for n, weight in self.weights.items()}
         squares = np.empty(self.config.latents, np.float32)
         kernels.gradients(
             as_array(centred), as_array(residual), first, token, values[place], slopes[place], prefixes,

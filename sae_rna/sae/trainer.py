@@ -56,7 +56,8 @@ class AdamW:
         self.weights = {n: parameter_rows(n, value.data) for n, value in sae.named_parameters(recurse=False)}
         self.means = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.squares = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
-        self.decay, self.unit_norm = sae.config.kind.weight_decay, sae.config.kind.unit_norm
+        self.unit_norm = sae.config.kind.unit_norm
+        self.decay = 0.0 if self.unit_norm else 1e-4  # the paper's; rows of norm 1 have nothing to decay
         names = ("encoder_weight", "decoder_weight") if copied else ()
         self.copies = {name: self.weights[name].bfloat16() for name in names}
 
