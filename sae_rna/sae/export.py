@@ -84,7 +84,7 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
         if not stack.threshold[number] > 0:
             raise ValueError(f"the {config.describe(member)} has no threshold yet: train it to export it")
     for single, member in zip(stack.views(), config.members, strict=True):
-        facts = {"model_name": config.model, "model_revision": config.revision} | member._asdict()
+        facts: dict = {"model_name": config.model, "model_revision": config.revision} | member._asdict()
         facts["hook_name"] = (
             f"hidden_states.{member.layer}"  # as transformers numbers them: 0 is the embedding
         )
