@@ -2,9 +2,7 @@
 
 Layers are numbered as in ``hidden_states`` of multimolecule and transformers: 0 is the embedding layer and
 `i` the output of block `i`; the last one is taken *after* the encoder's final layer norm, where it has one.
-
-What a model puts before, between and after the nucleotides (special tokens, position offsets, length limit)
-is asked of its tokenizer and its embeddings, never assumed.
+Special tokens, position offsets and the length limit are asked of the model, never assumed.
 """
 
 import sys
@@ -20,20 +18,16 @@ import torch
 from sae_rna.extraction import loading
 from sae_rna.records.composition import NUCLEOTIDES
 
-BATCH_TOKENS = 8192
-"""In one forward pass: larger ones are a third slower on a CPU, smaller ones leave a GPU idle."""
+BATCH_TOKENS = 8192  # in one forward pass: more are a third slower on a CPU, fewer leave a GPU idle
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class HiddenStates(NamedTuple):
     """Hidden states of the nucleotides of one batch of sequences; T tokens, L layers, width D."""
 
-    sequence_T: np.ndarray
-    """Number of the sequence in the list asked for, int64. No sequence is split over two batches."""
-    position_T: np.ndarray
-    """0-based position in the sequence, int64."""
-    values_TLD: torch.Tensor
-    """float32, not standardised; a view of [L, T, D], so that the values of a layer lie together."""
+    sequence_T: np.ndarray  # number in the list asked for, int64; no sequence is split over two batches
+    position_T: np.ndarray  # 0-based position in the sequence, int64
+    values_TLD: torch.Tensor  # float32, not standardised; a view of [L, T, D]: a layer's values lie together
 
 
 class _AllTaken(Exception):
@@ -45,13 +39,11 @@ class LanguageModel:
     """An encoder with its tokenizer, ready to be read. Make one with `load`."""
 
     source: str
-    revision: str | None
-    """The commit that was read on the hub; None for a folder."""
+    revision: str | None  # the commit that was read on the hub; None for a folder
     model: torch.nn.Module
     tokenizer: Any
     device: torch.device
-    fingerprint: str
-    """`loading.fingerprint`, the same in every precision; a saved SAE is checked against it."""
+    fingerprint: str  # `loading.fingerprint`, the same in every precision; a saved SAE is checked against it
 
     @classmethod
     def load(
@@ -63,26 +55,17 @@ class LanguageModel:
         precision: str = "float32",
         masked: bool = False,
     ) -> "LanguageModel":
-        """Load an encoder from a folder in multimolecule's format or a hub id (multimolecule/rinalmo-giga).
+        """Load an encoder from a folder in multimolecule's format or by its hub id.
 
-        Parameters
-        ----------
-        revision
-            Branch, tag or commit on the hub.
-        device
-            ``auto`` takes a GPU where there is one.
-        random_seed
-            Keep the architecture, draw the weights: the control for every claim about what a model has
-            learnt.
-        precision
-            ``bfloat16`` is that of the weights and products of linear layers and of attention: half the
-            memory. It moves rinalmo-nano's hidden states by .008 or less (mean relative error of a layer).
-        masked
-            With the head that predicts masked nucleotides; other heads are left out.
+        revision : branch, tag or commit on the hub
+        device : ``auto`` takes a GPU where there is one
+        random_seed : keep the architecture, draw the weights: the control for what a model has learnt
+        precision : ``bfloat16`` is that of the weights and products of linear layers and of attention: half
+            the memory; it moves rinalmo-nano's hidden states by .008 or less (mean relative error of a layer)
+        masked : with the head that predicts masked nucleotides; other heads are left out
 
         Raises ValueError if the files cannot be had or are damaged, if a weight is missing or of another
-        shape, and if the model has no state for each nucleotide of a single RNA (codons or longer words, no
-        encoder of RNA or DNA).
+        shape, and if the model has no state for each nucleotide of a single RNA.
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"'{precision}' is no precision of a language model: choose float32 or bfloat16")
@@ -136,9 +119,7 @@ class LanguageModel:
     @cached_property
     def _lookup(self) -> tuple[list[int], np.ndarray, list[int]]:
         """Ids before a sequence, of each byte (-1: ask the tokenizer), and after a sequence."""
-        bare, whole = (
-            self.tokenizer(_LETTERS, add_special_tokens=special)["input_ids"] for special in (False, True)
-        )
+        bare, whole = (self.tokenizer(_LETTERS, add_special_tokens=s)["input_ids"] for s in (False, True))
         first = next(start for start in range(len(whole)) if whole[start : start + len(bare)] == bare)
         id_of_byte = np.full(256, -1)
         id_of_byte[list(_LETTERS.encode())] = bare
@@ -146,11 +127,12 @@ class LanguageModel:
 
     def tokenize(self, sequences: Sequence[str]) -> dict[str, torch.Tensor]:
         """Token ids and attention mask [B, W], padded on the right: the tokenizer's, 200 times faster."""
-        tokens = self._tokens(sequences)
+        return self._moved(self._tokens(sequences))
+
+    def _moved(self, tokens: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: values.to(self.device, non_blocking=True) for name, values in tokens.items()}
 
     def _tokens(self, sequences: Sequence[str]) -> dict[str, torch.Tensor]:
-        """`tokenize` on the CPU."""
         before, id_of_byte, after = self._lookup
         lengths = np.array([len(sequence) for sequence in sequences])
         letters = id_of_byte[np.frombuffer("".join(sequences).encode("ascii", "replace"), np.uint8)]
@@ -173,18 +155,15 @@ class LanguageModel:
         return torch.isin(ids, known)
 
     def batches(
-        self,
-        sequences: Sequence[str],
-        batch_tokens: int = BATCH_TOKENS,
-        rng: np.random.Generator | None = None,
+        self, sequences: Sequence[str], batch_tokens=BATCH_TOKENS, rng: np.random.Generator | None = None
     ) -> list[np.ndarray]:
-        """Numbers of the sequences of each batch: of similar length, at most `batch_tokens` with padding.
+        """Numbers of the sequences of each batch: of similar length, at most `batch_tokens` tokens if padded.
 
         In the order of the lengths, or with `rng` a random one. Raises ValueError for too long a sequence.
         """
         lengths, special = self._checked_lengths(sequences), self.tokenizer.num_special_tokens_to_add()
         order = np.lexsort((rng.random(len(lengths)) if rng else np.arange(len(lengths)), lengths))
-        batches, start = [], 0
+        batches, start = list[np.ndarray](), 0
         for end in range(1, len(order) + 1):
             if end == len(order) or (lengths[order[end]] + special) * (end + 1 - start) > batch_tokens:
                 batches.append(order[start:end])
@@ -197,10 +176,8 @@ class LanguageModel:
         lengths = np.array([len(sequence) for sequence in sequences])
         if (lengths > self.longest).any():
             first = int(np.argmax(lengths > self.longest))
-            raise ValueError(
-                f"sequence {first + 1} has {lengths[first]} nt, but {self.source} reads at most "
-                f"{self.longest}: shorten or leave out longer ones"
-            )
+            problem = f"has {lengths[first]} nt, but {self.source} reads at most {self.longest}"
+            raise ValueError(f"sequence {first + 1} {problem}: shorten or leave out longer ones")
         return lengths
 
     @torch.inference_mode()
@@ -210,9 +187,9 @@ class LanguageModel:
         """Hidden states of the nucleotides of `sequences`, all of `layers` in one forward pass a batch.
 
         The pass is the model's own, token dropout's rescaling and the final layer norm included, and ends at
-        the deepest layer. Beside the model it takes 4 x T x L x D bytes for a batch of T nucleotides, and
-        what one block needs, some 130 x D bytes (RiNALMo) for each token, padding included. Raises ValueError
-        for a layer that the model does not have and for a sequence that is too long.
+        the deepest layer. Beside the model it takes 4 x T x L x D bytes for a batch of T nucleotides and some
+        130 x D (RiNALMo) a token, padding included. ValueError for a layer that is not there and for a
+        sequence that is too long.
         """
         layers = self.check_layers(layers)
         self._checked_lengths(sequences)
@@ -221,8 +198,7 @@ class LanguageModel:
             row, column = self.nucleotide_mask(tokens["input_ids"]).nonzero(as_tuple=True)
             chosen_T = (row * tokens["input_ids"].shape[1] + column).to(self.device, non_blocking=True)
             values_LTD = torch.empty(len(layers), len(row), self.width, device=self.device)
-            tokens = {name: values.to(self.device, non_blocking=True) for name, values in tokens.items()}
-            self._read(tokens, layers, values_LTD, chosen_T)
+            self._read(self._moved(tokens), layers, values_LTD, chosen_T)
             position_T = column.numpy() - len(self._lookup[0])
             yield HiddenStates(rows[row.numpy()], position_T, values_LTD.transpose(0, 1))
 
@@ -231,36 +207,29 @@ class LanguageModel:
         base, deepest = self.model.base_model, max(layers)
 
         def take(layer: int, state_BWD: torch.Tensor):
-            for number in range(len(layers)):
-                if layers[number] == layer:
-                    flat = state_BWD.reshape(-1, self.width).float()
-                    torch.index_select(flat, 0, chosen_T, out=values_LTD[number])
+            flat = state_BWD.reshape(-1, self.width).float()
+            for number in (number for number, wanted in enumerate(layers) if wanted == layer):
+                torch.index_select(flat, 0, chosen_T, out=values_LTD[number])
             if layer == deepest:
                 raise _AllTaken
 
-        def after_block(layer: int):
-            return lambda _, __, output: take(layer, output[0] if isinstance(output, tuple) else output)
+        def after(layer: int):
+            return lambda _, __, output: take(layer, output if torch.is_tensor(output) else output[0])
 
         with ExitStack() as hooks, suppress(_AllTaken):
             for layer in set(layers):
                 if layer == 0:
                     first = base.encoder.layer[0]
-                    hook = first.register_forward_pre_hook(lambda _, inputs: take(0, inputs[0]))
-                elif layer == self.blocks:
-                    hook = base.register_forward_hook(
-                        lambda _, __, output: take(self.blocks, output.last_hidden_state)
-                    )
+                    hooks.enter_context(first.register_forward_pre_hook(lambda _, inputs: take(0, inputs[0])))
                 else:
-                    hook = base.encoder.layer[layer - 1].register_forward_hook(after_block(layer))
-                hooks.enter_context(hook)
+                    module = base if layer == self.blocks else base.encoder.layer[layer - 1]
+                    hooks.enter_context(module.register_forward_hook(after(layer)))
             self.model(**tokens)
 
     def check_layers(self, layers: Sequence[int]) -> list[int]:
         """`layers` as a list, or a ValueError naming the one that the model does not have."""
         for layer in layers:
             if not 0 <= layer <= self.blocks:
-                raise ValueError(
-                    f"layer {layer} is asked for, but {self.source} has blocks 1 to {self.blocks} "
-                    "(0 is the embedding layer)"
-                )
+                there = f"{self.source} has blocks 1 to {self.blocks} (0 is the embedding layer)"
+                raise ValueError(f"layer {layer} is asked for, but {there}")
         return list(layers)

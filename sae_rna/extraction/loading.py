@@ -24,21 +24,16 @@ _ATTENTION = {"attn_implementation": "sdpa"}  # faster, and no matrix [B, heads,
 
 
 def model_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
-    """The folder of a model, downloaded for a hub id, and the commit on the hub (None for a folder)."""
+    """The folder of a model and its commit on the hub (None for a folder).
+
+    For a hub id it is downloaded; what is damaged is removed, to be fetched again, and a ValueError raised.
+    """
     if Path(source).is_dir():
         if not (Path(source) / "config.json").exists():
             raise ValueError(f"{source} holds no config.json: it is no folder of a multimolecule model")
         return Path(source), None
     if Path(source).is_absolute() or source.count("/") != 1:
-        raise ValueError(
-            f"{source} is neither a folder nor a hub id of the form owner/name: check the parameter 'model'"
-        )
-    folder = _download(source, revision)
-    return folder, folder.name
-
-
-def _download(source: str, revision: str | None) -> Path:
-    """The model's files in the hub's cache, undamaged. What is broken is removed, to be fetched again."""
+        raise ValueError(f"{source} is neither a folder nor a hub id owner/name: check the parameter 'model'")
     with hub_faults(source, "a language model"):
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
     damaged = []
@@ -51,55 +46,42 @@ def _download(source: str, revision: str | None) -> Path:
             for path in (file.resolve(), file.parent / file.readlink(), file):
                 path.unlink(missing_ok=True)
     if damaged:
-        raise ValueError(
-            f"{source}: damaged on the way and removed: {', '.join(damaged)}; load the model again"
-        )
-    return folder
+        files = ", ".join(damaged)
+        raise ValueError(f"{source}: damaged on the way and removed: {files}; load the model again")
+    return folder, folder.name
 
 
 def _checksum(file: Path, digits: int) -> str:
-    digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+    start = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % file.stat().st_size)
     with file.open("rb") as content:
-        while chunk := content.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, lambda: start).hexdigest()
 
 
 def configuration(source: str, folder: Path) -> tuple[Config, RnaTokenizer | DnaTokenizer]:
-    """Configuration and tokenizer of a model that can be read.
-
-    Raises ValueError unless every nucleotide is a token of its own and the model is a stack of attention
-    blocks with states of single RNAs.
-    """
+    """Configuration and tokenizer. ValueError unless each nucleotide is a token of its own and the model is a
+    stack of attention blocks with states of single RNAs."""
     try:
         config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{source} is no model that can be loaded ({reason(error)}): give a model of multimolecule"
-        ) from error
+        problem = f"is no model that can be loaded ({reason(error)})"
+        raise ValueError(f"{source} {problem}: give a model of multimolecule") from error
     if not isinstance(tokenizer, RnaTokenizer | DnaTokenizer):
-        raise ValueError(
-            f"{source} is no model of RNA or DNA (its tokenizer is {type(tokenizer).__name__}): "
-            "give an encoder of multimolecule"
-        )
+        problem = f"is no model of RNA or DNA (its tokenizer is {type(tokenizer).__name__})"
+        raise ValueError(f"{source} {problem}: give an encoder of multimolecule")
     try:
         ids = tokenizer(NUCLEOTIDES, add_special_tokens=False)["input_ids"]
     except ValueError:  # not a whole number of codons
         ids = []
     if len(set(ids)) != len(NUCLEOTIDES):
-        raise ValueError(
-            f"{source} reads {tokenizer.nmers} nucleotides as one token, so that none has its own state: "
-            "give a model with one token a nucleotide"
-        )
+        problem = f"reads {tokenizer.nmers} nucleotides as one token, so that none has its own state"
+        raise ValueError(f"{source} {problem}: give a model with one token a nucleotide")
     kind = MODEL_MAPPING.get(type(config), None)
-    problem = UNREADABLE.get(config.model_type)
+    problem = UNREADABLE.get(config.model_type, "")
     if not (kind and kind._supports_sdpa and "hidden_states" in (kind._can_record_outputs or {})):
         blocks = "attention blocks with a state for each nucleotide"
         problem = problem or f"it is a model of type {config.model_type}, which is not built of {blocks}"
     if problem:
-        raise ValueError(
-            f"{source} cannot be read: {problem}; give another encoder, such as RiNALMo or RNA-FM"
-        )
+        raise ValueError(f"{source} cannot be read: {problem}; give another encoder, as RiNALMo or RNA-FM")
     return config, tokenizer
 
 
@@ -113,9 +95,8 @@ def read_weights(source: str, folder: Path, masked: bool) -> torch.nn.Module:
             folder, use_safetensors=True, output_loading_info=True, **_ATTENTION
         )
     except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{source}: its weights cannot be read ({reason(error)}): give a folder with model.safetensors"
-        ) from error
+        problem = f"its weights cannot be read ({reason(error)})"
+        raise ValueError(f"{source}: {problem}: give a folder with model.safetensors") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
@@ -123,10 +104,8 @@ def read_weights(source: str, folder: Path, masked: bool) -> torch.nn.Module:
     absent = [key for key in report["missing_keys"] if "pooler." not in key and key != "lm_head.decoder.bias"]
     absent += [str(key) for key in report["mismatched_keys"]]
     if absent:
-        raise ValueError(
-            f"{source}: {len(absent)} weights of the model are not in the checkpoint or have another shape, "
-            f"the first is {min(absent)}; this is a checkpoint of another model"
-        )
+        problem = f"{len(absent)} weights of the model are missing or of another shape, first {min(absent)}"
+        raise ValueError(f"{source}: {problem}; this is a checkpoint of another model")
     return model
 
 

@@ -24,8 +24,7 @@ class Standardiser(torch.nn.Module):
 
     def __init__(self, mean_LD: torch.Tensor, std_LD: torch.Tensor):
         super().__init__()
-        self.register_buffer("mean", mean_LD.float())
-        self.register_buffer("std", std_LD.float())
+        self.mean, self.std = torch.nn.Buffer(mean_LD.float()), torch.nn.Buffer(std_LD.float())
 
     @classmethod
     def fit(cls, values_TLD: torch.Tensor) -> "Standardiser":
@@ -45,11 +44,10 @@ class ActivationStream:
     """Standardised activations [L, B, D] in random order, from one pass of the language model an epoch.
 
     The sequences are read in blocks of at most `buffer_tokens` nucleotides, in an order drawn anew for every
-    epoch; the tokens of a block are shuffled and given out, then the next block takes their place. Data that
-    fit into the buffer are one block and are read once. The batches depend on the seed and the buffer alone,
-    so that a training can be resumed anywhere, and a layer sees the same tokens whatever other layers are
-    read with it. The statistics come from the first block. The buffer takes 4 bytes x `buffer_tokens` x
-    layers x width of the model.
+    epoch; the tokens of a block are shuffled and given out. Data that fit into the buffer are one block and
+    are read once. Batches depend on the seed and the buffer alone: a training can be resumed anywhere, and a
+    layer sees the same tokens whatever layers are read with it. The statistics come from the first block. The
+    buffer takes 4 bytes x `buffer_tokens` x layers x width of the model.
     """
 
     def __init__(
@@ -67,17 +65,12 @@ class ActivationStream:
         self.batch, self.seed, self._capacity = batch, seed, buffer_tokens
         least = max(2 * batch, *map(len, self.sequences))
         if buffer_tokens < least:
-            raise ValueError(
-                f"a buffer of {buffer_tokens} tokens is too small for two batches or the longest RNA: "
-                f"set buffer_tokens to {least} or more"
-            )
+            problem = f"a buffer of {buffer_tokens} tokens is too small for two batches or the longest RNA"
+            raise ValueError(f"{problem}: set buffer_tokens to {least} or more")
         self._nucleotides = np.array([sum(map(sequence.count, NUCLEOTIDES)) for sequence in self.sequences])
-        self.tokens = int(self._nucleotides.sum())
-        """Nucleotides that one epoch holds."""
+        self.tokens = int(self._nucleotides.sum())  # of one epoch
         if self.tokens < batch:
-            raise ValueError(
-                f"{self.tokens} nucleotides are too few to train on: at least one batch of {batch} is needed"
-            )
+            raise ValueError(f"{self.tokens} nucleotides are too few to train on: a batch has {batch}")
         self.fits = self.tokens <= buffer_tokens
         shape = len(self.layers), min(buffer_tokens, self.tokens), model.width
         self.buffer = torch.empty(shape, device=model.device)
@@ -88,20 +81,15 @@ class ActivationStream:
     @property
     def key(self) -> dict:
         """What decides the batches, for JSON: a training that is resumed must have the same."""
-        return self.model.key | {
-            "layers": self.layers,
-            "sequences": hashlib.sha256("\n".join(self.sequences).encode()).hexdigest(),
-            "batch": self.batch,
-            "capacity": self._capacity,
-            "seed": self.seed,
-        }
+        sequences = hashlib.sha256("\n".join(self.sequences).encode()).hexdigest()
+        numbers = {"batch": self.batch, "capacity": self._capacity, "seed": self.seed}
+        return self.model.key | {"layers": self.layers, "sequences": sequences} | numbers
 
     def _blocks(self, epoch: int) -> list[list[np.ndarray]]:
         """The epoch's language-model batches, block by block: neighbours until the buffer is full."""
         rng = np.random.default_rng([self.seed, 0 if self.fits else epoch])  # read once if it fits
         largest = min(BATCH_TOKENS, max(self._capacity // 8, self.model.longest))
-        blocks: list[list[np.ndarray]] = []
-        free = 0
+        blocks, free = list[list[np.ndarray]](), 0
         for rows in self.model.batches(self.sequences, largest, rng):
             size = self._size([rows])
             if size > free:

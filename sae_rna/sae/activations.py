@@ -1,6 +1,7 @@
 """RNAs as the latents of one kind of autoencoders see them: what every analysis is given."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,28 +13,16 @@ from sae_rna.sae.encoding import features_file, token_table
 from sae_rna.sae.features import load_csr, pool_sequences
 
 
+@dataclass(eq=False)
 class Activations:
-    """Records with the activations of every latent by layer. Nothing is computed before it is asked for.
+    """Records with the activations of every latent by layer. Nothing is computed before it is asked for."""
 
-    Attributes
-    ----------
-    name : what encoded them, as figures call it, for example "SAE (topk)"
-    records : S rows, with a `split`
-    layers : blocks of the language model, ascending
-    key : what the activations depend on, as JSON; naming it computes nothing
-    """
-
-    def __init__(
-        self,
-        name: str,
-        records: pd.DataFrame,
-        layers: list[int],
-        key: dict,
-        folder_of: Callable[[int], Path],
-        summarise: Callable[[], pd.DataFrame],
-    ):
-        self.name, self.records, self.layers, self.key = name, records, layers, key
-        self._folder_of, self._summarise = folder_of, summarise
+    name: str  # what encoded them, as figures call it, for example "SAE (topk)"
+    records: pd.DataFrame  # S rows, with a `split`
+    layers: list[int]  # blocks of the language model, ascending
+    key: dict  # what the activations depend on, as JSON
+    folder_of: Callable[[int], Path]
+    summarise: Callable[[], pd.DataFrame]
 
     @cached_property
     def tokens(self) -> pd.DataFrame:
@@ -42,13 +31,12 @@ class Activations:
 
     def features(self, layer: int) -> sparse.csr_matrix:
         """Activations [T, F] of one layer."""
-        return load_csr(self._folder_of(layer) / features_file(layer))
+        return load_csr(self.folder_of(layer) / features_file(layer))
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row per feature and layer, over the evaluation RNAs of known type: density (share of
-        nucleotides), sequences, explained_variance and tau of the layer, retained (the paper's filter)."""
-        return self._summarise()
+        """By feature and layer, over typed RNAs: density, sequences, explained_variance, tau, retained."""
+        return self.summarise()
 
     def retained(self, layer: int) -> np.ndarray:
         """Which features pass the paper's filter, boolean [F]."""
@@ -58,9 +46,8 @@ class Activations:
         """Which tokens belong to records of `split`, boolean [T]. Raises ValueError if there are none."""
         rows = (self.records.split == split).to_numpy()[self.tokens.record.to_numpy()]
         if not rows.any():
-            raise ValueError(
-                f"the data have no records in the split '{split}': add some, or leave the column 'split' out"
-            )
+            remedy = "add some, or leave the column 'split' out"
+            raise ValueError(f"the data have no records in the split '{split}': {remedy}")
         return rows
 
     def of_split(self, layer: int, split: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
@@ -69,9 +56,7 @@ class Activations:
         return self.features(layer)[rows], self.tokens[rows]
 
     def pooled(self, layer: int, split: str | None = None) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-        """Each feature's activation at every RNA's strongest nucleotide, [S, F], and the RNAs (of
-        `split`)."""
-        if split is None:
-            return pool_sequences(self.features(layer), self.tokens.record.to_numpy()), self.records
-        features, tokens = self.of_split(layer, split)
-        return pool_sequences(features, tokens.record.to_numpy()), self.records[self.records.split == split]
+        """Each feature's activation at every RNA's strongest nucleotide [S, F], and the RNAs (of `split`)."""
+        features, tokens = self.of_split(layer, split) if split else (self.features(layer), self.tokens)
+        records = self.records[self.records.split == split] if split else self.records
+        return pool_sequences(features, tokens.record.to_numpy()), records

@@ -1,9 +1,8 @@
 """The six architectures: what each one's activation function, error and penalty are. `KINDS` is the table.
 
 ``relu-l1``
-    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied,
-    Kaiming-initialised encoder, Xavier-initialised decoder, no norm constraint; loss = ||x - x^||^2 + lambda
-    ||f||_1, the squared error summed over dimensions as written.
+    The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, no norm
+    constraint; loss = ||x - x^||^2 + lambda ||f||_1, the squared error summed over dimensions as written.
 ``relu-l1-mean``
     The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times
     more. Which of the two the paper used is not known.
@@ -12,16 +11,14 @@
     auxiliary loss by which dead latents learn to reconstruct what is left over (AuxK, coefficient 1/32).
 ``batchtopk``
     Bussmann et al. 2024 (arXiv:2412.06410): the same, but the B K largest activations of a whole batch are
-    kept, so that a token may have more or fewer than K; outside of training those above a threshold, the
-    running mean of the smallest activation kept.
+    kept; outside of training those above a threshold, the running mean of the smallest activation kept.
 ``matryoshka``
     Bussmann et al. 2025 (arXiv:2503.17547): BatchTopK whose loss is the sum of the errors of nested
     dictionaries, the first 1/16, 1/8, 1/4, 1/2 and all of the latents, so that early latents stay general.
 ``jumprelu``
     Rajamanoharan et al. 2024 (arXiv:2407.14435): f = z H(z - theta) with a learnt threshold per latent; loss
-    = squared error + lambda L0, with their straight-through gradients. Their units have E||x||^2 = 1, so the
-    error is averaged over the standardised dimensions here, and their bandwidth and initial threshold of
-    0.001 become 0.001 sqrt(D).
+    = squared error + lambda L0, with straight-through gradients. Their units have E||x||^2 = 1: here the
+    error is averaged over dimensions, and their bandwidth and first threshold of 0.001 are 0.001 sqrt(D).
 
 Shapes: M members of a stack, B tokens, D width, F latents, N dead latents.
 """
@@ -31,8 +28,7 @@ from typing import Literal, NamedTuple
 import torch
 
 AUXK_COEFFICIENT = 1 / 32
-BANDWIDTH = 1e-3
-"""Of JumpReLU's straight-through gradients, and its first threshold, where E||x||^2 = 1."""
+BANDWIDTH = 1e-3  # of JumpReLU's straight-through gradients, and its first threshold, if E||x||^2 = 1
 
 
 class Kind(NamedTuple):
@@ -40,10 +36,8 @@ class Kind(NamedTuple):
 
     activation: Literal["relu", "topk", "batchtopk", "jumprelu"]
     penalty: Literal["l1", "l0", "auxk"]
-    mean_error: bool = False
-    """Squared error averaged over dimensions instead of summed."""
-    nested: bool = False
-    """Matryoshka's sum of errors over nested dictionaries."""
+    mean_error: bool = False  # squared error averaged over dimensions instead of summed
+    nested: bool = False  # Matryoshka's sum of errors over nested dictionaries
 
     @property
     def centred(self) -> bool:
@@ -54,11 +48,6 @@ class Kind(NamedTuple):
     def unit_norm(self) -> bool:
         """Whether decoder rows have norm 1 (and the encoder starts as the decoder's transpose)."""
         return self.penalty != "l1"
-
-    @property
-    def weight_decay(self) -> float:
-        """The paper's recipe decays weights; rows of unit norm have nothing to decay."""
-        return 0.0 if self.unit_norm else 1e-4
 
 
 KINDS = {
@@ -77,54 +66,30 @@ def top_k(positive: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros_like(positive).scatter(-1, chosen, values), values
 
 
-def l1_penalty(features_MBF: torch.Tensor, weight_M: torch.Tensor) -> torch.Tensor:
-    """lambda ||f||_1 (Kim & Nam 2025), mean over tokens, [M]."""
-    return weight_M * features_MBF.float().sum(-1).mean(-1)
-
-
-def l0_penalty(preactivations_MBF, threshold_M1F, bandwidth: float, weight_M) -> torch.Tensor:
-    """lambda L0, latents above their threshold (Rajamanoharan et al. 2024, eq. 12), mean over tokens, [M]."""
-    return weight_M * _Step.apply(preactivations_MBF, threshold_M1F, bandwidth).float().sum(-1).mean(-1)
-
-
 def auxk_penalty(centred_BD, residual_BD, encoder_ND, bias_N, decoder_ND) -> torch.Tensor:
-    """AuxK (Gao et al. 2024, appendix A.2) of one member, whose N dead latents alone are given.
-
-    1/32 of the squared error, per token, of the residual as the D/2 strongest dead latents reconstruct it.
-    """
+    """AuxK (Gao et al. 2024, appendix A.2) of one member, from its N dead latents alone: 1/32 of the squared
+    error, per token, of the residual as the D/2 strongest of them reconstruct it."""
     positive = torch.addmm(bias_N, centred_BD, encoder_ND.T).relu()
     guess = top_k(positive, min(centred_BD.shape[1] // 2, len(bias_N)))[0] @ decoder_ND
     return AUXK_COEFFICIENT * (residual_BD - guess).square().sum(-1).mean()
 
 
-class JumpReLU(torch.autograd.Function):
-    """z H(z - theta); theta's gradient is taken in a window around it (Rajamanoharan et al. 2024, eq. 11)."""
+class Jump(torch.autograd.Function):
+    """z H(z - theta), or H(z - theta), whose sum is L0, if not `scaled`: z has no gradient then.
+
+    Theta's gradient is taken in a window around it (Rajamanoharan et al. 2024, eq. 11 and 12).
+    """
 
     @staticmethod
-    def forward(ctx, z, threshold, bandwidth):
+    def forward(ctx, z, threshold, bandwidth, scaled):
         ctx.save_for_backward(z, threshold)
-        ctx.bandwidth = bandwidth
-        return z * (z > threshold)
+        ctx.bandwidth, ctx.scaled = bandwidth, scaled
+        return z * (z > threshold) if scaled else (z > threshold).to(z.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         z, threshold = ctx.saved_tensors
         near = (z - threshold).abs() < ctx.bandwidth / 2
-        slope = (-threshold / ctx.bandwidth * near * gradient).sum(1, keepdim=True)
-        return gradient * (z > threshold), slope.to(threshold.dtype), None
-
-
-class _Step(torch.autograd.Function):
-    """H(z - theta), whose sum is L0; theta's gradient is taken in the same window (eq. 12), z has none."""
-
-    @staticmethod
-    def forward(ctx, z, threshold, bandwidth):
-        ctx.save_for_backward(z, threshold)
-        ctx.bandwidth = bandwidth
-        return (z > threshold).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        z, threshold = ctx.saved_tensors
-        near = (z - threshold).abs() < ctx.bandwidth / 2
-        return None, (-near.to(threshold.dtype) / ctx.bandwidth * gradient).sum(1, keepdim=True), None
+        height = threshold if ctx.scaled else torch.ones_like(threshold)
+        slope = (-height / ctx.bandwidth * near * gradient).sum(1, keepdim=True)
+        return gradient * (z > threshold) if ctx.scaled else None, slope.to(threshold.dtype), None, None

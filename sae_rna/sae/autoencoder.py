@@ -1,4 +1,4 @@
-"""Stacks of sparse autoencoders; each member has a layer of the language model, a seed and a sparsity.
+"""Overcomplete sparse autoencoders: a stack of members, each with a layer, a seed and a sparsity of its own.
 
 What an architecture is stands in `architectures`. Shapes: M members, B tokens, D width, F latents.
 """
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from huggingface_hub import snapshot_download
@@ -21,17 +21,14 @@ from sae_rna.hub import hub_faults
 from sae_rna.sae import architectures
 from sae_rna.sae.architectures import KINDS, Kind, top_k
 
-THRESHOLD_MEMORY = 0.95
-"""Share of BatchTopK's running threshold that a step keeps: a memory short enough for some hundred steps."""
+THRESHOLD_MEMORY = 0.95  # share of BatchTopK's running threshold that a step keeps: some hundred steps do
 
 
 class Member(NamedTuple):
     """One autoencoder of a stack."""
 
-    layer: int
-    """Of the language model."""
-    sparsity: float
-    """Active latents a token, K, of topk, batchtopk and matryoshka; else the penalty's weight lambda."""
+    layer: int  # of the language model
+    sparsity: float  # active latents a token, K, of topk, batchtopk and matryoshka; else the penalty's lambda
     seed: int = 0
 
 
@@ -39,21 +36,14 @@ class Member(NamedTuple):
 class AutoencoderConfig:
     """What defines a stack; written to ``config.json`` with the weights. ValueError if it is impossible."""
 
-    architecture: str
-    """One of `KINDS`."""
+    architecture: str  # one of `KINDS`
     members: tuple[Member, ...]
-    """M of them."""
-    width: int
-    """D, the language model's dimension."""
-    latents: int
-    """F, the size of the dictionary."""
-    model: str = ""
-    """Folder or hub id of the language model."""
+    width: int  # D, the language model's dimension
+    latents: int  # F, the size of the dictionary
+    model: str = ""  # folder or hub id of the language model
     revision: str | None = None
-    fingerprint: str = ""
-    """Of the language model's weights; activations of another model are refused."""
-    training: dict = field(default_factory=dict)
-    """Seed, epochs, data and other facts of the training."""
+    fingerprint: str = ""  # of the language model's weights; activations of another model are refused
+    training: dict = field(default_factory=dict)  # seed, epochs, data and other facts of the training
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(Member(*member) for member in self.members))
@@ -64,15 +54,11 @@ class AutoencoderConfig:
                 raise ValueError(f"k = {k:g} active latents are impossible in a dictionary of {self.latents}")
         for _, weight, _ in self.members:
             if not 0 <= weight < math.inf:
-                raise ValueError(
-                    f"a penalty of weight {weight} is impossible: it must be finite and not negative"
-                )
+                raise ValueError(f"penalty of weight {weight} is impossible: it must be finite, not negative")
         if not self.members:
             raise ValueError("a stack without members is impossible: name at least one layer")
         if len(set(map(self.file_name, self.members))) < len(self.members):
-            raise ValueError(
-                "two members of a stack are the same: each needs a layer, a sparsity or a seed of its own"
-            )
+            raise ValueError("two members of a stack are the same: give each its own layer, sparsity or seed")
 
     @property
     def kind(self) -> Kind:
@@ -107,14 +93,12 @@ class AutoencoderConfig:
 class Output(NamedTuple):
     """What one pass over a batch gives; the loss is the sum of the last two."""
 
-    features: torch.Tensor
-    """[M, B, F]."""
-    reconstruction: torch.Tensor
-    """[M, B, D]."""
-    error: torch.Tensor
-    """[M]: squared error per token, summed or averaged over dimensions, summed over nested dictionaries."""
-    penalty: torch.Tensor
-    """[M]: lambda ||f||_1, lambda L0, or the auxiliary loss of the dead latents."""
+    features: torch.Tensor  # [M, B, F]
+    reconstruction: torch.Tensor  # [M, B, D]
+    error: (
+        torch.Tensor
+    )  # [M]: squared, per token, by dimensions' sum or mean, summed over nested dictionaries
+    penalty: torch.Tensor  # [M]: lambda ||f||_1, lambda L0, or the auxiliary loss of the dead latents
 
 
 class Gradients(NamedTuple):
@@ -122,16 +106,11 @@ class Gradients(NamedTuple):
 
     error: float
     penalty: float
-    fired_F: torch.Tensor
-    """On how many tokens of the batch each latent is active."""
-    by_name: dict[str, torch.Tensor] = {}
-    """Of the parameters as matrices, see `parameter_rows`; rows that are not touched may hold anything."""
-    norm: float = 0.0
-    """Euclidean norm of all of them together."""
-    touched_F: torch.Tensor | None = None
-    """Latents that fired or are dead; None if every latent learns."""
-    residual_BD: torch.Tensor | None = None
-    """`residual_scale` times x^ - x."""
+    fired_F: torch.Tensor  # on how many tokens of the batch each latent is active
+    by_name: dict[str, torch.Tensor] = {}  # of `parameter_rows`; those not touched may hold anything
+    norm: float = 0.0  # Euclidean norm of all of them together
+    touched_F: torch.Tensor | None = None  # latents that fired or are dead; None if every latent learns
+    residual_BD: torch.Tensor | None = None  # `residual_scale` times x^ - x
     residual_scale: Any = 1.0
 
 
@@ -143,8 +122,7 @@ def parameter_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:
 class SparseAutoencoders(nn.Module):
     """M sparse autoencoders over standardised activations. Inputs and outputs are [M, B, D] and [M, B, F].
 
-    In memory a latent's encoder weights lie side by side, like its decoder weights: a sparse step touches
-    whole rows.
+    In memory a latent's encoder weights lie side by side, like its decoder's: a sparse step takes whole rows.
     """
 
     def __init__(self, config: AutoencoderConfig, standardise: Standardiser):
@@ -187,23 +165,24 @@ class SparseAutoencoders(nn.Module):
 
     def activate(self, preactivations_MBF: torch.Tensor) -> torch.Tensor:
         """Feature activations, non-negative, [M, B, F]. BatchTopK uses its threshold but in training."""
-        activation = self.config.kind.activation
+        activation, members = self.config.kind.activation, self.config.members
         if activation == "jumprelu":
-            return architectures.JumpReLU.apply(preactivations_MBF, self.log_threshold.exp(), self._bandwidth)
+            return self._jump(preactivations_MBF, scaled=True)
         positive = preactivations_MBF.relu()
         if activation == "relu":
             return positive
-        if activation == "batchtopk" and not self.training:
+        if activation == "topk":
+            return torch.stack([top_k(part, int(k))[0] for part, (_, k, _) in zip(positive, members)])
+        if not self.training:
             return positive * (positive >= self.threshold)
-        parts = []
-        for number, (positive_BF, member) in enumerate(zip(positive, self.config.members)):
-            if activation == "topk":
-                parts.append(top_k(positive_BF, int(member.sparsity))[0])
-            else:
-                features, kept = top_k(positive_BF.flatten(), int(member.sparsity) * len(positive_BF))
-                self.observe_threshold(number, kept)
-                parts.append(features.view_as(positive_BF))
-        return torch.stack(parts)
+        flat = [top_k(part.flatten(), int(k) * len(part)) for part, (_, k, _) in zip(positive, members)]
+        for number, (_, kept) in enumerate(flat):
+            self.observe_threshold(number, kept)
+        return torch.stack([features for features, _ in flat]).view_as(positive)
+
+    def _jump(self, preactivations_MBF: torch.Tensor, scaled: bool) -> torch.Tensor:
+        threshold = self.log_threshold.exp()
+        return architectures.Jump.apply(preactivations_MBF, threshold, self._bandwidth, scaled)
 
     @torch.no_grad()
     def observe_threshold(self, number: int, kept: torch.Tensor):
@@ -234,15 +213,11 @@ class SparseAutoencoders(nn.Module):
             squared = (x_MBD - reconstruction).square()
             error = error + (squared.mean(-1) if kind.mean_error else squared.sum(-1)).mean(-1)
         weights = torch.tensor([member.sparsity for member in self.config.members], device=x_MBD.device)
-        if kind.penalty == "l1":
-            penalty = architectures.l1_penalty(features, weights)
-        elif kind.penalty == "l0":
-            penalty = architectures.l0_penalty(
-                preactivations, self.log_threshold.exp(), self._bandwidth, weights
-            )
-        else:
-            parts = [self._auxk(number, x_MBD, reconstruction, dead_MF) for number in range(len(x_MBD))]
-            penalty = torch.stack(parts)
+        if kind.penalty == "auxk":
+            penalty = torch.stack([self._auxk(m, x_MBD, reconstruction, dead_MF) for m in range(len(x_MBD))])
+        else:  # lambda ||f||_1 (Kim & Nam 2025) or lambda L0 (Rajamanoharan et al. 2024, eq. 12)
+            jump = features if kind.penalty == "l1" else self._jump(preactivations, scaled=False)
+            penalty = weights * jump.float().sum(-1).mean(-1)
         return Output(features, reconstruction, error, penalty)
 
     def _auxk(self, number: int, x_MBD, reconstruction_MBD, dead_MF) -> torch.Tensor:
@@ -250,13 +225,10 @@ class SparseAutoencoders(nn.Module):
         if dead_MF is None or not dead_MF[number].any():
             return x_MBD.new_zeros(())
         dead = dead_MF[number].nonzero().squeeze(1)
-        return architectures.auxk_penalty(
-            x_MBD[number] - self.decoder_bias[number],
-            (x_MBD[number] - reconstruction_MBD[number]).detach(),
-            self.encoder_weight[number].T[dead],
-            self.encoder_bias[number, 0, dead],
-            self.decoder_weight[number][dead],
-        )
+        x_BD, encoder_FD, bias_F = x_MBD[number], self.encoder_weight[number].T, self.encoder_bias[number, 0]
+        rows = encoder_FD[dead], bias_F[dead], self.decoder_weight[number][dead]
+        residual_BD = (x_BD - reconstruction_MBD[number]).detach()
+        return architectures.auxk_penalty(x_BD - self.decoder_bias[number], residual_BD, *rows)
 
     def views(self) -> Iterator["SparseAutoencoders"]:
         """Every member as a stack of one that shares this stack's memory."""
@@ -266,9 +238,8 @@ class SparseAutoencoders(nn.Module):
             part = slice(number, number + 1)
             single.config = replace(self.config, members=(member,))
             single.standardise = self.standardise.rows(part)
-            for name, parameter in self.named_parameters(recurse=False):
-                view = nn.Parameter(parameter.data[part], requires_grad=parameter.requires_grad)
-                single.register_parameter(name, view)
+            for name, value in self.named_parameters(recurse=False):
+                setattr(single, name, nn.Parameter(value.data[part], requires_grad=value.requires_grad))
             for name, buffer in self.named_buffers(recurse=False):
                 single.register_buffer(name, buffer[part])
             yield single.train(self.training)
@@ -277,19 +248,15 @@ class SparseAutoencoders(nn.Module):
         """The first autoencoder of one layer, sharing memory. ValueError if there is none."""
         layers = self.config.layers
         if layer not in layers:
-            raise ValueError(
-                f"no autoencoder for layer {layer}: this stack holds layers {', '.join(map(str, layers))}"
-            )
+            held = ", ".join(map(str, layers))
+            raise ValueError(f"no autoencoder for layer {layer}: this stack holds layers {held}")
         return list(self.views())[layers.index(layer)]
 
     def check_model(self, fingerprint: str, name: str):
         """Refuse activations of another language model than the one trained on."""
-        config = self.config
-        if fingerprint != config.fingerprint:
-            raise ValueError(
-                f"these autoencoders were trained on {config.model} ({config.fingerprint}), not on {name} "
-                f"({fingerprint}): train new ones or give the model they belong to"
-            )
+        if fingerprint != self.config.fingerprint:
+            models = f"{self.config.model} ({self.config.fingerprint}), not on {name} ({fingerprint})"
+            raise ValueError(f"these autoencoders were trained on {models}: train others or give theirs")
 
     def save(self, folder: Path):
         """Write ``config.json`` and one safetensors file a member; each file appears whole or not at all."""
@@ -301,26 +268,21 @@ class SparseAutoencoders(nn.Module):
         write_json(folder / "config.json", asdict(self.config) | {"members": members})
 
     @classmethod
-    def from_pretrained(
-        cls, source: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
-    ) -> "SparseAutoencoders":
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, device: Any = "cpu") -> Self:
         """Read a stack from a folder of `save` or a hub id. ValueError if a file is missing or unfit."""
         folder = Path(source)
         if not folder.is_dir():
             with hub_faults(str(source), "autoencoders"):
                 folder = Path(snapshot_download(str(source), revision=revision))
         if not (folder / "config.json").exists():
-            raise ValueError(
-                f"{folder} holds no config.json: it is no folder of autoencoders, or was not finished"
-            )
+            raise ValueError(f"{folder} holds no config.json: no folder of autoencoders, or not finished")
         try:
             values = json.loads((folder / "config.json").read_text())
-            members = tuple(Member(**member) for member in values["members"])
-            config = AutoencoderConfig(**values | {"members": members})
+            values["members"] = tuple(Member(**member) for member in values["members"])
+            config = AutoencoderConfig(**values)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{folder}/config.json is of no autoencoders of this version ({error!r}): train them again"
-            ) from error
+            problem = f"config.json is of no autoencoders of this version ({error!r})"
+            raise ValueError(f"{folder}/{problem}: train them again") from error
         shape = len(config.members), config.width
         stack = cls(config, Standardiser(torch.zeros(shape), torch.ones(shape)))
         try:
@@ -328,7 +290,6 @@ class SparseAutoencoders(nn.Module):
             names = set().union(*files)
             stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in names})
         except Exception as error:
-            raise ValueError(
-                f"{folder}: weights that cannot be read ({error}); train them again or fetch them whole"
-            ) from error
+            remedy = "train them again or fetch them whole"
+            raise ValueError(f"{folder}: weights that cannot be read ({error}); {remedy}") from error
         return stack.to(device).eval()

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sae_rna.files import writing
 
 CHECKPOINT = "checkpoint.safetensors"
-TABLE = "training.parquet"
 
 
 class Checkpoint:
@@ -22,7 +20,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, inputs: dict, every_seconds: float):
         """`inputs` is everything that decides the result; a checkpoint of other inputs is refused."""
-        self.file, self.table = folder / CHECKPOINT, folder / TABLE
+        self.file, self.table = folder / CHECKPOINT, folder / "training.parquet"
         self.key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         self.every_seconds, self._written = every_seconds, time.monotonic()
 
@@ -31,22 +29,18 @@ class Checkpoint:
 
     def save(self, step: int, trainers: Sequence, rows: list[dict]):
         """Write both files."""
-        tensors: dict[str, torch.Tensor] = {}
-        numbers = []
-        for index, trainer in enumerate(trainers):
-            mine, state = trainer.state()
-            tensors |= {f"{index}.{name}": value for name, value in mine.items()}
-            numbers.append(state)
+        states = [trainer.state() for trainer in trainers]
+        tensors = {f"{n}.{name}": value for n, (mine, _) in enumerate(states) for name, value in mine.items()}
         if rows:
             with writing(self.table) as temporary:
                 pd.DataFrame(rows).to_parquet(temporary, index=False)
-        facts = {"run": self.key, "step": str(step), "members": json.dumps(numbers)}
+        numbers = json.dumps([numbers for _, numbers in states])
         with writing(self.file) as temporary:
-            save_file(tensors, temporary, facts)
+            save_file(tensors, temporary, {"run": self.key, "step": str(step), "members": numbers})
         self._written = time.monotonic()
 
     def load(self, trainers: Sequence) -> tuple[int, list[dict]]:
-        """Restore the trainers; returns the steps done and the table's rows so far, (0, []) without a file.
+        """Restore the trainers; returns how many steps are done and the table's rows, (0, []) without a file.
 
         Raises ValueError for a file that cannot be read or has other inputs, before anything is changed.
         """
@@ -57,18 +51,14 @@ class Checkpoint:
                 facts = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except Exception as error:
-            raise ValueError(
-                f"{self.file} is damaged ({error}): delete it to train from the start, or restore it"
-            ) from error
+            remedy = "delete it to train from the start, or restore it"
+            raise ValueError(f"{self.file} is damaged ({error}): {remedy}") from error
         if facts.get("run") != self.key:
-            raise ValueError(
-                f"{self.file} belongs to a training with other parameters, data or model: "
-                "delete it to train from the start, or choose another folder"
-            )
-        for index, (trainer, numbers) in enumerate(zip(trainers, json.loads(facts["members"]), strict=True)):
-            prefix = f"{index}."
-            mine = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-            trainer.restore(mine, numbers)
+            remedy = "delete it to train from the start, or choose another folder"
+            raise ValueError(f"{self.file} is of a training with other parameters, data or model: {remedy}")
+        for n, (trainer, numbers) in enumerate(zip(trainers, json.loads(facts["members"]), strict=True)):
+            parts = {name.partition(".")[::2]: value for name, value in tensors.items()}
+            trainer.restore({name: value for (of, name), value in parts.items() if of == str(n)}, numbers)
         step = int(facts["step"])
         rows = pd.read_parquet(self.table).query("step <= @step") if self.table.exists() else pd.DataFrame()
         return step, rows.to_dict("records")

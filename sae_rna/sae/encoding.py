@@ -1,7 +1,6 @@
-"""The two expensive steps for one group of layers: training autoencoders, and encoding RNAs with them.
+"""The two expensive steps of a study, for a group of layers: training autoencoders and encoding RNAs.
 
-The language model is the dearest part of both at scale: all autoencoders that read the same states do so in
-one pass.
+The language model is the dearest part of both: all autoencoders that read the same states do so in one pass.
 """
 
 from collections.abc import Collection
@@ -27,40 +26,28 @@ from sae_rna.sae.trainer import train
 def train_group(
     folders: dict[Variant, Path], model: LanguageModel, sequences: list[str], layers: list[int], p: Parameters
 ):
-    """Train every variant on hidden states of `layers`, on one stream; each folder gets its autoencoders and
-    table.
+    """Train every variant on the hidden states of `layers` and write each to its folder, with its table.
 
     Stopped, it leaves checkpoints in the folders and goes on from there the next time. The result of a
     variant and a layer does not depend on the others.
     """
-    buffer = {"batch": p.batch, "buffer_tokens": p.buffer_tokens, "seed": p.seed}
-    stream = ActivationStream(model, sequences, layers, **buffer)
+    options = {"batch": p.batch, "buffer_tokens": p.buffer_tokens, "seed": p.seed}
+    stream = ActivationStream(model, sequences, layers, **options)
     facts = {"types": p.types, "sequences": len(sequences), "tokens": stream.tokens}
     facts |= {"epochs": p.epochs, "seed": p.seed}
-    configs = [
-        AutoencoderConfig(
-            architecture=variant.architecture,
-            members=tuple(Member(layer, p.sparsity(variant.architecture), variant.seed) for layer in layers),
-            width=model.width,
-            latents=variant.expansion * model.width,
-            model=p.model,
-            revision=model.revision,
-            fingerprint=model.fingerprint,
-            training=facts,
-        )
-        for variant in folders
-    ]
-    stacks, _ = train(
-        stream,
-        configs,
-        epochs=p.epochs,
-        learning_rate=p.sae_learning_rate,
-        precision=p.precision,
-        folders=list(folders.values()),
-    )
-    for stack, folder in zip(stacks, folders.values()):
+    origin: dict = {"model": p.model, "revision": model.revision, "fingerprint": model.fingerprint}
+    configs = []
+    for variant in folders:
+        sparsity, latents = p.sparsity(variant.architecture), variant.expansion * model.width
+        members = tuple(Member(layer, sparsity, variant.seed) for layer in layers)
+        sizes = variant.architecture, members, model.width, latents
+        configs.append(AutoencoderConfig(*sizes, **origin, training=facts))
+    places = list(folders.values())
+    recipe: dict = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
+    stacks, _ = train(stream, configs, folders=places, **recipe)
+    for stack, folder in zip(stacks, places):
         stack.save(folder)
-    for folder in folders.values():  # not before all are written, so that this, too, can be stopped
+    for folder in places:  # not before all are written: what is stopped here goes on from its last step
         (folder / CHECKPOINT).unlink()
 
 
@@ -82,32 +69,14 @@ def features_file(layer: int) -> str:
     return f"layer-{layer:02d}.safetensors"
 
 
-class _Summary:
-    """What is known of one layer's autoencoder and features without keeping their activations."""
-
-    def __init__(self, latents: int, type_S):
-        self.codes_S, self.types = features.type_codes(type_S)
-        self.by_type = np.zeros((len(self.types), latents))
-        self.features, self.variance = features.FeatureSummary(latents), ExplainedVariance()
-
-    def update(self, x_1TD, reconstruction_1TD, activations_TF, sequence_T: np.ndarray):
-        self.variance.update(x_1TD, reconstruction_1TD)
-        pooled_SF = self.features.update(activations_TF, sequence_T)
-        pooled_SF = pooled_SF.toarray() if sparse.issparse(pooled_SF) else pooled_SF
-        np.add.at(self.by_type, self.codes_S[pd.unique(sequence_T)], pooled_SF)
-
-    def table(self) -> pd.DataFrame:
-        mean = self.by_type / np.bincount(self.codes_S, minlength=len(self.types))[:, None]
-        tau = features.tau(mean) if len(self.types) > 1 else np.nan
-        return self.features.table().assign(explained_variance=float(self.variance.value()[0]), tau=tau)
-
-
 class _Encoder:
     """What one autoencoder makes of the RNAs: features, if `keep`, and a summary, if types are given."""
 
-    def __init__(self, sae: SparseAutoencoders, type_S, keep: bool):
+    def __init__(self, sae: SparseAutoencoders, type_S: pd.Series | None, keep: bool):
         self.sae, self.keep, self.pieces = sae, keep, list[sparse.csr_matrix]()
-        self.summary = None if type_S is None else _Summary(sae.config.latents, type_S)
+        self.summary, self.variance = features.FeatureSummary(sae.config.latents), ExplainedVariance()
+        self.types = None if type_S is None else features.type_codes(type_S)
+        self.by_type = np.zeros((len(self.types[1]) if self.types else 0, sae.config.latents))
 
     def update(self, states: HiddenStates, place: int):
         x_1TD = self.sae.standardise(states.values_TLD[:, [place]]).transpose(0, 1)
@@ -115,10 +84,20 @@ class _Encoder:
         chunk = activations_1TF[0].cpu().numpy()
         if self.keep or self.sae.config.kind.penalty == "auxk":
             chunk = features.to_csr(chunk)
-        if self.summary:
-            self.summary.update(x_1TD, self.sae.decode(activations_1TF), chunk, states.sequence_T)
         if self.keep:
             self.pieces.append(chunk)
+        if self.types:
+            self.variance.update(x_1TD, self.sae.decode(activations_1TF))
+            pooled_SF = features.dense(self.summary.update(chunk, states.sequence_T))
+            np.add.at(self.by_type, self.types[0][pd.unique(states.sequence_T)], pooled_SF)
+
+    def table(self, codes_S: np.ndarray, types: pd.Index) -> pd.DataFrame:
+        """The summary, a row per feature."""
+        mean = self.by_type / np.bincount(codes_S, minlength=len(types))[:, None]
+        tau = features.tau(mean) if len(types) > 1 else np.nan
+        facts = {"explained_variance": float(self.variance.value()[0]), "tau": tau}
+        (layer,), architecture = self.sae.config.layers, self.sae.config.architecture
+        return self.summary.table().assign(**facts, layer=layer, architecture=architecture)
 
 
 @torch.inference_mode()
@@ -129,18 +108,15 @@ def encode_group(
     kept: Collection[Path],
     summarise: bool = True,
 ):
-    """Encode `records` with every layer of each stack in one pass of the language model.
+    """Encode `records` with every layer of each stack, all of the same layers, in one pass of the model.
 
     Each writes to its folder: in those of `kept` the sparse features [T, F] of each layer, their rows as in
     `token_table`; with `summarise`, for RNAs of known type, ``summary.parquet``: a row per feature and layer.
     """
     (layers,) = {stack.config.layers for stack in stacks.values()}
     type_S = records.type if summarise else None
-    encoders = {
-        folder: [_Encoder(stack.only(layer), type_S, folder in kept) for layer in layers]
-        for folder, stack in stacks.items()
-    }
-    sequences, sequence, position = records.sequence.tolist(), [], []
+    encoders = {at: [_Encoder(sae.only(n), type_S, at in kept) for n in layers] for at, sae in stacks.items()}
+    sequences, sequence, position = records.sequence.tolist(), list[np.ndarray](), list[np.ndarray]()
     bar = tqdm(model.batches(sequences), "encoding", mininterval=1)
     for states in model.hidden_states(sequences, layers, bar):
         sequence.append(states.sequence_T)
@@ -150,14 +126,11 @@ def encode_group(
                 encoder.update(states, place)
     order = np.lexsort((np.concatenate(position), np.concatenate(sequence)))
     for folder, by_layer in encoders.items():
-        tables = []
         for layer, encoder in zip(layers, by_layer):
             if encoder.keep:
                 matrix = sparse.vstack(encoder.pieces, format="csr")[order]
                 features.save_csr(matrix, folder / features_file(layer))
                 encoder.pieces.clear()
-            if encoder.summary:
-                architecture = stacks[folder].config.architecture
-                tables.append(encoder.summary.table().assign(layer=layer, architecture=architecture))
+        tables = [encoder.table(*encoder.types) for encoder in by_layer if encoder.types]
         if tables:
             pd.concat(tables, ignore_index=True).to_parquet(folder / "summary.parquet", index=False)

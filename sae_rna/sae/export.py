@@ -23,78 +23,57 @@ from sae_rna.sae.autoencoder import SparseAutoencoders
 SAELENS = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu"}
 """SAELens' architecture for an activation function; it, too, saves BatchTopK and Matryoshka as JumpReLU."""
 DICTIONARY_LEARNING = {
-    "relu-l1": "AutoEncoderNew",
-    "relu-l1-mean": "AutoEncoderNew",
+    "relu": "AutoEncoderNew",  # its `AutoEncoder` subtracts the decoder's bias first and is normalised
     "topk": "AutoEncoderTopK",
     "batchtopk": "BatchTopKSAE",
-    "matryoshka": "MatryoshkaBatchTopKSAE",
     "jumprelu": "JumpReluAutoEncoder",
 }
-"""Class of dictionary_learning for an architecture. Its `AutoEncoder` is a ReLU autoencoder, too, but
-subtracts the decoder's bias before encoding and is normalised when it is loaded."""
+"""Class of dictionary_learning for an activation function; with nested dictionaries another one."""
 
 
 def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``cfg.json`` and ``sae_weights.safetensors`` for SAELens 6, ``SAE.load_from_disk(subfolder)``.
+    """Write ``cfg.json`` and ``sae_weights.safetensors`` for ``SAE.load_from_disk(subfolder)`` of SAELens 6.
 
-    Returns the subfolders, one for each member and named like its own file, for example
-    ``layer-01_seed-0_k-16``. Raises ValueError, before anything is written, for a BatchTopK or Matryoshka
-    member without a threshold. Format: ``saes/sae.py`` and ``loading/pretrained_sae_loaders.py`` of
-    https://github.com/decoderesearch/SAELens
+    Returns the subfolders, one a member and named like its file, for example ``layer-01_seed-0_k-16``. Raises
+    ValueError, before anything is written, for a BatchTopK or Matryoshka member without a threshold. Format:
+    ``saes/sae.py``, ``loading/pretrained_sae_loaders.py`` of https://github.com/decoderesearch/SAELens
     """
-    subfolders = []
+    subfolders: list[Path] = []
     for subfolder, single, tensors, facts in _parts(stack, folder):
-        config = single.config
-        content = {
-            "architecture": SAELENS[config.kind.activation],
-            "d_in": config.width,
-            "d_sae": config.latents,
-            "dtype": "float32",
-            "device": "cpu",
-            "apply_b_dec_to_input": config.kind.centred,
-            "normalize_activations": "none",
-            "reshape_activations": "none",
-            # A format, not the program that wrote it: a file without a version is taken for one of version 5,
-            # and its `metadata` is dropped.
-            "metadata": {"sae_lens_version": "6.0.0", "sae_lens_training_version": None} | facts,
-        }
+        config, subfolders = single.config, [*subfolders, subfolder]
+        content: dict = {"architecture": SAELENS[config.kind.activation], "d_in": config.width}
+        content |= {"d_sae": config.latents, "dtype": "float32", "device": "cpu"}
+        content |= {"apply_b_dec_to_input": config.kind.centred, "normalize_activations": "none"}
+        # The format's version: a file without is taken for one of version 5, its `metadata` dropped.
+        version = {"sae_lens_version": "6.0.0", "sae_lens_training_version": None}
+        content |= {"reshape_activations": "none", "metadata": version | facts}
         if config.kind.activation == "topk":
             content |= {"k": int(config.members[0].sparsity), "rescale_acts_by_decoder_norm": False}
         with writing(subfolder / "sae_weights.safetensors") as temporary:
             save_file(tensors, temporary)
         write_json(subfolder / "cfg.json", content)
-        subfolders.append(subfolder)
     return subfolders
 
 
 def to_dictionary_learning(stack: SparseAutoencoders, folder: Path) -> list[Path]:
-    """Write ``config.json`` and ``ae.pt`` for dictionary_learning 0.1, ``load_dictionary(subfolder,
-    device)``.
+    """Write ``config.json`` and ``ae.pt`` for `utils.load_dictionary` of dictionary_learning 0.1.
 
     Its `encode` and `decode` are exact; only ``forward(h, output_features=True)`` of `AutoEncoderNew`
-    (relu-l1, relu-l1-mean) multiplies the features that it returns by the decoder's norms. Returns and raises
-    as `to_saelens`. Format: ``utils.py`` and ``dictionary.py`` of
-    https://github.com/saprmarks/dictionary_learning
+    multiplies the features it returns by the decoder's norms. Returns and raises as `to_saelens`. Format:
+    ``utils.py`` and ``dictionary.py`` of https://github.com/saprmarks/dictionary_learning
     """
-    subfolders = []
+    subfolders: list[Path] = []
     for subfolder, single, tensors, facts in _parts(stack, folder):
-        config = single.config
-        trainer = {
-            "dict_class": DICTIONARY_LEARNING[config.architecture],
-            "activation_dim": config.width,
-            "dict_size": config.latents,
-            "layer": facts["layer"],
-            "lm_name": config.model,
-            "submodule_name": facts["hook_name"],
-            "seed": facts["seed"],
-        }
-        if config.kind.centred:
-            trainer["k"] = int(config.members[0].sparsity)
+        config, subfolders = single.config, [*subfolders, subfolder]
+        name = DICTIONARY_LEARNING[config.kind.activation]
+        trainer: dict = {"dict_class": f"Matryoshka{name}" if config.kind.nested else name}
+        trainer |= {"activation_dim": config.width, "dict_size": config.latents, "layer": facts["layer"]}
+        trainer |= {"lm_name": config.model, "submodule_name": facts["hook_name"], "seed": facts["seed"]}
+        trainer |= {"k": int(config.members[0].sparsity)} if config.kind.centred else {}
         # The library reads nothing but a pickle. Written for it alone: this project never reads one.
         with writing(subfolder / "ae.pt") as temporary, open(temporary, "wb") as file:
             torch.save(_state_dict(single, tensors), file)
         write_json(subfolder / "config.json", {"trainer": trainer, "sae_rna": facts})
-        subfolders.append(subfolder)
     return subfolders
 
 
@@ -103,23 +82,15 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
     config = stack.config
     for number, member in enumerate(config.members if config.kind.activation == "batchtopk" else ()):
         if not stack.threshold[number] > 0:
-            raise ValueError(
-                f"the {config.describe(member)} has no threshold yet: train it before it is exported"
-            )
+            raise ValueError(f"the {config.describe(member)} has no threshold yet: train it to export it")
     for single, member in zip(stack.views(), config.members, strict=True):
-        facts = {
-            "model_name": config.model,
-            "model_revision": config.revision,
-            "model_fingerprint": config.fingerprint,
-            "hook_name": f"hidden_states.{member.layer}",  # as transformers numbers them: 0 is the embedding
-            "layer": member.layer,
-            "sae_rna_architecture": config.architecture,
-            "sparsity": member.sparsity,
-            "seed": member.seed,
-            "nested_dictionaries": list(config.prefixes),
-            "training": config.training,
-            "standardisation": "folded into the weights: takes and gives hidden states as they are",
-        }
+        facts: dict = {"model_name": config.model, "model_revision": config.revision} | member._asdict()
+        facts["hook_name"] = (
+            f"hidden_states.{member.layer}"  # as transformers numbers them: 0 is the embedding
+        )
+        facts |= {"model_fingerprint": config.fingerprint, "sae_rna_architecture": config.architecture}
+        facts |= {"nested_dictionaries": list(config.prefixes), "training": config.training}
+        facts["standardisation"] = "folded into the weights: takes and gives hidden states as they are"
         subfolder = Path(folder) / config.file_name(member).removesuffix(".safetensors")
         yield subfolder, single, _fold(single), facts
 
@@ -128,21 +99,19 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
 def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     """Float32 weights for hidden states, under SAELens' names, computed in double precision.
 
-    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and, for a JumpReLU, threshold [F]: a latent is active
-    where its preactivation is greater.
+    W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and threshold [F]: latents are active if greater than it.
     """
     kind = single.config.kind
-    names = "encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias"
-    encoder, encoder_bias, decoder, decoder_bias = (getattr(single, name)[0].cpu().double() for name in names)
-    mean, std = single.standardise.mean[0].cpu().double(), single.standardise.std[0].cpu().double()
-    encoder = encoder / std[:, None]
-    folded = {
+    weights = {name: value[0].cpu().double() for name, value in single.state_dict().items()}
+    mean, std = weights["standardise.mean"], weights["standardise.std"]
+    encoder, bias = weights["encoder_weight"] / std[:, None], weights["encoder_bias"][0]
+    exact = {
         "W_enc": encoder,
-        "b_enc": encoder_bias[0] if kind.centred else encoder_bias[0] - mean @ encoder,
-        "W_dec": decoder * std,
-        "b_dec": decoder_bias[0] * std + mean,
+        "b_enc": bias if kind.centred else bias - mean @ encoder,
+        "W_dec": weights["decoder_weight"] * std,
+        "b_dec": weights["decoder_bias"][0] * std + mean,
     }
-    folded = {name: value.float().contiguous() for name, value in folded.items()}
+    folded = {name: value.float().contiguous() for name, value in exact.items()}
     if kind.activation == "jumprelu":
         folded["threshold"] = single.log_threshold[0, 0].exp().cpu()
     if kind.activation == "batchtopk":  # kept here if >= the threshold: if > the next smaller number

@@ -1,4 +1,4 @@
-"""Training steps on a CPU, derived by hand: `trainer.Trainer.automatic_gradients`, several times faster.
+"""Training steps on a CPU, derived by hand: what `Trainer.automatic_gradients` finds, several times faster.
 
 `BY_HAND` says which architectures have one. With K active latents only the encoder needs a dense matrix
 product; the rest is done by `kernels`. A ReLU's step is dense, but reuses its memory. Shapes: B tokens, D
@@ -15,31 +15,26 @@ from sae_rna.sae.architectures import auxk_penalty
 from sae_rna.sae.autoencoder import Gradients, SparseAutoencoders
 from sae_rna.sae.kernels import as_array
 
-TOKENS_AT_ONCE = 2048
-"""In the encoder's product of a sparse step, which bounds its memory."""
+TOKENS_AT_ONCE = 2048  # in the encoder's product of a sparse step, which bounds its memory
 
 
 class Workspace(dict):
     """Memory that all members' steps use in turn: asking for 100 MB costs as much as filling them."""
 
     def __call__(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
-        key = name, shape, kind
-        if key not in self:
-            self[key] = torch.empty(shape, dtype=kind)
-        return self[key]
+        if (name, shape, kind) not in self:
+            self[name, shape, kind] = torch.empty(shape, dtype=kind)
+        return self[name, shape, kind]
 
 
 class _Step:
     """A step of one member: `weights` are its parameters by rows, `copies` the two matrices in bfloat16."""
 
     def __init__(self, sae: SparseAutoencoders, weights: dict, copies: dict, workspace: Workspace):
-        self.sae, self.weights, self.copies, self.space = sae, weights, copies, workspace
+        self.sae, self.weights, self.space, self.halved = sae, weights, workspace, bool(copies)
         self.config, self.sparsity = sae.config, sae.config.members[0].sparsity
-
-    def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder and decoder [F, D], both in float32 or both in bfloat16."""
         names = "encoder_weight", "decoder_weight"
-        return tuple(self.copies.get(name, self.weights[name]) for name in names)
+        self.encoder, self.decoder = (copies.get(name, weights[name]) for name in names)  # [F, D]
 
 
 class ReluStep(_Step):
@@ -47,35 +42,28 @@ class ReluStep(_Step):
 
     @torch.no_grad()
     def __call__(self, x_BD: torch.Tensor, _) -> Gradients:
-        encoder, decoder = self.matrices()
-        kind, latents, tokens = encoder.dtype, self.config.latents, len(x_BD)
+        shape, kind, tokens, latents = self.encoder.shape, self.encoder.dtype, len(x_BD), self.config.latents
         weight = 2 / (tokens * (self.config.width if self.config.kind.mean_error else 1))
         x = x_BD.to(kind)
         features, slopes = (self.space(name, (tokens, latents), kind) for name in ("codes", "slopes"))
         bias = self.weights["encoder_bias"][:, 0].to(kind)
-        torch.addmm(bias, x, encoder.T, out=features).relu_()
-        residual = (features @ decoder).float() + self.weights["decoder_bias"] - x_BD
+        torch.addmm(bias, x, self.encoder.T, out=features).relu_()
+        residual = (features @ self.decoder).float() + self.weights["decoder_bias"] - x_BD
         error = residual.square().sum().item() * weight / 2
         scaled = (residual * weight).to(kind)
         gradients = {
             "encoder_bias": torch.empty(latents, 1),
             "decoder_bias": (residual.sum(0) * weight)[None],
-            "decoder_weight": self._product("decoder_weight", features.T, scaled),
         }
-        torch.mm(scaled, decoder.T, out=slopes)
+        gradients["decoder_weight"] = torch.mm(features.T, scaled, out=self.space("decoder", shape, kind))
+        torch.mm(scaled, self.decoder.T, out=slopes)
         fired_F, activity_F = torch.empty(latents, dtype=torch.int32), np.empty(latents, np.float32)
         l1_slope = np.float32(self.sparsity / tokens)
-        bias_slopes = as_array(gradients["encoder_bias"])[:, 0]
-        kernels.relu_slopes(
-            as_array(features), as_array(slopes), l1_slope, bias_slopes, fired_F.numpy(), activity_F
-        )
+        sums = as_array(gradients["encoder_bias"])[:, 0], fired_F.numpy(), activity_F
+        kernels.relu_slopes(as_array(features), as_array(slopes), l1_slope, *sums)
         penalty = float(self.sparsity * activity_F.sum(dtype=np.float64) / tokens)
-        gradients["encoder_weight"] = self._product("encoder_weight", slopes.T, x)
+        gradients["encoder_weight"] = torch.mm(slopes.T, x, out=self.space("encoder", shape, kind))
         return Gradients(error, penalty, fired_F, gradients, _norm(gradients), None, residual)
-
-    def _product(self, name: str, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        shape = self.config.latents, self.config.width
-        return torch.mm(left, right, out=self.space(name, shape, left.dtype))
 
 
 def _norm(gradients: dict[str, torch.Tensor]) -> float:
@@ -93,16 +81,15 @@ class SparseStep(_Step):
 
     @torch.no_grad()
     def __call__(self, x_BD: torch.Tensor, dead_F: torch.Tensor) -> Gradients:
-        encoder, decoder = self.matrices()
-        tokens, prefixes = len(x_BD), np.array(self.config.prefixes)
+        kind, tokens, prefixes = self.encoder.dtype, len(x_BD), np.array(self.config.prefixes)
         bias = self.weights["decoder_bias"][0]
-        centred = self.space("centred", x_BD.shape, encoder.dtype).copy_(x_BD - bias)
-        start, indices, values = self._codes(centred, encoder)
-        residual = self.space("residual", (len(prefixes), *x_BD.shape), encoder.dtype)
+        centred = self.space("centred", x_BD.shape, kind).copy_(x_BD - bias)
+        start, indices, values = self._codes(centred)
+        residual = self.space("residual", (len(prefixes), *x_BD.shape), kind)
         slopes, errors = np.empty(len(indices), np.float32), np.empty((len(prefixes), tokens), np.float32)
         scale = np.float32(2 / tokens)
         kernels.residuals(
-            x_BD.numpy(), as_array(bias), as_array(decoder), start, indices, values, prefixes, scale,
+            x_BD.numpy(), as_array(bias), as_array(self.decoder), start, indices, values, prefixes, scale,
             as_array(residual), slopes, errors,
         )  # fmt: skip
         first, token, place = kernels.by_latent(start, indices, self.config.latents)
@@ -110,10 +97,7 @@ class SparseStep(_Step):
         error, penalty = float(errors.sum(dtype=np.float64) / tokens), 0.0
         if not math.isfinite(error):
             return Gradients(error, penalty, fired_F)
-        gradients = {
-            name: self.space(name, tuple(weight.shape), torch.float32)
-            for name, weight in self.weights.items()
-        }
+        gradients = {n: self.space(n, weight.shape, torch.float32) for n, weight in self.weights.items()}
         squares = np.empty(self.config.latents, np.float32)
         kernels.gradients(
             as_array(centred), as_array(residual), first, token, values[place], slopes[place], prefixes,
@@ -132,13 +116,13 @@ class SparseStep(_Step):
         norm = math.sqrt(squares.sum(dtype=np.float64) + bias_square)
         return Gradients(error, penalty, fired_F, gradients, norm, touched_F, residual[-1], scale)
 
-    def _codes(self, centred_BD: torch.Tensor, encoder_FD: torch.Tensor) -> tuple[np.ndarray, ...]:
+    def _codes(self, centred_BD: torch.Tensor) -> tuple[np.ndarray, ...]:
         """Active latents of the batch in CSR form, from products of some thousand tokens at a time."""
         bias, k = self.weights["encoder_bias"][:, 0].to(centred_BD.dtype), int(self.sparsity)
         whole_batch, parts = self.config.kind.activation == "batchtopk", []
         for chunk in centred_BD.split(len(centred_BD) if whole_batch else TOKENS_AT_ONCE):
             product = self.space("codes", (len(chunk), self.config.latents), chunk.dtype)
-            bits = kernels.as_bits(torch.addmm(bias, chunk, encoder_FD.T, out=product))
+            bits = kernels.as_bits(torch.addmm(bias, chunk, self.encoder.T, out=product))
             if whole_batch:
                 codes = kernels.batch_top_k(bits, k * len(chunk), 0.5 * self.sae.threshold.item())
                 self.sae.observe_threshold(0, torch.from_numpy(codes[2]))
@@ -152,7 +136,7 @@ class SparseStep(_Step):
         names = "encoder_weight", "encoder_bias", "decoder_weight"
         leaves = [self.weights[name][dead_N].requires_grad_() for name in names]
         bias = self.weights["decoder_bias"].clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bool(self.copies)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.halved):
             loss = auxk_penalty(x_BD - bias, residual_BD, leaves[0], leaves[1][:, 0], leaves[2])
         *slopes, bias_slope = torch.autograd.grad(loss, [*leaves, bias])
         resting = ~touched_F[dead_N][:, None]  # rows that fired after all have a gradient to add to
@@ -166,8 +150,7 @@ class SparseStep(_Step):
         return loss.item()
 
 
-BY_HAND = {"relu": ReluStep, "topk": SparseStep, "batchtopk": SparseStep}
-"""By activation function."""
+BY_HAND = {"relu": ReluStep, "topk": SparseStep, "batchtopk": SparseStep}  # by activation function
 
 
 def adam(weight, mean, square, gradient, touched, scale, rate, betas, step, decay, unit_norm, copy=None):

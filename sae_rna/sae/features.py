@@ -1,8 +1,7 @@
-"""Features of a sparse autoencoder: how often they fire, how strongly in each sequence and RNA type.
+"""Features of a sparse autoencoder: how often they fire, and how strongly in each sequence and RNA type.
 
 The activations of one layer are a sparse matrix [T, F], one row per nucleotide in record order, non-negative.
-A feature fires where its activation is above 0. Shapes: T tokens (nucleotides), F features, S sequences, C
-types.
+A feature fires where its activation is above 0. Shapes: T nucleotides, F features, S sequences, C types.
 """
 
 import json
@@ -27,10 +26,7 @@ def run_numbers(*labels_N: np.ndarray) -> np.ndarray:
 
 
 def record_runs(record_T: np.ndarray) -> np.ndarray:
-    """Number of the record each token belongs to, from 0 in order of appearance, shape [T].
-
-    Raises ValueError naming a record whose tokens do not stand together.
-    """
+    """Number of each token's record, from 0 in order of appearance, [T]. ValueError if one is in pieces."""
     record_T = np.asarray(record_T)
     run_T = run_numbers(record_T)
     names, pieces = np.unique(record_T[np.diff(run_T, prepend=-1) > 0], return_counts=True)
@@ -55,9 +51,8 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
     """Maximum over groups of adjacent rows, [groups, F]; sparse (by column) for a sparse matrix, else dense.
 
-    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A column's non-zeros
-    are in row order, so that every group is a stretch of them: no sorting, time proportional to the
-    non-zeros.
+    `group_N` numbers the groups from 0 in row order. Sparse values must not be negative. A group is a stretch
+    of a column's non-zeros, which are in row order: no sorting, time proportional to the non-zeros.
     """
     if not sparse.issparse(values_NF):  # ten times faster than np.maximum.reduceat along columns
         groups = np.split(values_NF, np.flatnonzero(np.diff(group_N, prepend=-1))[1:])
@@ -78,8 +73,12 @@ def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
     """Maximum of every column of non-negative values, [F]: the features' scale, on the selection set."""
     if not values_NF.shape[0]:
         return np.zeros(values_NF.shape[1])
-    highest = values_NF.max(axis=0)
-    return highest.toarray().ravel() if sparse.issparse(highest) else np.asarray(highest)
+    return dense(values_NF.max(axis=0)).ravel()
+
+
+def dense(values: sparse.spmatrix | np.ndarray) -> np.ndarray:
+    """A matrix of either kind as a NumPy array."""
+    return values if isinstance(values, np.ndarray) else values.toarray()
 
 
 class FeatureSummary:
@@ -102,10 +101,8 @@ class FeatureSummary:
         """Add a chunk, sparse or dense, of whole records, else ValueError; returns its `pool_max`, [S, F]."""
         record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
         if (tokens, latents) != (len(record_T), len(self._maximum)):
-            raise ValueError(
-                f"activations [{tokens}, {latents}] do not fit {len(record_T)} tokens and "
-                f"{len(self._maximum)} features"
-            )
+            expected = f"{len(record_T)} tokens and {len(self._maximum)} features"
+            raise ValueError(f"activations [{tokens}, {latents}] do not fit {expected}")
         if not len(record_T):
             return activations_TF
         if record_T[0] == self._last_record:
@@ -120,9 +117,8 @@ class FeatureSummary:
 
     def table(self) -> pd.DataFrame:
         """A row per feature: feature, sequences (records it fires in), density (share of tokens), maximum."""
-        numbers = {"feature": np.arange(len(self._maximum)), "sequences": self._sequences}
-        density = self._firing / max(self._tokens, 1)
-        return pd.DataFrame(numbers | {"density": density, "maximum": self._maximum})
+        numbers = {"sequences": self._sequences, "density": self._firing / max(self._tokens, 1)}
+        return pd.DataFrame({"feature": np.arange(len(self._maximum)), **numbers, "maximum": self._maximum})
 
 
 def _count_positive(values_NF) -> np.ndarray:
@@ -140,10 +136,8 @@ def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.nd
 
 
 def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the names of the numbers: `types`, or those that occur.
-
-    Raises ValueError naming a sequence without a type, or of a type that `types` lacks.
-    """
+    """Number of each sequence's type, [S], and the numbers' names: `types`, or those that occur.
+    ValueError for a sequence without a type, or of a type that `types` lacks."""
     values = pd.Series(list(type_S), dtype=object)
     if values.isna().any():
         raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
@@ -156,28 +150,22 @@ def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tup
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
-    """Mean over the sequences of each type of the pooled activation, divided by `scale_F`: [types, features].
+    """Mean over each type's sequences of `pool_sequences`, divided by `scale_F`: [types, features].
 
-    With `pooled_SF` from `pool_sequences` and `scale_F` the maximum on the selection set this is how strongly
-    a type lights a feature up at its strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
+    With the maximum on the selection set as scale this is how strongly a type lights a feature up at its
+    strongest nucleotide, 0 to 1 there. A feature whose scale is 0 is 0.
     """
     codes_S, names = type_codes(type_S)
     weight_S = 1 / np.bincount(codes_S, minlength=len(names))[codes_S]
     averages = sparse.csr_matrix((weight_S, (codes_S, np.arange(len(codes_S)))), (len(names), len(codes_S)))
-    mean_CF = averages @ pooled_SF
-    mean_CF = mean_CF.toarray() if sparse.issparse(mean_CF) else mean_CF
+    mean_CF = dense(averages @ pooled_SF)
     scaled_CF = np.divide(mean_CF, scale_F, out=np.zeros(mean_CF.shape), where=np.asarray(scale_F) > 0)
-    columns = pd.RangeIndex(scaled_CF.shape[1], name="feature")
-    return pd.DataFrame(scaled_CF, pd.Index(names, name="type"), columns)
+    return pd.DataFrame(scaled_CF, names.rename("type")).rename_axis(columns="feature")
 
 
-def type_activation(
-    by_type: pd.DataFrame, per_type: int, retained_F: np.ndarray | None = None
-) -> pd.DataFrame:
-    """The union of every type's `per_type` strongest features: feature, type, activation, rank (from 1).
-
-    `by_type` is `pool_types`'; `retained_F` (bool) leaves only some features in the running.
-    """
+def type_activation(by_type: pd.DataFrame, per_type: int, retained_F=None) -> pd.DataFrame:
+    """The union of every type's `per_type` strongest features by `pool_types`, of those retained (bool [F]):
+    feature, type, activation, rank (from 1)."""
     candidates = by_type if retained_F is None else by_type.loc[:, np.asarray(retained_F)]
     rank = candidates.rank(axis=1, ascending=False, method="first").astype(int)
     chosen = rank.columns[(rank <= per_type).any(axis=0)]
@@ -189,8 +177,7 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
     """Selectivity of every feature for types, [F]: 0 where all light it up alike, 1 where a single one does.
 
     The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
-    21:650, over the rows of `activation_by_type` [types, F] (non-negative). NaN for a feature that no type
-    lights up. Raises ValueError for a single type.
+    21:650, of non-negative values [types, F]; NaN where all are 0. Raises ValueError for a single type.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
     array([0.  , 1.  , 0.75])
@@ -218,6 +205,5 @@ def load_csr(path: Path) -> sparse.csr_matrix:
             data, indices, indptr = (file.get_tensor(name) for name in ("data", "indices", "indptr"))
             return sparse.csr_matrix((data, indices, indptr), shape=json.loads(file.metadata()["shape"]))
     except (SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no sparse matrix that can be read ({error}): delete it and compute it again"
-        ) from error
+        problem = f"holds no sparse matrix that can be read ({error})"
+        raise ValueError(f"{path} {problem}: delete it and compute it again") from error

@@ -1,11 +1,10 @@
 """The arithmetic of sparse training on a CPU, compiled by numba: all of a step but the encoder's product.
 
-A dense step costs 12 D F operations a token. With K active latents only the encoder's 2 D F need a product of
-matrices; reconstruction and gradients touch K rows of the dictionary, in bfloat16 or float32.
+With K active latents only the encoder needs a product of matrices, 2 D F of a dense step's 12 D F operations
+a token; reconstruction and gradients touch K rows of the dictionary, in bfloat16 or float32.
 
 B tokens, D width, F latents, N active latents of the batch. Sparse codes are in CSR form: those of token b
-are at ``indices[start[b]:start[b + 1]]``. Results are the same for any number of threads: each has its own
-outputs.
+are at ``indices[start[b]:start[b + 1]]``. Results are the same for any number of threads.
 """
 
 import numba
@@ -14,14 +13,9 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from scipy import sparse
 
-_reductions = {"reassoc", "contract", "nsz"}
-"""Lets sums use vector registers; infinities and NaN keep their meaning."""
-
-
-def use_threads(count: int):
-    """Run the kernels on as many threads as PyTorch uses."""
-    numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+_reductions = {"reassoc", "contract", "nsz"}  # sums may use vector registers; infinities and NaN keep meaning
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -36,7 +30,7 @@ def as_bits(tensor: torch.Tensor) -> np.ndarray:
 
 
 @intrinsic
-def _number(context, value):
+def _f32(context, value):
     """The float32 that 16 bits (bfloat16), 32 bits or a float32 stand for."""
 
     def generate(_, builder, signature, arguments):
@@ -94,10 +88,11 @@ def _bound(values, count, k):
 def top_k(bits, k):
     """Per token the k largest positive numbers, in no order: indices, values [B, k] and their count [B].
 
-    `bits` [B, F] are `as_bits`; of equal numbers any may be taken, the same ones each time. The k-th largest
+    `bits` [B, F] are `as_bits`. Of equal numbers any may be taken, the same ones each time. The k-th largest
     of group maxima is a lower bound, so only groups that reach it are looked at again.
     """
-    (tokens, latents), groups = bits.shape, min(8 * k, bits.shape[1])
+    tokens, latents = bits.shape
+    groups = min(8 * k, latents)
     whole = latents // groups * groups
     indices, values = np.empty((tokens, k), np.int32), np.empty((tokens, k), np.float32)
     counts = np.empty(tokens, np.int64)
@@ -123,22 +118,16 @@ def top_k(bits, k):
         for i in range(found):
             if candidates[i] > last or (candidates[i] == last and ties > 0):
                 ties -= 1 if candidates[i] == last else 0
-                indices[b, kept], values[b, kept] = places[i], _number(candidates[i])
+                indices[b, kept], values[b, kept] = places[i], _f32(candidates[i])
                 kept += 1
         counts[b] = kept
     return indices, values, counts
 
 
-@numba.njit(cache=True)
 def to_csr(indices, values, counts):
     """What `top_k` found as start [B + 1], indices and values [N]."""
-    start = np.zeros(len(counts) + 1, np.int64)
-    start[1:] = np.cumsum(counts)
-    flat_indices, flat_values = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-    for b in range(len(counts)):
-        flat_indices[start[b] : start[b + 1]] = indices[b, : counts[b]]
-        flat_values[start[b] : start[b + 1]] = values[b, : counts[b]]
-    return start, flat_indices, flat_values
+    kept = np.arange(indices.shape[1]) < counts[:, None]
+    return np.concatenate([[0], np.cumsum(counts)]), indices[kept], values[kept]
 
 
 @numba.njit(parallel=True, cache=True)
@@ -168,75 +157,58 @@ def _at_least(bits, bound):
     return start, indices, found
 
 
-@numba.njit(cache=True)
-def _keep(start, indices, found, wanted):
-    """Of candidates in CSR form the `wanted` largest, by value and then by place."""
-    last, ties = _bound(found, len(found), wanted)
-    kept_start, kept, most = np.zeros_like(start), 0, min(wanted, len(found))
-    kept_indices, values = np.empty(most, np.int32), np.empty(most, np.float32)
-    for b in range(len(start) - 1):
-        for i in range(start[b], start[b + 1]):
-            if found[i] > last or (found[i] == last and ties > 0):
-                ties -= 1 if found[i] == last else 0
-                kept_indices[kept], values[kept] = indices[i], _number(found[i])
-                kept += 1
-        kept_start[b + 1] = kept
-    return kept_start, kept_indices[:kept], values[:kept]
-
-
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
-    """The `wanted` largest positive numbers of a batch, by token and latent: start, indices and values.
+    """The `wanted` largest positive numbers of a batch: start [B + 1], indices and values, by token, latent.
 
-    `guess` should be somewhat below the smallest number kept; if it is too high, all positive ones are sorted
-    out.
+    `guess` should be somewhat below the smallest number kept; too high a one costs a second pass.
     """
-    one = np.array([guess], np.float32).view(np.int32) >> (16 if bits.dtype == np.int16 else 0)
+    shift = 16 if bits.dtype == np.int16 else 0
+    one = np.array([guess], np.float32).view(np.int32) >> shift
     start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
     if start[-1] < wanted:
         start, indices, found = _at_least(bits, bits.dtype.type(1))
-    return _keep(start, indices, found, wanted)
+    last, ties = _bound(found, len(found), wanted)
+    kept = found > last
+    kept[np.flatnonzero(found == last)[:ties]] = True
+    values = (found[kept].astype(np.int32) << shift).view(np.float32)
+    return np.concatenate([[0], np.cumsum(kept)])[start], indices[kept], values
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, residual, slopes, errors):
-    """Reconstruct x [B, D] from codes, a bias [D] and a dictionary [F, D], and compare.
+    """Reconstruct, and compare with the truth: x [B, D], bias [D], dictionary [F, D].
 
-    `prefixes` [G] are the loss's dictionary sizes: F, for Matryoshka smaller ones before it and each token's
-    indices in order. Writes `residual` [G, B, D], scale * (sum of the residuals x^ - x of prefix g and all
-    larger ones); `slopes` [N], d loss / d activation, the loss being scale / 2 * sum of squared residuals;
-    `errors` [G, B], squared.
+    `prefixes` [G] are the loss's dictionary sizes, F alone except for Matryoshka, which needs each token's
+    indices in ascending order. Writes residual [G, B, D], scale * (sum of x^ - x of prefix g and all larger
+    ones); slopes [N], d loss / d activation, the loss being scale / 2 * sum of squared residuals over
+    prefixes; errors [G, B], squared residuals of tokens, not scaled.
     """
     tokens, width = x.shape
     for b in numba.prange(tokens):
         rest = np.empty((len(prefixes), width), np.float32)
-        current, place = np.empty(width, np.float32), start[b]
-        for d in range(width):
-            current[d] = bias[d] - x[b, d]
+        gap, place = bias - x[b], start[b]
         for g in range(len(prefixes)):
             while place + 4 <= start[b + 1] and indices[place + 3] < prefixes[g]:
                 v0, v1, v2, v3 = values[place], values[place + 1], values[place + 2], values[place + 3]
                 w0, w1 = dictionary[indices[place]], dictionary[indices[place + 1]]
                 w2, w3 = dictionary[indices[place + 2]], dictionary[indices[place + 3]]
                 for d in range(width):
-                    current[d] += (v0 * _number(w0[d]) + v1 * _number(w1[d])) + (
-                        v2 * _number(w2[d]) + v3 * _number(w3[d])
-                    )
+                    gap[d] += (v0 * _f32(w0[d]) + v1 * _f32(w1[d])) + (v2 * _f32(w2[d]) + v3 * _f32(w3[d]))
                 place += 4
             while place < start[b + 1] and indices[place] < prefixes[g]:
                 row, value = dictionary[indices[place]], values[place]
                 for d in range(width):
-                    current[d] += value * _number(row[d])
+                    gap[d] += value * _f32(row[d])
                 place += 1
             error = np.float32(0)
             for d in range(width):
-                error += current[d] * current[d]
-                rest[g, d] = scale * current[d]
+                error += gap[d] * gap[d]
+                rest[g, d] = scale * gap[d]
             errors[g, b] = error
         for g in range(len(prefixes) - 1, -1, -1):
             suffix, target = rest[g], residual[g, b]
             if g + 1 < len(prefixes):
-                for d in range(width):
-                    suffix[d] += rest[g + 1, d]
+                suffix += rest[g + 1]
             for d in range(width):
                 target[d] = _rounded(suffix[d], target)
             smallest = prefixes[g - 1] if g else 0
@@ -244,33 +216,23 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
                 place -= 1
                 row, slope = dictionary[indices[place]], np.float32(0)
                 for d in range(width):
-                    slope += suffix[d] * _number(row[d])
+                    slope += suffix[d] * _f32(row[d])
                 slopes[place] = slope
 
 
-@numba.njit(cache=True)
 def by_latent(start, indices, latents):
     """CSR by token -> by latent: first [F + 1] and, in latent order, tokens and places in `indices`, [N]."""
-    first = np.zeros(latents + 1, np.int64)
-    for j in indices:
-        first[j + 1] += 1
-    first = np.cumsum(first)
-    next_free = first[:-1].copy()
-    tokens, places = np.empty(len(indices), np.int32), np.empty(len(indices), np.int64)
-    for b in range(len(start) - 1):
-        for place in range(start[b], start[b + 1]):
-            slot = next_free[indices[place]]
-            tokens[slot], places[slot] = b, place
-            next_free[indices[place]] += 1
-    return first, tokens, places
+    by_token = sparse.csr_matrix((np.arange(len(indices)), indices, start), (len(start) - 1, latents))
+    columns = by_token.tocsc()
+    return columns.indptr.astype(np.int64), columns.indices, columns.data
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder, decoder, bias, squares):
     """Gradients of the dictionary's rows that fired: encoder, decoder [F, D] and bias [F].
 
-    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in `by_latent`'s order. Rows
-    that did not fire are left as they are; their bias is 0, and so is their squared norm in `squares` [F].
+    `inputs` [B, D] is what the encoder saw; tokens, values and slopes [N] are in the order of `by_latent`.
+    `squares` [F] are squared norms. Rows that did not fire stay as they are, their bias and square are 0.
     """
     latents, width = decoder.shape
     for j in numba.prange(latents):
@@ -281,7 +243,8 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
         while j >= prefixes[group]:
             group += 1
         errors, down, up, slope_sum = residual[group], decoder[j], encoder[j], np.float32(0)
-        down[:], up[:] = 0, 0
+        down[:] = 0
+        up[:] = 0
         slot, end = first[j], first[j + 1]
         while slot + 4 <= end:
             t0, t1, t2, t3 = tokens[slot], tokens[slot + 1], tokens[slot + 2], tokens[slot + 3]
@@ -290,21 +253,17 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
             e0, e1, e2, e3 = errors[t0], errors[t1], errors[t2], errors[t3]
             x0, x1, x2, x3 = inputs[t0], inputs[t1], inputs[t2], inputs[t3]
             for d in range(width):
-                down[d] += (v0 * _number(e0[d]) + v1 * _number(e1[d])) + (
-                    v2 * _number(e2[d]) + v3 * _number(e3[d])
-                )
+                down[d] += (v0 * _f32(e0[d]) + v1 * _f32(e1[d])) + (v2 * _f32(e2[d]) + v3 * _f32(e3[d]))
             for d in range(width):
-                up[d] += (s0 * _number(x0[d]) + s1 * _number(x1[d])) + (
-                    s2 * _number(x2[d]) + s3 * _number(x3[d])
-                )
+                up[d] += (s0 * _f32(x0[d]) + s1 * _f32(x1[d])) + (s2 * _f32(x2[d]) + s3 * _f32(x3[d]))
             slope_sum += (s0 + s1) + (s2 + s3)
             slot += 4
         while slot < end:
             value, slope = values[slot], slopes[slot]
             error, seen = errors[tokens[slot]], inputs[tokens[slot]]
             for d in range(width):
-                down[d] += value * _number(error[d])
-                up[d] += slope * _number(seen[d])
+                down[d] += value * _f32(error[d])
+                up[d] += slope * _f32(seen[d])
             slope_sum += slope
             slot += 1
         square = slope_sum * slope_sum
@@ -317,23 +276,23 @@ def gradients(inputs, residual, first, tokens, values, slopes, prefixes, encoder
 def relu_slopes(features, slopes, penalty, bias, fired, activity):
     """ReLU's derivative in a dense step: one pass over [B, F] in place, by blocks of columns.
 
-    `slopes` are d error / d activation before and, with the L1 penalty's slope `penalty`, d loss / d
-    pre-activation after. Writes per latent [F] the sums of slopes and of activations, and how often it fired.
+    `slopes` are d error / d activation before and d loss / d pre-activation, with the derivative `penalty` of
+    an L1 penalty, after. Writes per latent [F] the sums of slopes, of times it fired and of activations.
     """
     tokens, latents = features.shape
     for block in numba.prange((latents + 511) // 512):
         low, high = 512 * block, min(512 * block + 512, latents)
-        bias[low:high], fired[low:high], activity[low:high] = 0, 0, 0
+        total, count, active_sum = bias[low:high], fired[low:high], activity[low:high]
+        total[:], count[:], active_sum[:] = 0, 0, 0
         for b in range(tokens):
-            active, slope, total = features[b, low:high], slopes[b, low:high], bias[low:high]
-            count, active_sum = fired[low:high], activity[low:high]
+            active, slope = features[b, low:high], slopes[b, low:high]
             for j in range(high - low):
-                on = _number(active[j]) > np.float32(0)
-                value = _number(slope[j]) + penalty if on else np.float32(0)
+                on = _f32(active[j]) > np.float32(0)
+                value = _f32(slope[j]) + penalty if on else np.float32(0)
                 slope[j] = _rounded(value, slope)
                 total[j] += value
                 count[j] += 1 if on else 0
-                active_sum[j] += _number(active[j])
+                active_sum[j] += _f32(active[j])
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
@@ -342,15 +301,16 @@ def squared_norms(matrix, squares):
     for r in numba.prange(matrix.shape[0]):
         row, square = matrix[r], np.float32(0)
         for c in range(matrix.shape[1]):
-            square += _number(row[c]) * _number(row[c])
+            square += _f32(row[c]) * _f32(row[c])
         squares[r] = square
 
 
 @numba.njit(parallel=True, cache=True)
 def moments(x, residual, scale, sums):
     """Sums [4, D] of x, x^2, r and r^2 over the batch, r = residual / scale, in float64."""
-    (tokens, width), inverse = x.shape, np.float32(1) / scale
-    for block in numba.prange((width + 63) // 64):
+    tokens, width = x.shape
+    blocks, inverse = (width + 63) // 64, np.float32(1) / scale
+    for block in numba.prange(blocks):
         low, high = 64 * block, min(64 * block + 64, width)
         part, total = np.zeros((4, high - low), np.float32), np.zeros((4, high - low), np.float64)
         for start in range(0, tokens, 128):  # short sums in float32, their sum in float64
@@ -360,40 +320,38 @@ def moments(x, residual, scale, sums):
                 for d in range(high - low):
                     part[0, d] += truth[d]
                     part[1, d] += truth[d] * truth[d]
-                    part[2, d] += inverse * _number(rest[d])
-                    part[3, d] += (inverse * _number(rest[d])) * (inverse * _number(rest[d]))
+                    part[2, d] += inverse * _f32(rest[d])
+                    part[3, d] += (inverse * _f32(rest[d])) * (inverse * _f32(rest[d]))
             total += part
         sums[:, low:high] = total
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
 def adam(parts, numbers, unit_norm, copy):
-    """One step of AdamW for the rows of [R, C] matrices that `touched` [R] marks; the others rest.
+    """One AdamW step of the rows of `weight` [R, C] that `touched` [R] marks; others rest, as in SparseAdam.
 
-    `parts` are weight, mean, square, gradient, touched; `numbers`, float32, the gradient's factor, rate,
-    beta1, beta2, 1 - beta1^t, 1 - beta2^t and decay. With `unit_norm` the rows are normalised afterwards.
-    They are also written to `copy` [R, C] in its own precision; one of shape [0, 0] asks for none.
+    `parts` are weight, mean, square, gradient and touched; `numbers`, in float32, the factor of the gradient,
+    the rate, beta1, beta2, 1 - beta1^t, 1 - beta2^t and the decay. With `unit_norm` the rows are normalised.
+    The new rows are also written to `copy` [R, C] in its precision (shape [0, 0] asks for none).
     """
     weight, mean, square, gradient, touched = parts
     scale, rate, beta1, beta2, correction1, correction2, decay = numbers
-    columns = weight.shape[1]
-    for r in numba.prange(len(weight)):
+    rows, columns = weight.shape
+    for r in numba.prange(rows):
         if not touched[r]:
             continue
         w, m, v, g = weight[r], mean[r], square[r], gradient[r]
         norm = np.float32(0)
         for c in range(columns):
-            slope = scale * _number(g[c])
+            slope = scale * _f32(g[c])
             m[c] = beta1 * m[c] + (np.float32(1) - beta1) * slope
             v[c] = beta2 * v[c] + (np.float32(1) - beta2) * slope * slope
-            w[c] = w[c] * (np.float32(1) - rate * decay) - rate * (m[c] / correction1) / (
-                np.sqrt(v[c] / correction2) + np.float32(1e-8)
-            )
+            root = np.sqrt(v[c] / correction2) + np.float32(1e-8)
+            w[c] = w[c] * (np.float32(1) - rate * decay) - rate * (m[c] / correction1) / root
             norm += w[c] * w[c]
         if unit_norm:
             norm = np.float32(1) / max(np.sqrt(norm), np.float32(1e-12))
-            for c in range(columns):
-                w[c] *= norm
+            w *= norm
         if copy.shape[0]:
             row = copy[r]
             for c in range(columns):

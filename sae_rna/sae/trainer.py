@@ -15,22 +15,22 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numba
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from sae_rna.extraction.stream import ActivationStream
-from sae_rna.sae import fast_cpu, kernels
+from sae_rna.sae import fast_cpu
 from sae_rna.sae.autoencoder import AutoencoderConfig, Gradients, SparseAutoencoders, parameter_rows
 from sae_rna.sae.checkpoint import Checkpoint
-from sae_rna.sae.explained_variance import ExplainedVariance
+from sae_rna.sae.explained_variance import ExplainedVariance, moments
 from sae_rna.sae.fast_cpu import Workspace
 
 log = logging.getLogger(__name__)
 WARMUP_STEPS = 50
 BETAS = 0.9, 0.999
-LARGEST_NORM = 1.0
-"""Gradients are clipped to it, each member's by itself."""
+LARGEST_NORM = 1.0  # gradients are clipped to it, each member's by itself
 DEAD_AFTER_TOKENS = 100_000
 """A latent is dead, for AuxK and in the metrics, once it has not fired on so many tokens in a row."""
 DENSITY_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -48,19 +48,16 @@ def best_precision(device: torch.device) -> str:
 
 
 class AdamW:
-    """torch.optim.AdamW (eps 1e-8) in which latents that did not fire can rest, as in torch.optim.SparseAdam.
-
-    Parameters are matrices by rows. Touched decoder rows are made unit-norm, where the architecture has them
-    so.
-    """
+    """torch.optim.AdamW (eps 1e-8) over matrices; rows of latents that did not fire rest, as in SparseAdam.
+    Touched decoder rows get norm 1, where the architecture has them so."""
 
     def __init__(self, sae: SparseAutoencoders, copied: bool):
         """With `copied`, the two matrices are kept in bfloat16, too, for matrix products and gathers."""
-        parameters = dict(sae.named_parameters(recurse=False))
-        self.weights = {name: parameter_rows(name, value.data) for name, value in parameters.items()}
+        self.weights = {n: parameter_rows(n, value.data) for n, value in sae.named_parameters(recurse=False)}
         self.means = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.squares = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
-        self.decay, self.unit_norm = sae.config.kind.weight_decay, sae.config.kind.unit_norm
+        self.unit_norm = sae.config.kind.unit_norm
+        self.decay = 0.0 if self.unit_norm else 1e-4  # the paper's; rows of norm 1 have nothing to decay
         names = ("encoder_weight", "decoder_weight") if copied else ()
         self.copies = {name: self.weights[name].bfloat16() for name in names}
 
@@ -77,11 +74,6 @@ class AdamW:
                 fast_cpu.adam(*parts, *numbers, self.copies.get(name))
             else:
                 adam(*parts, *numbers)
-
-    def refresh_copies(self):
-        """Make the copies anew, after weights were changed from outside."""
-        for name, copy in self.copies.items():
-            copy.copy_(self.weights[name])
 
 
 def adam(weight, mean, square, gradient, touched, scale, rate, betas, step, decay, unit_norm):
@@ -100,31 +92,25 @@ class Trainer:
     """One member with its optimiser and its metrics since the last report."""
 
     def __init__(
-        self,
-        sae: SparseAutoencoders,
-        steps: int,
-        learning_rate: float,
-        precision: str,
-        workspace: Workspace | None = None,
+        self, sae: SparseAutoencoders, steps: int, learning_rate: float, precision: str, workspace=None
     ):
         """`sae` is a stack of one; members that are trained in turn may share a workspace."""
         self.sae, self.steps, self.learning_rate = sae.train(), steps, learning_rate
         self.member, self.precision = sae.config.members[0], precision
         self.device = sae.encoder_weight.device
-        kernels.use_threads(torch.get_num_threads())
+        numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
         by_hand = fast_cpu.BY_HAND.get(sae.config.kind.activation) if self.device.type == "cpu" else None
         self.optimizer = AdamW(sae, copied=by_hand is not None and precision == "bfloat16")
         self.gradients: Any = self.automatic_gradients
         if by_hand:
-            space = Workspace() if workspace is None else workspace
-            self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, space)
+            workspace = Workspace() if workspace is None else workspace
+            self.gradients = by_hand(sae, self.optimizer.weights, self.optimizer.copies, workspace)
         self.step_number = 0
         self.diverged_at: int | None = None
         self.idle_tokens_F = torch.zeros(sae.config.latents, device=self.device)
         self._start_window()
 
     def _start_window(self):
-        """Metrics are sums since the last report."""
         self.variance, self.terms = ExplainedVariance(), torch.zeros(2, dtype=torch.float64)
         self.fired_F = torch.zeros(self.sae.config.latents, dtype=torch.float64, device=self.device)
         self.tokens, self.seconds = 0, 0.0
@@ -144,10 +130,9 @@ class Trainer:
         losses = found.error, found.penalty
         if not math.isfinite(sum(losses)):
             self.diverged_at = self.step_number
-            log.warning(
-                "the %s diverged at step %d (its loss is %s) and stops there; the others go on: lower %s",
-                *(self.sae.config.describe(self.member), self.step_number, sum(losses), "sae_learning_rate"),
-            )
+            event = f"diverged at step {self.step_number} (its loss is {sum(losses)}) and stops there"
+            name = self.sae.config.describe(self.member)
+            log.warning("the %s %s; the others go on: lower sae_learning_rate", name, event)
             return
         clip = min(1.0, LARGEST_NORM / max(found.norm, 1e-12))
         self.optimizer.step(found.by_name, found.touched_F, clip, self.rate(), self.step_number + 1)
@@ -156,7 +141,11 @@ class Trainer:
         self.fired_F += found.fired_F
         self.tokens += len(x_BD)
         self.terms += torch.tensor(losses, dtype=torch.float64) * len(x_BD)
-        self._observe(x_BD, found.residual_BD, found.residual_scale)
+        if self.device.type == "cpu":
+            sums = fast_cpu.moments(x_BD, found.residual_BD, found.residual_scale)
+        else:
+            sums = moments(x_BD.double(), found.residual_BD.double() / found.residual_scale)
+        self.variance.add(len(x_BD), sums[:, None])
         self.seconds += time.perf_counter() - began
 
     def automatic_gradients(self, x_BD: torch.Tensor, dead_F: torch.Tensor) -> Gradients:
@@ -176,15 +165,6 @@ class Trainer:
         residual_BD = output.reconstruction.detach()[0].float() - x_BD
         return Gradients(error, penalty, fired_F, gradients, norm, touched_F, residual_BD)
 
-    def _observe(self, x_BD, residual_BD, scale: float):
-        """Add a batch of data around 0 to the explained variance; the residual is multiplied by `scale`."""
-        if self.device.type == "cpu":
-            sums = fast_cpu.moments(x_BD, residual_BD, scale)
-        else:
-            x, residual = x_BD.double(), residual_BD.double() / scale
-            sums = torch.stack([x.sum(0), x.square().sum(0), residual.sum(0), residual.square().sum(0)])
-        self.variance.add(len(x_BD), sums[:, None])
-
     def report(self) -> dict:
         """Means since the last report, a row of the tidy table."""
         tokens = max(self.tokens, 1)
@@ -192,21 +172,18 @@ class Trainer:
         bins = torch.bucketize(density, torch.tensor(DENSITY_EDGES, dtype=density.dtype))
         shares = (torch.bincount(bins, minlength=len(DENSITY_EDGES)) / len(density)).tolist()
         error, penalty = (self.terms / tokens).tolist()
-        row = {
-            "layer": self.member.layer,
-            "architecture": self.sae.config.architecture,
-            "seed": self.member.seed,
-            "sparsity": float(self.member.sparsity),
+        (layer, sparsity, seed), architecture = self.member, self.sae.config.architecture
+        row = {"layer": layer, "architecture": architecture, "seed": seed, "sparsity": float(sparsity)}
+        row |= {
             "loss": error + penalty,
             "reconstruction": error,
             "penalty": penalty,
             "l0": density.sum().item(),
-            "explained_variance": self.variance.value().item() if self.tokens else math.nan,
-            "dead_share": (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item(),
-            **dict(zip(DENSITY_COLUMNS, shares)),
-            "diverged": self.diverged_at is not None,
-            "tokens_per_second": self.tokens / self.seconds if self.seconds else math.nan,
         }
+        row["explained_variance"] = self.variance.value().item() if self.tokens else math.nan
+        row["dead_share"] = (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item()
+        row |= dict(zip(DENSITY_COLUMNS, shares)) | {"diverged": self.diverged_at is not None}
+        row["tokens_per_second"] = self.tokens / self.seconds if self.seconds else math.nan
         self._start_window()
         return row
 
@@ -220,7 +197,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
         """All that decides how training goes on: tensors, and numbers for JSON. `restore` takes them back."""
         numbers = {"step": self.step_number, "diverged_at": self.diverged_at, "tokens": self.tokens}
-        tensors = self._tensors() | {"variance": self.variance.sums()}
+        tensors = self._tensors() | {"variance": self.variance.sums}
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
         return contiguous, numbers | {"seen": self.variance.count}
 
@@ -228,8 +205,9 @@ class Trainer:
         """Go on from where `state` was taken."""
         for name, value in self._tensors().items():
             value.copy_(tensors[name])
-        self.optimizer.refresh_copies()
-        self.variance = ExplainedVariance.restore(numbers["seen"], tensors["variance"].to(self.device))
+        for name, copy in self.optimizer.copies.items():
+            copy.copy_(self.optimizer.weights[name])
+        self.variance = ExplainedVariance(numbers["seen"], tensors["variance"].to(self.device))
         self.step_number, self.diverged_at = numbers["step"], numbers["diverged_at"]
         self.tokens = numbers["tokens"]
 
@@ -238,26 +216,17 @@ class _StackTraining:
     """One configuration while it is trained: its members' trainers, its table and its checkpoint, if any."""
 
     def __init__(
-        self,
-        config: AutoencoderConfig,
-        stream: ActivationStream,
-        recipe: tuple[int, float, str],
-        workspace: Workspace,
+        self, config: AutoencoderConfig, stream: ActivationStream, recipe: tuple, kept: Checkpoint | None
     ):
+        """`recipe` is what a `Trainer` takes beside the member; goes on from the checkpoint that is there."""
         if missing := set(config.layers) - set(stream.layers):
             layers = ", ".join(map(str, stream.layers))
             raise ValueError(f"the stream has no layer {min(missing)}: it reads layers {layers}")
         self.places = [list(stream.layers).index(layer) for layer in config.layers]
         stack = SparseAutoencoders(config, stream.standardise.rows(self.places))
-        self.stack = stack.to(stream.buffer.device)
-        self.trainers = [Trainer(view, *recipe, workspace) for view in self.stack.views()]
-        self.done, self.rows = 0, list[dict]()
-        self.checkpoint: Checkpoint | None = None
-
-    def resume(self, checkpoint: Checkpoint):
-        """Keep checkpoints from now on, and go on from the one that is there."""
-        self.checkpoint = checkpoint
-        self.done, self.rows = checkpoint.load(self.trainers)
+        self.stack, self.checkpoint = stack.to(stream.buffer.device), kept
+        self.trainers = [Trainer(view, *recipe) for view in self.stack.views()]
+        self.done, self.rows = kept.load(self.trainers) if kept else (0, [])
 
     def step(self, x_LBD: torch.Tensor):
         for trainer, place in zip(self.trainers, self.places):
@@ -266,14 +235,8 @@ class _StackTraining:
 
     def report(self, tokens: int) -> list[dict]:
         """A row for each member, which is also added to the table."""
-        fresh = [{"step": self.done, "tokens": tokens} | trainer.report() for trainer in self.trainers]
-        self.rows += fresh
-        return fresh
-
-    def keep(self, last: bool):
-        """Write the checkpoint if it is due or the last."""
-        if self.checkpoint and (last or self.checkpoint.due()):
-            self.checkpoint.save(self.done, self.trainers, self.rows)
+        self.rows += [{"step": self.done, "tokens": tokens} | trainer.report() for trainer in self.trainers]
+        return self.rows[-len(self.trainers) :]
 
 
 def train(
@@ -289,32 +252,23 @@ def train(
 ) -> tuple[list[SparseAutoencoders], pd.DataFrame]:
     """Train one stack per configuration, all members of all of them on the same batches of `stream`.
 
-    Parameters
-    ----------
-    epochs
-        Passes over the stream's tokens; a fraction is allowed.
-    precision
-        Of products and gathers: float32, bfloat16 (weights and optimiser stay in float32) or
-        `best_precision`, auto.
-    log_points
-        About how many rows a member has in the table.
-    folders
-        One for each configuration's `Checkpoint`, written every `checkpoint_seconds`. A training that was
-        killed and resumed ends with the very bits of one that was not, on a CPU with as many threads.
+    epochs : passes over the stream's tokens; a fraction is allowed
+    precision : of products and gathers: float32, bfloat16 (weights and optimiser stay in float32) or
+        `best_precision`, auto
+    log_points : about how many rows a member has in the table
+    folders : one for each configuration's `Checkpoint`, written every `checkpoint_seconds`; a training that
+        was killed and resumed ends with the very bits of one that was not, on a CPU with as many threads
 
-    Returns the stacks and the tidy table of fig-training, a row per report and member. Raises ValueError for
-    a layer that the stream does not have, and a checkpoint that is damaged or that belongs to another
-    training.
+    Returns the stacks and the tidy table of fig-training, a row per report and member. ValueError for a layer
+    that the stream does not have, and a checkpoint that is damaged or of another training.
     """
     precision = best_precision(stream.buffer.device) if precision == "auto" else precision
-    steps, workspace = int(epochs * stream.tokens) // stream.batch, Workspace()
-    trainings = []
+    steps = int(epochs * stream.tokens) // stream.batch
+    recipe, trainings = (steps, learning_rate, precision, Workspace()), []
     for config, folder in zip_longest(configs, folders):
-        training = _StackTraining(config, stream, (steps, learning_rate, precision), workspace)
-        if folder:
-            inputs = {"config": asdict(config), "stream": stream.key, "steps": steps, "rate": learning_rate}
-            training.resume(Checkpoint(folder, inputs | {"precision": precision}, checkpoint_seconds))
-        trainings.append(training)
+        inputs = {"config": asdict(config), "stream": stream.key, "recipe": recipe[:3]}
+        checkpoint = Checkpoint(folder, inputs, checkpoint_seconds) if folder else None
+        trainings.append(_StackTraining(config, stream, recipe, checkpoint))
     start = min(training.done for training in trainings)
     if start:
         log.warning("training goes on from step %d of %d", start, steps)
@@ -327,11 +281,10 @@ def train(
             if step % max(1, steps // log_points) == 0 or step == steps:
                 rows = [row for training in behind for row in training.report(step * stream.batch)]
                 worst = min(rows, key=lambda row: row["explained_variance"])
-                remark = (
-                    f"lowest EV {worst['explained_variance']:.3f} (L{worst['layer']} {worst['architecture']})"
-                )
-                bar.set_postfix_str(remark, refresh=False)
+                place = f"(L{worst['layer']} {worst['architecture']})"
+                bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} {place}", refresh=False)
             for training in behind:
-                training.keep(last=step == steps)
+                if training.checkpoint and (step == steps or training.checkpoint.due()):
+                    training.checkpoint.save(step, training.trainers, training.rows)
     rows = sorted((row for training in trainings for row in training.rows), key=lambda row: row["step"])
     return [training.stack.eval() for training in trainings], pd.DataFrame(rows)
