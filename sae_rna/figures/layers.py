@@ -20,16 +20,11 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     table["architecture"] = table.architecture.map(theme.architecture_name)
     legend = alt.Legend(orient="top", symbolType="stroke")
     colour = alt.Color("architecture:N", title=None, scale=scale, legend=legend)
-    tooltip = [
-        alt.Tooltip("architecture:N"),
-        alt.Tooltip("layer:Q"),
-        alt.Tooltip("retained:Q", format=",", title="retained features"),
-        alt.Tooltip("latents:Q", format=",", title="dictionary size"),
-        alt.Tooltip("dead_share:Q", format=".1%", title="dead"),
-        alt.Tooltip("density_p10:Q", format=".2~%", title="firing density, 10th percentile"),
-        alt.Tooltip("density_p50:Q", format=".2~%", title="firing density, median"),
-        alt.Tooltip("density_p90:Q", format=".2~%", title="firing density, 90th percentile"),
-    ]
+    density = {"density_p10": "10th percentile", "density_p50": "median", "density_p90": "90th percentile"}
+    density = {column: f"firing density, {name}" for column, name in density.items()}
+    tooltip = ["architecture:N", "layer:Q"]
+    tooltip += theme.tooltips(",", retained="retained features", latents="dictionary size")
+    tooltip += theme.tooltips(".1%", dead_share="dead") + theme.tooltips(".2~%", **density)
     base = alt.Chart(table).encode(x=theme.layer_axis(table.layer), color=colour)
     size = 45 if theme.few(table.layer) else 20
 
@@ -40,18 +35,17 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     title = f"features active in ≥ {min_sequences} sequences"
     retained = lines("retained:Q", title=title, scale=alt.Scale(domainMin=0))
     retained = alt.layer(*_dictionary_sizes(table), retained)
+    retained = retained.properties(width=325, height=345, title="Retained features")
     axis, share = alt.Axis(format="%", tickCount=4), alt.Scale(domain=[0, 1])
     dead = lines("dead_share:Q", title="share of features", axis=axis, scale=share)
-    axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
-    band = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
-    density = base.mark_area(opacity=0.18).encode(y=band, y2="density_p90:Q")
-    density += lines("density_p50:Q", scale=scale)
-    subtitle = "median of live features, band 10th to 90th percentile"
     dead = dead.properties(width=240, height=125, title="Dead share")
-    density = density.properties(width=240, height=125, title=alt.Title("Firing density", subtitle=subtitle))
-    beside = alt.vconcat(dead, density, spacing=18)
-    retained = retained.properties(width=325, height=345, title="Retained features")
-    return alt.hconcat(retained, beside, spacing=20).properties(
+    axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
+    y = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
+    band = base.mark_area(opacity=0.18).encode(y=y, y2="density_p90:Q")
+    subtitle = "median of live features, band 10th to 90th percentile"
+    title = alt.Title("Firing density", subtitle=subtitle)
+    firing = (band + lines("density_p50:Q", scale=scale)).properties(width=240, height=125, title=title)
+    return alt.hconcat(retained, alt.vconcat(dead, firing, spacing=18), spacing=20).properties(
         description=f"Features retained per layer, {table.retained.min():,} to {table.retained.max():,}, "
         f"with the share of dead features ({table.dead_share.min():.0%} to {table.dead_share.max():.0%}) and "
         "the firing density of live features."
@@ -88,11 +82,9 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
     long = theme.fits(_cells(table), "layer_sparsity")
     names = [name for name, _ in _MEASURES.values()]
     y = alt.Y("measure:N", title=None, sort=names, axis=theme.bare_axis(labelLimit=220))
-    ends = "datum.value == 0 ? 'lowest' : 'highest'"
-    scale = alt.Scale(domain=[0, 1], range=SEQUENTIAL)
-    legend = theme.gradient(140, values=[0, 1], labelExpr=ends)
-    colour = alt.Color("shade:Q", title="within each row", scale=scale, legend=legend)
-    tooltip = [alt.Tooltip("layer:O"), alt.Tooltip("measure:N"), alt.Tooltip("value:Q", format=".4~g")]
+    ends = {"values": [0, 1], "labelExpr": "datum.value == 0 ? 'lowest' : 'highest'"}
+    colour = theme.gradient("shade", "within each row", SEQUENTIAL, 140, **ends)
+    tooltip = ["layer:O", "measure:N", *theme.tooltips(".4~g", "value")]
     architectures, panels = theme.architectures(table), []
     for architecture in architectures:
         rows = long[long.architecture == architecture]
