@@ -19,12 +19,8 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     positions ("all", "paired" or "unpaired"), tokens (masked bases), accuracy (0..1).
     """
     table = theme.checked(table, "masked_accuracy", "set predictor positions tokens accuracy")
-    unknown = sorted(set(table.positions) - set(_POSITIONS))
-    if unknown:
-        known = ", ".join(_POSITIONS)
-        raise ValueError(f"masked_accuracy: {unknown[0]!r} is no kind of position; there are {known}")
+    shown = theme.known(table.positions, _POSITIONS, "masked_accuracy", "kind of position")
     sets, predictors = list(dict.fromkeys(table["set"])), list(dict.fromkeys(table.predictor))
-    table["positions"] = table.positions.map(_POSITIONS)
     looks = dict(zip(predictors[1:], zip(cycle(_GREYS), cycle(_SHAPES))))
     looks = {predictors[0]: (BLUE, "circle")} | looks
     legend = {"columns": 4, "labelLimit": 260}
@@ -33,9 +29,9 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     tooltip += theme.tooltips(",", tokens="masked bases")
     axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
     x = alt.X("accuracy:Q", title="accuracy", axis=axis, scale=alt.Scale(domain=[0, 1]))
-    shown = [name for name in _POSITIONS.values() if name in set(table.positions)]
+    table["positions"] = table.positions.map(_POSITIONS)
     panels: list[alt.TopLevelMixin] = []
-    for positions in shown:
+    for positions in map(_POSITIONS.get, shown):
         axis = theme.bare_axis(labels=not panels, labelLimit=260, grid=True)
         y = alt.Y("set:N", title=None, sort=sets, axis=axis)
         base = alt.Chart(table[table.positions == positions]).encode(x=x, y=y)

@@ -16,16 +16,16 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     """
     columns = "layer architecture latents retained dead_share density_p10 density_p50 density_p90"
     table = theme.checked(layers, "retained_features", columns)
-    scale = theme.architecture_scale(theme.architectures(table))
+    colours = {name: theme.ARCHITECTURE_COLOURS.get(name, GREY) for name in theme.architectures(table)}
+    looks = {theme.architecture_name(name): [colour] for name, colour in colours.items()}
+    colour = theme.kinds("architecture", looks, [alt.Color], {"symbolType": "stroke"})
     table["architecture"] = table.architecture.map(theme.architecture_name)
-    legend = alt.Legend(orient="top", symbolType="stroke")
-    colour = alt.Color("architecture:N", title=None, scale=scale, legend=legend)
     density = {"density_p10": "10th percentile", "density_p50": "median", "density_p90": "90th percentile"}
     density = {column: f"firing density, {name}" for column, name in density.items()}
     tooltip = ["architecture:N", "layer:Q"]
     tooltip += theme.tooltips(",", retained="retained features", latents="dictionary size")
     tooltip += theme.tooltips(".1%", dead_share="dead") + theme.tooltips(".2~%", **density)
-    base = alt.Chart(table).encode(x=theme.layer_axis(table.layer), color=colour)
+    base = alt.Chart(table).encode(*colour, x=theme.layer_axis(table.layer))
     size = 45 if theme.few(table.layer) else 20
 
     def lines(shorthand: str, **y) -> alt.LayerChart:
@@ -88,9 +88,8 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
     architectures, panels = theme.architectures(table), []
     for architecture in architectures:
         rows = long[long.architecture == architecture]
-        base = alt.Chart(rows).encode(x=theme.layer_columns(table.layer), y=y)
-        cells = base.mark_rect(stroke="white").encode(color=colour, tooltip=tooltip)
-        panel = cells + theme.cell_labels(base, table.layer, dark="datum.shade > 0.6")
+        cells, labels = theme.heat_map(rows, table.layer, y, dark="datum.shade > 0.6")
+        panel = cells.encode(color=colour, tooltip=tooltip) + labels
         step = alt.Step(19 if theme.few(table.layer) else 36)
         title = theme.architecture_name(architecture)
         panels.append(panel.properties(width=WIDTH - 185, height=step, title=title))

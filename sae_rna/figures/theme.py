@@ -6,7 +6,7 @@ print. What is under test has a colour; what it is compared with is grey.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import altair as alt
 import numpy as np
@@ -89,13 +89,12 @@ def checked(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str
     return fits(select(table, figure, columns, unique), figure)
 
 
-def known_elements(letters: pd.Series, figure: str) -> list[str]:
-    """Letters that occur, in the order of `structure.ELEMENTS`. ValueError for one that is no element."""
-    unknown = sorted(set(letters) - set(ELEMENT_COLOURS))
+def known(values: pd.Series, names: Iterable[str], figure: str, kind: str) -> list[str]:
+    """The ones of `names` that occur in `values`, in their order. ValueError for a value that is none."""
+    unknown = sorted(set(values) - set(names))
     if unknown:
-        known = ", ".join(ELEMENT_COLOURS)
-        raise ValueError(f"{figure}: {unknown[0]!r} is no structural element; the letters are {known}")
-    return [letter for letter in ELEMENT_COLOURS if letter in set(letters)]
+        raise ValueError(f"{figure}: {unknown[0]!r} is no {kind}; there are {', '.join(names)}")
+    return [name for name in names if name in set(values)]
 
 
 def nothing(text: str) -> alt.Chart:
@@ -114,12 +113,6 @@ def architectures(table: pd.DataFrame) -> list[str]:
 def architecture_name(name: str) -> str:
     """An architecture as it is written in a figure."""
     return ARCHITECTURES.get(name, name)
-
-
-def architecture_scale(names: Sequence[str]) -> alt.Scale:
-    """Fixed colour of each architecture; the scale's domain is the written name."""
-    colours = [ARCHITECTURE_COLOURS.get(name, GREY) for name in names]
-    return alt.Scale(domain=list(map(architecture_name, names)), range=colours)
 
 
 def layer_name(layer: int) -> str:
@@ -155,11 +148,6 @@ def layer_axis(layers: pd.Series, title: str | None = "layer") -> alt.X:
     """Quantitative axis over layers."""
     scale = alt.Scale(domain=[int(layers.min()) - 0.5, int(layers.max()) + 0.5], nice=False, zero=False)
     return alt.X("layer:Q", title=title, scale=scale, axis=alt.Axis(grid=False, **layer_labels(layers)))
-
-
-def layer_columns(layers: pd.Series) -> alt.X:
-    """The columns of a heat map over layers."""
-    return alt.X("layer:O", title="layer", axis=bare_axis(labelAngle=0, **layer_labels(layers)))
 
 
 def bare_axis(**axis) -> alt.Axis:
@@ -218,11 +206,13 @@ def kinds(column: str, looks: Mapping, channels: Sequence, legend: dict, **optio
     return [channel(f"{column}:N", scale=scale, **options) for channel, scale in zip(channels, scales)]
 
 
-def cell_labels(base: alt.Chart, layers: pd.Series, dark: str) -> alt.Chart:
-    """The column `label` in the cells of a heat map over `layers`; white where the condition `dark` holds."""
+def heat_map(table: pd.DataFrame, layers: pd.Series, y: alt.Y, dark: str) -> tuple[alt.Chart, alt.Chart]:
+    """Cells over `layers` and `y`; and the column `label` in them, white where the condition `dark` holds."""
+    x = alt.X("layer:O", title="layer", axis=bare_axis(labelAngle=0, **layer_labels(layers)))
+    base, colour = alt.Chart(table).encode(x=x, y=y), alt.condition(dark, alt.value("white"), alt.value(INK))
     size, angle = (11, 0) if few(layers) else (10, 270)
-    colour = alt.condition(dark, alt.value("white"), alt.value(INK))
-    return base.mark_text(fontSize=size, angle=angle).encode(text="label:N", color=colour)
+    labels = base.mark_text(fontSize=size, angle=angle).encode(text="label:N", color=colour)
+    return base.mark_rect(stroke="white"), labels
 
 
 def concept_rows(concepts: Sequence[str]) -> alt.Y:

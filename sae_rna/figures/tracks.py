@@ -61,7 +61,7 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
         row = outside.iloc[0]
         place = f"feature_tracks: {row.record}, position {row.position}"
         raise ValueError(f"{place}: activation {row.activation} is not between 0 and 1")
-    present = theme.known_elements(table.element, "feature_tracks")
+    present = theme.known(table.element, ELEMENTS, "feature_tracks", "structural element")
     colours = [ELEMENT_COLOURS[letter] for letter in present]
     scale = alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
     panels, shown = [], []

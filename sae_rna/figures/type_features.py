@@ -102,11 +102,10 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     colour = theme.gradient("surviving", title, SEQUENTIAL, 160, [0, top], **ticks)
     tooltip = ["layer:O", "type:N", *theme.tooltips(",", surviving=title, tested="features tested")]
     y = alt.Y("type:N", title=None, sort=types.index.tolist(), axis=theme.bare_axis(labelLimit=NAMES))
-    base = alt.Chart(table).encode(x=theme.layer_columns(table.layer), y=y)
-    cells = base.transform_filter("datum.tested > 0").mark_rect(stroke="white")
     dark = f"datum.tested > 0 && datum.surviving > {0.6 * most}"
-    chart = cells.encode(color=colour, tooltip=tooltip) + theme.cell_labels(base, table.layer, dark)
-    return chart.properties(
+    cells, labels = theme.heat_map(table, table.layer, y, dark)
+    cells = cells.transform_filter("datum.tested > 0").encode(color=colour, tooltip=tooltip)
+    return (cells + labels).properties(
         width=WIDTH - NAMES - 10,
         height=alt.Step(22 if theme.few(table.layer) else 32),
         description=f"Features selective for {len(types)} RNA types in layer {theme.layer_range(table.layer)}"

@@ -19,20 +19,13 @@ _PROGRESS = "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
 
 
 def execute(
-    notebook: Path,
-    output: Path,
-    parameters: Mapping,
-    figures: Path,
-    links: str = "../figures",
-    failures: Path = Path("runs/failed"),
-    known: Collection[str] = (),
+    notebook: Path, output: Path, parameters: Mapping, figures: Path, failures: Path, known: Collection = ()
 ):
     """Run a notebook, in the current folder, and put it at `output`, its captions filled.
 
     `parameters` are those of the notebook's parameter cell or of `known`, which it understands without naming
-    them. `figures` receives the static files, `links` is their address as seen from the page; `failures`
-    receives a copy that failed, as `<name>.failed.ipynb`, and lies outside the book. Progress goes to
-    standard error.
+    them. `figures` receives the static files, `failures` a copy that failed, as `<name>.failed.ipynb`.
+    Progress goes to standard error.
 
     Raises ValueError for a parameter that the notebook does not have, before anything runs; and NotebookError
     naming notebook, cell and error when it fails: then `output` and the static files stay what they were.
@@ -47,8 +40,7 @@ def execute(
         copy, published = Path(scratch) / output.name, Path(scratch) / "figures"
         try:
             _run(notebook, copy, parameters, published)
-            finished = nbformat.read(copy, as_version=4)
-            fill_captions(finished, links)
+            finished = fill_captions(nbformat.read(copy, as_version=4))
         except Exception as error:  # whatever it was, the old page stays and the reader learns where to look
             expected = isinstance(error, (PapermillExecutionError, NotebookError))
             reason = str(error).strip() or type(error).__name__
@@ -71,18 +63,13 @@ def _run(notebook: Path, copy: Path, parameters: Mapping, figures: Path):
     """Execute `notebook` in the current folder, writing to `copy` as it goes."""
     from papermill import execute_notebook
 
+    options = {"cwd": os.getcwd(), "kernel_name": "python3", "language": "python", "autosave_cell_every": 0}
+    options["progress_bar"] = {"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS}
+    options["extra_arguments"] = [
+        "--IPKernelApp.log_level=50"
+    ]  # the kernel's own remarks, not the notebook's
     with _surroundings(figures):
-        execute_notebook(
-            notebook,
-            copy,
-            dict(parameters),
-            cwd=os.getcwd(),
-            kernel_name="python3",
-            language="python",
-            extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own remarks, not the notebook's
-            autosave_cell_every=0,
-            progress_bar={"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS},
-        )
+        execute_notebook(notebook, copy, dict(parameters), **options)
 
 
 def _check_names(notebook: Path, given: Mapping, known: Collection[str]):

@@ -20,8 +20,6 @@ from sae_rna.publishing.vega import VEGALITE
 
 #: Environment variable with the folder of the static files (else `figures`); `execute` sets it.
 FIGURES = "SAE_RNA_FIGURES"
-#: SVG stays sharp and can be searched; no menu, since every caption links to the same files.
-_EMBED = {"renderer": "svg", "actions": False}
 _ID = re.compile(r"(fig|tab)(-[a-z0-9]+)+")
 
 
@@ -50,10 +48,9 @@ def publish(
         remedy = "use fig- or tab- and lower-case words joined by hyphens, like fig-training"
         raise ValueError(f"{figure_id!r} is no figure id: {remedy}")
     numbers = {name: _plain(value, figure_id, name) for name, value in numbers.items()}
-    record = {"figure": figure_id, "numbers": numbers, "caption": caption, "alt": alt}
     shown = filled(caption, numbers, figure_id)
     filled(alt, numbers, figure_id, markdown=False)
-    metadata: dict = {"sae_rna": record}
+    metadata: dict = {"sae_rna": dict(figure=figure_id, numbers=numbers, caption=caption, alt=alt)}
     if isinstance(content, pd.DataFrame):
         bundle, files = _show_table(content, figure_id)
     elif table is None:
@@ -125,10 +122,6 @@ class _ScriptSafe(json.JSONEncoder):
 
 def chart_html(chart: alt.TopLevelMixin, figure_id: str) -> str:
     """HTML that draws `chart`: Altair's template, which loads nothing where `write_vega_bundle`'s file is."""
-    return chart.to_html(
-        fullhtml=False,
-        template="universal",
-        output_div=f"{figure_id}-chart",
-        embed_options=dict(_EMBED),
-        json_kwds={"cls": _ScriptSafe},
-    )
+    # SVG stays sharp and can be searched; no menu, since every caption links to the same files.
+    options = {"embed_options": {"renderer": "svg", "actions": False}, "json_kwds": {"cls": _ScriptSafe}}
+    return chart.to_html(fullhtml=False, template="universal", output_div=f"{figure_id}-chart", **options)
