@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import LAYERS, WIDTH
 
 _CURVES = {
     "loss": "loss",
@@ -30,7 +29,7 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
     names = theme.architectures(table)
     low, high = int(table.layer.min()), int(table.layer.max())
     domain, labels = [low, max(high, low + 1)], theme.layer_labels(table.layer)
-    colour = theme.gradient("layer", "layer", LAYERS, 260, domain, **labels)
+    colour = theme.gradient("layer", "layer", theme.LAYERS, 260, domain, **labels)
     rows = []
     for measure, title in _CURVES.items():
         panels: list[alt.TopLevelMixin] = []
@@ -40,7 +39,7 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
             y = alt.Y(f"{measure}:Q", title=None if panels else title, axis=axis, scale=scale)
             heading = theme.architecture_name(name) if measure == "loss" else ""
             panel = _curves(curves, measure, y, colour)
-            width = (WIDTH - 50) // len(names) - 55
+            width = (theme.WIDTH - 50) // len(names) - 55
             panels.append(panel.properties(width=width, height=105, title=heading))
         rows.append(alt.hconcat(*panels, spacing=18))
     return alt.vconcat(*rows, spacing=8).properties(

@@ -42,8 +42,10 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     table["written"] = list(map(theme.interval_text, table.value, table.low, table.high))
     ends = table[["value", "low", "high"]]
     domain = [min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)]
-    scale = alt.Scale(domain=domain, nice=True, zero=False)
-    x, looks = {"title": _SCORES[score], "scale": scale}, _looks(table, tested)
+    x = {"title": _SCORES[score], "scale": alt.Scale(domain=domain, nice=True, zero=False)}
+    looks = {tested: (BLUE, "circle"), _RIVAL: (DARK, "square"), _OTHERS: (MIDDLE, STROKE)}
+    looks |= {_NULL: (MIDDLE, _DASHES)}
+    looks = {kind: look for kind, look in looks.items() if kind in set(table.kind)}
     panels, groups = [], list(dict.fromkeys(leads.group))
     for group in groups:
         beside, shown = leads[leads.group == group], group == groups[-1]
@@ -71,16 +73,7 @@ def _leads(concepts: pd.DataFrame, own: pd.DataFrame, rivals: pd.DataFrame) -> p
     return both[[*keys, "lead"]].assign(ahead=lead > 0, rival=both.source.fillna(""))
 
 
-def _looks(table: pd.DataFrame, tested: str) -> dict:
-    """Colour and symbol of each kind of row that occurs."""
-    looks = {tested: (BLUE, "circle"), _RIVAL: (DARK, "square")}
-    looks |= {_OTHERS: (MIDDLE, STROKE), _NULL: (MIDDLE, _DASHES)}
-    return {kind: look for kind, look in looks.items() if (table.kind == kind).any()}
-
-
-def _marks(
-    rows: pd.DataFrame, tested: str, y: alt.Y, x: dict, axis: alt.Axis, looks: dict
-) -> list[alt.Chart]:
+def _marks(rows: pd.DataFrame, tested: str, y: alt.Y, x: dict, axis: alt.Axis, looks: dict) -> list:
     """Points of all sources, and intervals of the one under test and of the best control."""
     legend = {"labelLimit": 260, "symbolSize": 75, "symbolStrokeWidth": 0, "offset": 26}
     colour, shape = theme.kinds("kind", looks, (alt.Color, alt.Shape), legend)

@@ -4,7 +4,6 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import TEAL, WIDTH
 
 
 def length_distribution(lengths: pd.DataFrame, bin_width: int = 10) -> alt.ConcatChart:
@@ -23,10 +22,10 @@ def length_distribution(lengths: pd.DataFrame, bin_width: int = 10) -> alt.Conca
     ends = [alt.Tooltip("length:Q", title="from (nt)"), alt.Tooltip("end:Q", title="to (nt)")]
     tooltip, panels = ends + theme.tooltips(",", "records"), []
     for group, rows in table.groupby("group", sort=False):
-        bars = alt.Chart(rows).mark_bar(color=TEAL, binSpacing=0.5)
+        bars = alt.Chart(rows).mark_bar(color=theme.TEAL, binSpacing=0.5)
         bars = bars.encode(x=x, x2="end:Q", y=y, tooltip=tooltip)
         title = alt.Title(str(group), subtitle=f"n = {int(rows.records.sum()):,}")
-        panels.append(bars.properties(width=WIDTH // 2 - 70, height=90, title=title))
+        panels.append(bars.properties(width=theme.WIDTH // 2 - 70, height=90, title=title))
     return alt.concat(*panels, columns=2, spacing=14).properties(
         description=f"Length distribution of {int(table.records.sum()):,} records, {low} to {high} nt, for "
         + ", ".join(map(str, dict.fromkeys(table.group)))

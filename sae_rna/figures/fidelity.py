@@ -4,10 +4,9 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import ARCHITECTURE_COLOURS, DARK, GREY, LIGHT, MIDDLE
 
 _MODEL, _ABLATION = "language model", "mean ablation"
-_CONTROLS = [(DARK, [5, 3]), (MIDDLE, [2, 2]), (LIGHT, [9, 3, 2, 3])]
+_CONTROLS = [(theme.DARK, [5, 3]), (theme.MIDDLE, [2, 2]), (theme.LIGHT, [9, 3, 2, 3])]
 
 
 def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
@@ -25,7 +24,7 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     order = sorted(theme.architectures(table), key=_ABLATION.__eq__)
     others = [name for name in order if name not in theme.ARCHITECTURES]
     looks = {name: _CONTROLS[number % len(_CONTROLS)] for number, name in enumerate(others)}
-    looks |= {name: (colour, [1, 0]) for name, colour in ARCHITECTURE_COLOURS.items()}
+    looks |= {name: (colour, [1, 0]) for name, colour in theme.ARCHITECTURE_COLOURS.items()}
     looks = {theme.architecture_name(name): looks[name] for name in order}
     series, names = theme.series("architecture", looks), list(looks)
     table["architecture"] = table.architecture.map(theme.architecture_name)
@@ -40,7 +39,7 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     base = alt.Chart(recovered).transform_filter("isValid(datum.low) && isValid(datum.high)")
     interval = base.mark_rule(strokeWidth=1.2) if theme.few(table.block) else base.mark_area(opacity=0.12)
     interval = interval.encode(series[0], x=x, y="low:Q", y2="high:Q")
-    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=GREY)
+    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=theme.GREY)
     y = alt.Y("loss_recovered:Q", title="loss recovered", axis=alt.Axis(tickCount=6))
     lines = theme.lines(recovered, x, y, series, tooltip)
     left = references.encode(y="loss_recovered:Q") + interval + lines

@@ -6,7 +6,6 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import BLUE, WIDTH
 
 _POSITIONS = {"all": "all masked bases", "paired": "paired bases", "unpaired": "unpaired bases"}
 _GREYS, _SHAPES = ("#5a5a5a", "#8a8a8a", "#b3b3b3"), ("diamond", "triangle-up", "square", "cross")
@@ -22,7 +21,7 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     shown = theme.known(table.positions, _POSITIONS, "masked_accuracy", "kind of position")
     sets, predictors = list(dict.fromkeys(table["set"])), list(dict.fromkeys(table.predictor))
     looks = dict(zip(predictors[1:], zip(cycle(_GREYS), cycle(_SHAPES))))
-    looks = {predictors[0]: (BLUE, "circle")} | looks
+    looks = {predictors[0]: (theme.BLUE, "circle")} | looks
     legend = {"columns": 4, "labelLimit": 260}
     channels = theme.kinds("predictor", looks, (alt.Color, alt.Shape), legend, sort=predictors)
     tooltip = theme.tooltips("", "set", "predictor") + theme.tooltips(".3f", "accuracy")
@@ -36,10 +35,10 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
         y = alt.Y("set:N", title=None, sort=sets, axis=axis)
         base = alt.Chart(table[table.positions == positions]).encode(x=x, y=y)
         points = base.mark_point(size=75).encode(*channels, tooltip=tooltip)
-        number = base.mark_text(dy=-11, fontSize=10.5, color=BLUE)
+        number = base.mark_text(dy=-11, fontSize=10.5, color=theme.BLUE)
         number = number.encode(text=alt.Text("accuracy:Q", format=".3f"))
         panel = points + number.transform_filter(alt.datum.predictor == predictors[0])
-        width = (WIDTH - 230) // len(shown) - 12
+        width = (theme.WIDTH - 230) // len(shown) - 12
         panels.append(panel.properties(width=width, height=alt.Step(34), title=positions))
     of, on = ", ".join(map(str, predictors)), ", ".join(map(str, sets))
     return alt.hconcat(*panels, spacing=14).properties(

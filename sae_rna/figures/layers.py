@@ -4,7 +4,6 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import GREY, SEQUENTIAL, WIDTH
 
 
 def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HConcatChart:
@@ -16,7 +15,7 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     """
     columns = "layer architecture latents retained dead_share density_p10 density_p50 density_p90"
     table = theme.checked(layers, "retained_features", columns)
-    colours = {name: theme.ARCHITECTURE_COLOURS.get(name, GREY) for name in theme.architectures(table)}
+    colours = {name: theme.ARCHITECTURE_COLOURS.get(name, theme.GREY) for name in theme.architectures(table)}
     looks = {theme.architecture_name(name): [colour] for name, colour in colours.items()}
     colour = theme.kinds("architecture", looks, [alt.Color], {"symbolType": "stroke"})
     table["architecture"] = table.architecture.map(theme.architecture_name)
@@ -34,7 +33,11 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
 
     title = f"features active in ≥ {min_sequences} sequences"
     retained = lines("retained:Q", title=title, scale=alt.Scale(domainMin=0))
-    retained = alt.layer(*_dictionary_sizes(table), retained)
+    sizes = alt.Chart(pd.DataFrame({"latents": sorted(table.latents.unique())})).encode(y="latents:Q")
+    place = {"align": "right", "baseline": "bottom", "x": "width", "dy": -3}
+    names = sizes.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
+    names = names.mark_text(**place, color=theme.GREY, fontSize=11).encode(text="name:N")
+    retained = alt.layer(sizes.mark_rule(strokeDash=[4, 3], color=theme.GREY), names, retained)
     retained = retained.properties(width=325, height=345, title="Retained features")
     axis, share = alt.Axis(format="%", tickCount=4), alt.Scale(domain=[0, 1])
     dead = lines("dead_share:Q", title="share of features", axis=axis, scale=share)
@@ -50,15 +53,6 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
         f"with the share of dead features ({table.dead_share.min():.0%} to {table.dead_share.max():.0%}) and "
         "the firing density of live features."
     )
-
-
-def _dictionary_sizes(table: pd.DataFrame) -> list[alt.Chart]:
-    """A dashed line with its name for each dictionary size."""
-    sizes = alt.Chart(pd.DataFrame({"latents": sorted(table.latents.unique())})).encode(y="latents:Q")
-    place = {"align": "right", "baseline": "bottom", "x": "width", "dy": -3}
-    names = sizes.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
-    names = names.mark_text(**place, color=GREY, fontSize=11).encode(text="name:N")
-    return [sizes.mark_rule(strokeDash=[4, 3], color=GREY), names]
 
 
 _MEASURES = {  # column -> how it is written in the figure and in its cells
@@ -83,7 +77,7 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
     names = [name for name, _ in _MEASURES.values()]
     y = alt.Y("measure:N", title=None, sort=names, axis=theme.bare_axis(labelLimit=220))
     ends = {"values": [0, 1], "labelExpr": "datum.value == 0 ? 'lowest' : 'highest'"}
-    colour = theme.gradient("shade", "within each row", SEQUENTIAL, 140, **ends)
+    colour = theme.gradient("shade", "within each row", theme.SEQUENTIAL, 140, **ends)
     tooltip = ["layer:O", "measure:N", *theme.tooltips(".4~g", "value")]
     architectures, panels = theme.architectures(table), []
     for architecture in architectures:
@@ -92,7 +86,7 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
         panel = cells.encode(color=colour, tooltip=tooltip) + labels
         step = alt.Step(19 if theme.few(table.layer) else 36)
         title = theme.architecture_name(architecture)
-        panels.append(panel.properties(width=WIDTH - 185, height=step, title=title))
+        panels.append(panel.properties(width=theme.WIDTH - 185, height=step, title=title))
     return alt.vconcat(*panels, spacing=20).properties(
         description="Heat map of sparsity measures per layer, each row on its own scale with the value in "
         "the cell, for " + " and ".join(map(theme.architecture_name, architectures))

@@ -52,10 +52,8 @@ def _place_boxes(table: pd.DataFrame) -> float:
     columns = min(_COLUMNS, len(table))
     width = (WIDTH - 2 - (columns - 1) * _ARROW) / columns
     letters = int((width - 2 * _PADDING) / 5.7)  # of the detail text in a line
-    table["detail"] = [
-        "\n".join(textwrap.fill(line, letters, break_on_hyphens=False) for line in str(detail).split("\n"))
-        for detail in table.detail
-    ]
+    wrapper = textwrap.TextWrapper(letters, break_on_hyphens=False)
+    table["detail"] = ["\n".join(map(wrapper.fill, str(detail).split("\n"))) for detail in table.detail]
     height = 54 + 15 * (table.detail.str.count("\n").max() + 1) + _PADDING
     row, column = np.divmod(np.arange(len(table)), columns)
     table["left"], table["top"] = column * (width + _ARROW) + 1, row * (height + _ARROW) + 1

@@ -6,9 +6,8 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import BLUE, MIDDLE
 
-_COLOURS = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_COLOURS = (theme.BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _RANDOM = "random dictionary"
 
 
@@ -23,7 +22,7 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     table = theme.checked(table, "recurrence", columns, unique=["layer", "comparison"])
     names, x = list(dict.fromkeys(table.comparison)), theme.layer_axis(table.layer)
     looks = {name: (colour, [1, 0]) for name, colour in zip(names, cycle(_COLOURS))}
-    series = theme.series("series", looks | {_RANDOM: (MIDDLE, [4, 3])})
+    series = theme.series("series", looks | {_RANDOM: (theme.MIDDLE, [4, 3])})
     tooltip = ["comparison:N", alt.Tooltip("block:Q", title="layer")]
     tooltip += theme.tooltips(".1%", share="features that recur")
     tooltip += theme.tooltips(".2~%", share_null="of a random dictionary")

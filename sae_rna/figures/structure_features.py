@@ -11,7 +11,7 @@ from sae_rna.records.structure import ELEMENTS
 #: What is said of features that their confounds explain.
 EXPLAINED = "explained by base, neighbours, position, length"
 _SERIES = {"f1": "best feature", "base_f1": "always-on feature", "null_p95": "shuffled null, 95th percentile"}
-_DASHES = {"f1": [1, 0], "base_f1": [2, 2], "null_p95": [7, 3]}
+_DASHES = dict(zip(_SERIES.values(), ([[1, 0]], [[2, 2]], [[7, 3]])))
 
 
 def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
@@ -48,8 +48,7 @@ def _element(rows: pd.DataFrame, letter: str, x: alt.X, leftmost: bool) -> alt.L
     colour, shown = ELEMENT_COLOURS[letter], dict.fromkeys(("labels", "ticks", "domain"), leftmost)
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f", labelFlush=True, **shown)
     y = {"title": "held-out F1" if leftmost else None, "axis": axis, "scale": alt.Scale(domain=[0, 1])}
-    dashes = {_SERIES[column]: [dash] for column, dash in _DASHES.items()}
-    dash = theme.kinds("series", dashes, [alt.StrokeDash], {"symbolSize": 400, "labelLimit": 300})
+    dash = theme.kinds("series", _DASHES, [alt.StrokeDash], {"symbolSize": 400, "labelLimit": 300})
     base, layers = alt.Chart(rows).encode(x=x), []
     for column, name in reversed(_SERIES.items()):
         look = {"color": colour, "strokeWidth": 2} if column == "f1" else {"color": GREY, "strokeWidth": 1.5}

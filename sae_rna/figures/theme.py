@@ -63,15 +63,15 @@ def select(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str]
 
     Raises ValueError where one is missing, the table is empty, or two rows agree in all columns of `unique`.
     """
-    missing = [column for column in columns.split() if column not in table]
+    keys, missing = list(unique), [column for column in columns.split() if column not in table]
     if missing:
         there = ", ".join(map(str, table.columns))
         raise ValueError(f"{figure}: the table has no column {', '.join(missing)}; it has {there}")
     if table.empty:
         raise ValueError(f"{figure}: the table has no rows, so there is nothing to draw")
-    repeated = table[table.duplicated(list(unique))] if unique else table.head(0)
-    if len(repeated):
-        which = ", ".join(f"{key} {value}" for key, value in repeated.iloc[0][list(unique)].items())
+    if keys and table.duplicated(keys).any():
+        repeated = table.loc[table.duplicated(keys), keys].iloc[0]
+        which = ", ".join(f"{key} {value}" for key, value in repeated.items())
         raise ValueError(f"{figure}: more than one row is of {which}: keep the one to be drawn")
     return table[columns.split()].reset_index(drop=True)
 
@@ -105,9 +105,8 @@ def nothing(text: str) -> alt.Chart:
 
 def architectures(table: pd.DataFrame) -> list[str]:
     """Architectures of `table` in reading order, unknown ones last."""
-    present = dict.fromkeys(table["architecture"])
-    known = [name for name in ARCHITECTURES if name in present]
-    return known + [name for name in present if name not in ARCHITECTURES]
+    present, order = dict.fromkeys(table.architecture), list(ARCHITECTURES)
+    return sorted(present, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def architecture_name(name: str) -> str:
@@ -156,20 +155,14 @@ def bare_axis(**axis) -> alt.Axis:
 
 
 def places(x: list, y: list, down: bool = False, **scale) -> Callable[[str, str], dict]:
-    """`at("x:Q", "y:Q")` is where a drawing without axes, of these domains, has its marks.
-
-    `down`: y grows downwards.
-    """
+    """`at("x:Q", "y:Q")`: channels of a drawing without axes, of these domains. `down`: y grows downwards."""
     x_scale = alt.Scale(domain=x, nice=False, **scale)
-    y_scale = alt.Scale(domain=y, nice=False, **({"reverse": True} if down else {}), **scale)
+    y_scale = alt.Scale(domain=y, nice=False, reverse=down or alt.Undefined, **scale)
     return lambda x, y: {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
 
 
 def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
-    """Logarithmic axis over the positive ones of `values`; its round ticks are denser where decades are few.
-
-    What is not positive sticks to the lower end.
-    """
+    """Logarithmic axis, its round ticks denser where decades are few; zero and less stick to its foot."""
     values = values[values > 0]
     low, high = (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else (0.5, 2.0)
     width = math.log10(high / low)
@@ -182,21 +175,19 @@ def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
 
 
 def tooltips(style: str = "", /, *columns: str, **titles: str) -> list[alt.Tooltip]:
-    """Lines of a tooltip: of `columns` under their own names, of the others under the given titles.
-
-    They are numbers where they have a `style` (d3's format), else text.
-    """
+    """Tooltips of columns, without and with a title: numbers in d3's format `style`, or text without one."""
     kind, options = ("Q", {"format": style}) if style else ("N", {})
     own = [alt.Tooltip(f"{column}:{kind}", **options) for column in columns]
     return own + [alt.Tooltip(f"{column}:{kind}", title=title, **options) for column, title in titles.items()]
 
 
-def gradient(column: str, title: str, colours: list, length: int, domain=(0, 1), **legend) -> alt.Color:
+def gradient(
+    column: str, title: str, colours: list, length: int, domain: Sequence = (0, 1), **legend
+) -> alt.Color:
     """A number as colour; its legend, `length` pixels long, stands above the chart, its title to the left."""
     size = {"gradientLength": length, "gradientThickness": 9}
     bar = alt.Legend(orient="top", titleOrient="left", **size, **legend)
-    scale = alt.Scale(domain=list(domain), range=colours)
-    return alt.Color(f"{column}:Q", title=title, scale=scale, legend=bar)
+    return alt.Color(f"{column}:Q", title=title, scale=alt.Scale(domain=domain, range=colours), legend=bar)
 
 
 def kinds(column: str, looks: Mapping, channels: Sequence, legend: dict, **options) -> list:
@@ -249,9 +240,9 @@ def lines(table: pd.DataFrame, x: alt.X, y: alt.Y, channels: list, tooltip: list
 
 
 def side_by_side(table: pd.DataFrame, place_N: pd.Series | int, places: int) -> pd.DataFrame:
-    """`table` with the true layers as `block`, and `layer` moved by less than a half to each series' place.
+    """`table` with `layer` moved by less than a half to each series' place, the true one being `block`.
 
-    So series which agree can be told apart. Where there are many layers nothing is moved.
+    So series which agree can be told apart; where there are many layers nothing is moved.
     """
     if not few(table.layer):
         place_N, places = 0, 1

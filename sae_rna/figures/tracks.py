@@ -56,9 +56,7 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     """
     columns = "record position base bracket element activation partner feature layer explained"
     table = theme.checked(tracks, "feature_tracks", columns)
-    outside = table[~table.activation.between(0, 1)]
-    if len(outside):
-        row = outside.iloc[0]
+    for row in table[~table.activation.between(0, 1)].itertuples():
         place = f"feature_tracks: {row.record}, position {row.position}"
         raise ValueError(f"{place}: activation {row.activation} is not between 0 and 1")
     present = theme.known(table.element, ELEMENTS, "feature_tracks", "structural element")
@@ -122,8 +120,7 @@ def _numbers(place: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 _TOOLTIP = [*theme.tooltips(record="RNA"), "position:Q", "base:N"]
-_TOOLTIP += theme.tooltips(paired_with="paired with", name="element")
-_TOOLTIP += theme.tooltips(".3f", "activation")
+_TOOLTIP += theme.tooltips(paired_with="paired with", name="element") + theme.tooltips(".3f", "activation")
 _LETTERS = alt.condition("datum.activation > 0.45", alt.value("white"), alt.value(INK))
 _LEGEND = {"orient": "top", "direction": "horizontal"}
 _FILL = alt.Fill(

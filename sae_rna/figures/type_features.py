@@ -6,7 +6,6 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import ACTIVATION, NAMES, SEQUENTIAL, WIDTH
 
 #: What is said of features that their confounds explain.
 EXPLAINED_TYPE = "explained by length and composition"
@@ -69,9 +68,9 @@ def _heat_map(table: pd.DataFrame, features: list[int], types: list[str], names:
     tooltip += theme.tooltips(explained="explained by its confounds")
     x = alt.X("type:N", title=None, sort=types, axis=x_axis)
     y = alt.Y("feature:O", title=f"{len(features)} features", sort=features, axis=y_axis)
-    colour = theme.gradient("activation", "normalised activation", ACTIVATION, 160, tickCount=3)
+    colour = theme.gradient("activation", "normalised activation", theme.ACTIVATION, 160, tickCount=3)
     chart = alt.Chart(theme.fits(table, "type_features")).mark_rect()
-    chart = chart.properties(width=WIDTH - 90, height=alt.Step(step))
+    chart = chart.properties(width=theme.WIDTH - 90, height=alt.Step(step))
     return chart.encode(x=x, y=y, color=colour, tooltip=tooltip)
 
 
@@ -99,14 +98,14 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     most = int(table.surviving.max())
     top = max(most, 1)
     title, ticks = "type-selective features", {"values": sorted({0, top // 2, top}), "format": ",d"}
-    colour = theme.gradient("surviving", title, SEQUENTIAL, 160, [0, top], **ticks)
+    colour = theme.gradient("surviving", title, theme.SEQUENTIAL, 160, [0, top], **ticks)
     tooltip = ["layer:O", "type:N", *theme.tooltips(",", surviving=title, tested="features tested")]
-    y = alt.Y("type:N", title=None, sort=types.index.tolist(), axis=theme.bare_axis(labelLimit=NAMES))
+    y = alt.Y("type:N", title=None, sort=types.index.tolist(), axis=theme.bare_axis(labelLimit=theme.NAMES))
     dark = f"datum.tested > 0 && datum.surviving > {0.6 * most}"
     cells, labels = theme.heat_map(table, table.layer, y, dark)
     cells = cells.transform_filter("datum.tested > 0").encode(color=colour, tooltip=tooltip)
     return (cells + labels).properties(
-        width=WIDTH - NAMES - 10,
+        width=theme.WIDTH - theme.NAMES - 10,
         height=alt.Step(22 if theme.few(table.layer) else 32),
         description=f"Features selective for {len(types)} RNA types in layer {theme.layer_range(table.layer)}"
         f", from {table.surviving.min():,.0f} to {most:,} in a layer; most for {types.index[0]}.",

@@ -10,6 +10,8 @@ from sae_rna.publishing.tables import written
 #: What is written of a chart and of a table, `<id>.<suffix>` each.
 CHART_FILES, TABLE_FILES = ("svg", "png", "pdf", "csv", "vl.json"), ("csv", "html")
 _FOLDER = "../figures"  # as seen from a page of the book
+#: What means something in HTML, Markdown or MyST.
+_SPECIAL = re.compile(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?::([^{}]*))?\}")
 
 
@@ -33,7 +35,9 @@ def filled(text: str, numbers: Mapping, figure: str, markdown: bool = True) -> s
             words = written(numbers[name], name, style)
         except ValueError as error:
             raise NotebookError(f"{place} has {{{name}:{style}}}: {error}") from None
-        return _escaped(words) if markdown and isinstance(numbers[name], str) else words
+        if markdown and isinstance(numbers[name], str):
+            words = _SPECIAL.sub(lambda special: f"&#{ord(special[0])};", words)
+        return words
 
     place = f"figure {figure}: its caption"
     if re.search("[{}]", _PLACEHOLDER.sub("", text)):
@@ -67,11 +71,6 @@ def fill_captions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata["mystnb"] = options | new
         cell.outputs = [output for output, record in zip(cell.outputs, records) if "caption_of" not in record]
     return notebook
-
-
-def _escaped(text: str) -> str:
-    """`text` as harmless Markdown: entities for what means something in HTML, Markdown or MyST."""
-    return re.sub(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]", lambda match: f"&#{ord(match[0])};", text)
 
 
 def _file_links(figure_id: str) -> str:
