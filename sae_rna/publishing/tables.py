@@ -15,7 +15,6 @@ def table_html(table: pd.DataFrame) -> str:
     Floats of one column share their number of decimals: none where all are whole, three below 10, one below
     1,000, none above; columns that reach below 0.001 are written with three significant digits.
     """
-
     numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
     sides = ["right" if numeric(kind) and not boolean(kind) else "left" for kind in table.dtypes]
 
