@@ -68,7 +68,7 @@ def scores_table(count: int) -> pd.DataFrame:
     ).to_frame(index=False)
     return table.assign(
         feature=7, f1=0.1 * table.layer.clip(upper=6), base_f1=0.25, null_p95=0.35, auroc=0.7, elements=1200
-    )
+    ).assign(explained=False)
 
 
 def types_table(layers: int, types: int = 6, features: int = 5) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def types_table(layers: int, types: int = 6, features: int = 5) -> pd.DataFrame:
     ).to_frame(index=False)
     table["activation"] = rng.random(len(table)).round(4)
     table["rank"] = table.groupby(["layer", "type"]).activation.rank(ascending=False).astype(int)
-    return table
+    return table.assign(explained=False)
 
 
 def tracks_table(structure: str, record: str = "RNA one") -> pd.DataFrame:
@@ -97,7 +97,7 @@ def tracks_table(structure: str, record: str = "RNA one") -> pd.DataFrame:
             "activation": rng.random(length),
             "partner": pair_table(structure) + 1,
         }
-        | {"feature": 2053, "layer": 18}
+        | {"feature": 2053, "layer": 18, "explained": False}
     )
 
 
@@ -136,7 +136,8 @@ def controls_table() -> pd.DataFrame:
         for source, f1 in zip(SOURCES, row)
     )
     table[["f1_low", "f1_high", "auroc"]] = np.column_stack([table.f1 - 0.03, table.f1 + 0.02, 1 - table.f1])
-    return table.assign(null_p95=np.where(table.source == "SAE", 0.15, np.nan))
+    table["null_p95"] = np.where(table.source == "SAE", 0.15, np.nan)
+    return table.assign(auroc_low=np.nan, auroc_high=np.nan)
 
 
 def confounds_table() -> pd.DataFrame:

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import LAYERS, WIDTH
 
 _CURVES = {
     "loss": "loss",
@@ -28,11 +27,9 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
     table = theme.select(table, "training", "tokens layer architecture " + " ".join(_CURVES))
     table = theme.fits(_thinned(table), "training")
     names = theme.architectures(table)
-    width = (WIDTH - 50) // len(names) - 55
     low, high = int(table.layer.min()), int(table.layer.max())
-    legend = theme.gradient(260, values=theme.layer_ticks(table.layer), labelExpr="'L' + datum.value")
-    scale = alt.Scale(domain=[low, max(high, low + 1)], range=LAYERS)
-    colour = alt.Color("layer:Q", title="layer", scale=scale, legend=legend)
+    domain, labels = [low, max(high, low + 1)], theme.layer_labels(table.layer)
+    colour = theme.gradient("layer", "layer", theme.LAYERS, 260, domain, **labels)
     rows = []
     for measure, title in _CURVES.items():
         panels: list[alt.TopLevelMixin] = []
@@ -41,9 +38,9 @@ def training(table: pd.DataFrame) -> alt.VConcatChart:
             axis, scale = _curve_axis(measure, curves if measure == "loss" else table)
             y = alt.Y(f"{measure}:Q", title=None if panels else title, axis=axis, scale=scale)
             heading = theme.architecture_name(name) if measure == "loss" else ""
-            panels.append(
-                _curves(curves, measure, y, colour).properties(width=width, height=105, title=heading)
-            )
+            panel = _curves(curves, measure, y, colour)
+            width = (theme.WIDTH - 50) // len(names) - 55
+            panels.append(panel.properties(width=width, height=105, title=heading))
         rows.append(alt.hconcat(*panels, spacing=18))
     return alt.vconcat(*rows, spacing=8).properties(
         description=f"Loss, L0, explained variance and dead share over {table.tokens.max():,} training "
@@ -56,10 +53,9 @@ def _curves(curves: pd.DataFrame, measure: str, y: alt.Y, colour: alt.Color) -> 
     axis = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=4, grid=False)
     x = alt.X("tokens:Q", title="training tokens" if measure == "dead_share" else None, axis=axis)
     base = alt.Chart(curves).encode(x=x, y=y, color=colour, detail="layer:N")
-    value = alt.Tooltip(f"{measure}:Q", format=".4~g", title=_CURVES[measure])
+    values = theme.tooltips(",", "tokens") + theme.tooltips(".4~g", **{measure: _CURVES[measure]})
     # A line has one tooltip for all its points, so unseen points carry them.
-    points = base.mark_point(opacity=0, size=40, clip=True)
-    points = points.encode(tooltip=["layer:Q", alt.Tooltip("tokens:Q", format=","), value])
+    points = base.mark_point(opacity=0, size=40, clip=True).encode(tooltip=["layer:Q", *values])
     return base.mark_line(strokeWidth=1.5, clip=True) + points
 
 
@@ -67,19 +63,19 @@ def _curve_axis(measure: str, table: pd.DataFrame) -> tuple[alt.Axis, alt.Scale]
     """Axis and scale of one of `_CURVES`, over all its values in `table`."""
     if measure in ("loss", "l0"):
         return theme.log_axis(table[measure], format=",.4~f", minExtent=36)
-    low, high = float(table[measure].min()), float(table[measure].max())
+    low, high = max(_LOWEST_VARIANCE, float(table[measure].min())), float(table[measure].max())
+    style, domain = "~g", [min(low, high), max(high, low + 0.01)]
     if measure == "dead_share":
         style, domain = "%", [0, max(0.05, high)]
-    else:
-        low = max(_LOWEST_VARIANCE, low)
-        style, domain = "~g", [min(low, high), max(high, low + 0.01)]
     return alt.Axis(format=style, minExtent=36, tickCount=4), alt.Scale(domain=domain, nice=True)
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
     """At most 60 evenly spaced rows of every curve, with first and last; fewer where curves are many."""
     by_curve = table.sort_values("tokens").groupby(["architecture", "layer"], sort=False)
-    curves = [curve for _, curve in by_curve]
-    count = max(2, min(60, theme.MAXIMUM_ROWS // 2 // len(curves)))
-    kept = [np.unique(np.linspace(0, len(curve) - 1, count).round().astype(int)) for curve in curves]
-    return pd.concat([curve.iloc[rows] for curve, rows in zip(curves, kept)], ignore_index=True)
+    count = max(2, min(60, theme.MAXIMUM_ROWS // 2 // by_curve.ngroups))
+    kept = [
+        curve.iloc[np.unique(np.linspace(0, len(curve) - 1, count).round().astype(int))]
+        for _, curve in by_curve
+    ]
+    return pd.concat(kept, ignore_index=True)

@@ -30,28 +30,19 @@ def confounds(table: pd.DataFrame) -> alt.LayerChart:
     table["kind"], table["prediction"] = np.where(explained, _EXPLAINED, "feature"), _PREDICTION
     table["verdict"] = np.where(explained, "explained by confounds", "")
     table["name"] = [f"{theme.layer_name(row.layer)}, {row.feature:.0f}" for row in table.itertuples()]
-    table["written"] = ["–" if np.isnan(r2) else theme.minus(f"{r2:.2f}") for r2 in table.r2]
-    kinds = [kind for kind in _LOOKS if kind in {_PREDICTION, *table.kind}]
-    looks = zip(*(_LOOKS[kind] for kind in kinds))
-    scales = [alt.Scale(domain=kinds, range=list(look)) for look in looks]
-    channels = list(zip((alt.Stroke, alt.Fill, alt.Shape), scales))
-    legend = alt.Legend(orient="top", labelLimit=300, symbolSize=75, symbolStrokeWidth=1.6, offset=26)
-
-    def points(column: str, x: alt.X, **mark) -> alt.Chart:
-        look = [each(f"{column}:N", title=None, scale=scale, legend=legend) for each, scale in channels]
-        return base.mark_point(size=75, **mark).encode(*look, x=x, tooltip=tooltip)
-
-    tooltip = [
-        alt.Tooltip("concept:N"),
-        alt.Tooltip("name:N", title="feature"),
-        alt.Tooltip("f1:Q", format=".3f", title="held-out F1"),
-        alt.Tooltip("confound_f1:Q", format=".3f", title="held-out F1 of the prediction"),
-        alt.Tooltip("written:N", title="held-out R² of the prediction"),
-        alt.Tooltip("kind:N", title="verdict"),
-    ]
+    table["written"] = ["–" if np.isnan(r2) else f"{r2:.2f}".replace("-", "−") for r2 in table.r2]
+    looks = {kind: look for kind, look in _LOOKS.items() if kind in {_PREDICTION, *table.kind}}
+    legend = {"labelLimit": 300, "symbolSize": 75, "symbolStrokeWidth": 1.6, "offset": 26}
+    tooltip = ["concept:N", *theme.tooltips(name="feature")]
+    tooltip += theme.tooltips(".3f", f1="held-out F1", confound_f1="held-out F1 of the prediction")
+    tooltip += theme.tooltips(written="held-out R² of the prediction", kind="verdict")
     scale = alt.Scale(domain=[0, float(table[["f1", "confound_f1"]].max(axis=None))], nice=True)
     x = alt.X("f1:Q", title="held-out F1", scale=scale, axis=alt.Axis(tickCount=6, labelFlush=False))
     base = alt.Chart(table).encode(y=theme.concept_rows(table.concept))
+
+    def points(column: str, x: alt.X, **mark) -> alt.Chart:
+        look = theme.kinds(column, looks, (alt.Stroke, alt.Fill, alt.Shape), legend)
+        return base.mark_point(size=75, **mark).encode(*look, x=x, tooltip=tooltip)
 
     def text(column: str, x: int, colour: str = INK, align: str = "left") -> alt.Chart:
         return base.mark_text(x=_PLOT + x, align=align, fontSize=11, color=colour).encode(text=f"{column}:N")

@@ -20,15 +20,13 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
 
     The dictionary under test and the best control have their intervals; what is missing is not drawn.
     `table`: one row per concept x source, with concept, group (of concepts, a panel each), source (the first
-    one is under test), layer, f1, f1_low, f1_high, auroc, null_p95 (F1, of the source under test), and
-    auroc_low and auroc_high where they are known. `score`: "f1" or "auroc".
+    one is under test), layer, f1, auroc, their intervals f1_low, f1_high, auroc_low and auroc_high, and
+    null_p95 (F1, of the source under test). `score`: "f1" or "auroc".
     """
     if score not in _SCORES:
         raise ValueError(f"controls: {score!r} is no score to draw; there are {' and '.join(_SCORES)}")
-    columns = ["concept", "group", "source", "layer", "f1", "f1_low", "f1_high", "auroc", "null_p95"]
-    known = [name for name in ("auroc_low", "auroc_high") if name in table]
-    table = theme.checked(table, "controls", " ".join(columns + known), ["group", "concept", "source"])
-    table = table.reindex(columns=[*columns, "auroc_low", "auroc_high"])
+    columns = "concept group source layer f1 f1_low f1_high auroc auroc_low auroc_high null_p95"
+    table = theme.checked(table, "controls", columns, unique=["group", "concept", "source"])
     table[["value", "low", "high"]] = table[[score, f"{score}_low", f"{score}_high"]]
     tested = str(table.source[0])
     own = table.source == tested
@@ -42,15 +40,19 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
         raise ValueError(f"controls: no row has a number in {score}, so there is nothing to draw")
     table["layer"] = [theme.layer_name(layer) if pd.notna(layer) else "–" for layer in table.layer]
     table["written"] = list(map(theme.interval_text, table.value, table.low, table.high))
-    channels = _channels(table, tested, score)
+    ends = table[["value", "low", "high"]]
+    domain = [min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)]
+    x = {"title": _SCORES[score], "scale": alt.Scale(domain=domain, nice=True, zero=False)}
+    looks = {tested: (BLUE, "circle"), _RIVAL: (DARK, "square"), _OTHERS: (MIDDLE, STROKE)}
+    looks |= {_NULL: (MIDDLE, _DASHES)}
+    looks = {kind: look for kind, look in looks.items() if kind in set(table.kind)}
     panels, groups = [], list(dict.fromkeys(leads.group))
     for group in groups:
         beside, shown = leads[leads.group == group], group == groups[-1]
-        title = _SCORES[score] if shown else None
-        shown = dict.fromkeys(("labels", "ticks", "domain"), shown)
-        axis = alt.Axis(title=title, tickCount=6, labelFlush=False, **shown)
-        layers = _marks(table[table.group == group], theme.concept_rows(beside.concept), axis, channels)
-        layers += _texts(beside, group)
+        line = dict.fromkeys(("labels", "ticks", "domain"), shown)
+        axis = alt.Axis(title=_SCORES[score] if shown else None, tickCount=6, labelFlush=False, **line)
+        rows, y = table[table.group == group], theme.concept_rows(beside.concept)
+        layers = [*_marks(rows, tested, y, x, axis, looks), *_texts(beside, group)]
         if group == groups[0] and len(rivals):
             layers.append(theme.heading("lead over the best control", _PLOT + 12, color=GREY))
         panels.append(alt.layer(*layers).properties(width=_PLOT, height=alt.Step(24)))
@@ -66,46 +68,25 @@ def _leads(concepts: pd.DataFrame, own: pd.DataFrame, rivals: pd.DataFrame) -> p
     both = concepts.merge(own[[*keys, "value"]], on=keys, how="left")
     both = both.merge(rivals[[*keys, "value", "source"]], on=keys, how="left", suffixes=("", "_rival"))
     lead = (both.value - both.value_rival).round(3)
-    texts = [theme.minus(f"{number:+.3f}") if number else "0.000" for number in lead.fillna(0)]
-    return both[keys].assign(
-        lead=np.where(lead.isna(), "", texts), ahead=lead > 0, rival=both.source.fillna("")
-    )
+    texts = [f"{number:+.3f}".replace("-", "−") if number else "0.000" for number in lead.fillna(0)]
+    both["lead"] = np.where(lead.isna(), "", texts)
+    return both[[*keys, "lead"]].assign(ahead=lead > 0, rival=both.source.fillna(""))
 
 
-def _channels(table: pd.DataFrame, tested: str, score: str) -> dict:
-    """What all panels share: colour, shape, tooltip, and title and scale of the score."""
-    looks = {
-        tested: (BLUE, "circle"),
-        _RIVAL: (DARK, "square"),
-        _OTHERS: (MIDDLE, STROKE),
-        _NULL: (MIDDLE, _DASHES),
-    }
-    looks = {kind: look for kind, look in looks.items() if (table.kind == kind).any()}
-    colours, shapes = (alt.Scale(domain=list(looks), range=list(values)) for values in zip(*looks.values()))
-    legend = alt.Legend(orient="top", labelLimit=260, symbolSize=75, symbolStrokeWidth=0, offset=26)
-    ends = table[["value", "low", "high"]]
-    domain = [min(0 if score == "f1" else 0.5, ends.min(axis=None)), ends.max(axis=None)]
-    return {
-        "tested": tested,
-        "color": alt.Color("kind:N", title=None, scale=colours, legend=legend),
-        "shape": alt.Shape("kind:N", title=None, scale=shapes, legend=legend),
-        "tooltip": ["concept:N", "source:N", "layer:N", alt.Tooltip("written:N", title=_SCORES[score])],
-        "x": {"title": _SCORES[score], "scale": alt.Scale(domain=domain, nice=True, zero=False)},
-    }
-
-
-def _marks(rows: pd.DataFrame, y: alt.Y, axis: alt.Axis, channels: dict) -> list[alt.Chart]:
+def _marks(rows: pd.DataFrame, tested: str, y: alt.Y, x: dict, axis: alt.Axis, looks: dict) -> list:
     """Points of all sources, and intervals of the one under test and of the best control."""
-    x, layers = channels["x"], []
-    for place, kind in [(0.5, _NULL), (0.7, _OTHERS), (0.7, _RIVAL), (0.3, channels["tested"])]:
+    legend = {"labelLimit": 260, "symbolSize": 75, "symbolStrokeWidth": 0, "offset": 26}
+    colour, shape = theme.kinds("kind", looks, (alt.Color, alt.Shape), legend)
+    tooltip, layers = ["concept:N", "source:N", "layer:N", *theme.tooltips(written=x["title"])], []
+    for place, kind in [(0.5, _NULL), (0.7, _OTHERS), (0.7, _RIVAL), (0.3, tested)]:
         lane = y.copy()
         lane.bandPosition = place
-        base = alt.Chart(rows[rows.kind == kind]).encode(y=lane, color=channels["color"])
+        base = alt.Chart(rows[rows.kind == kind]).encode(colour, y=lane)
         if kind not in (_NULL, _OTHERS):
             interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.6)
             layers.append(interval.encode(x=alt.X("low:Q", **x), x2="high:Q"))
-        points = base.mark_point(size=75).encode(shape=channels["shape"], tooltip=channels["tooltip"])
-        layers.append(points.encode(x=alt.X("value:Q", axis=axis, **x)))
+        points = base.mark_point(size=75).encode(shape, x=alt.X("value:Q", axis=axis, **x), tooltip=tooltip)
+        layers.append(points)
     return layers
 
 

@@ -4,10 +4,9 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import DARK, GREY, LIGHT, MIDDLE
 
 _MODEL, _ABLATION = "language model", "mean ablation"
-_CONTROLS = [(DARK, [5, 3]), (MIDDLE, [2, 2]), (LIGHT, [9, 3, 2, 3])]
+_CONTROLS = [(theme.DARK, [5, 3]), (theme.MIDDLE, [2, 2]), (theme.LIGHT, [9, 3, 2, 3])]
 
 
 def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
@@ -24,41 +23,34 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     # What is under test first, its controls, ablation last.
     order = sorted(theme.architectures(table), key=_ABLATION.__eq__)
     others = [name for name in order if name not in theme.ARCHITECTURES]
-    looks = {name: (colour, [1, 0]) for name, colour in theme.ARCHITECTURE_COLOURS.items()}
-    looks |= {name: _CONTROLS[number % len(_CONTROLS)] for number, name in enumerate(others)}
-    names = list(map(theme.architecture_name, order))
-    series = theme.series("architecture", names, [looks[name] for name in order])
+    looks = {name: _CONTROLS[number % len(_CONTROLS)] for number, name in enumerate(others)}
+    looks |= {name: (colour, [1, 0]) for name, colour in theme.ARCHITECTURE_COLOURS.items()}
+    looks = {theme.architecture_name(name): looks[name] for name in order}
+    series, names = theme.series("architecture", looks), list(looks)
     table["architecture"] = table.architecture.map(theme.architecture_name)
     table["written"] = list(map(theme.interval_text, table.loss_recovered, table.low, table.high))
-    tooltip = [
-        alt.Tooltip("architecture:N", title="states replaced by"),
-        alt.Tooltip("block:Q", title="layer"),
-        alt.Tooltip("written:N", title="loss recovered"),
-        alt.Tooltip("kl:Q", format=".3~g", title="KL (nats)"),
-        alt.Tooltip("l0:Q", format=",.1~f", title="active coefficients (L0)"),
-        alt.Tooltip("explained_variance:Q", format=".3f", title="explained variance"),
-    ]
+    tooltip = theme.tooltips(architecture="states replaced by") + [alt.Tooltip("block:Q", title="layer")]
+    tooltip += theme.tooltips(written="loss recovered") + theme.tooltips(".3~g", kl="KL (nats)")
+    tooltip += theme.tooltips(",.1~f", l0="active coefficients (L0)")
+    tooltip += theme.tooltips(".3f", explained_variance="explained variance")
     x = theme.layer_axis(table.layer)
     table = theme.side_by_side(table, table.architecture.map(names.index), len(names))
     recovered = table[table.architecture != _ABLATION]  # whose 0 is the lower reference
     base = alt.Chart(recovered).transform_filter("isValid(datum.low) && isValid(datum.high)")
     interval = base.mark_rule(strokeWidth=1.2) if theme.few(table.block) else base.mark_area(opacity=0.12)
-    interval = interval.encode(x=x, color=series["color"], y="low:Q", y2="high:Q")
-    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=GREY)
+    interval = interval.encode(series[0], x=x, y="low:Q", y2="high:Q")
+    references = alt.Chart(pd.DataFrame({"loss_recovered": [0.0, 1.0]})).mark_rule(color=theme.GREY)
     y = alt.Y("loss_recovered:Q", title="loss recovered", axis=alt.Axis(tickCount=6))
     lines = theme.lines(recovered, x, y, series, tooltip)
     left = references.encode(y="loss_recovered:Q") + interval + lines
     axis, scale = theme.log_axis(table.kl, format="~g")
     y = alt.Y("kl:Q", title="nats per masked base", axis=axis, scale=scale)
     right = theme.lines(table, x, y, series, tooltip)
-    titles = [
-        alt.Title("Loss recovered", subtitle="1: the language model, 0: mean ablation"),
-        alt.Title("KL divergence", subtitle="from the language model's own predictions"),
-    ]
-    panels = [
-        chart.properties(width=284, height=230, title=title) for chart, title in zip((left, right), titles)
-    ]
-    return alt.hconcat(*panels, spacing=18).properties(
+    title = alt.Title("Loss recovered", subtitle="1: the language model, 0: mean ablation")
+    left = left.properties(width=284, height=230, title=title)
+    title = alt.Title("KL divergence", subtitle="from the language model's own predictions")
+    right = right.properties(width=284, height=230, title=title)
+    return alt.hconcat(left, right, spacing=18).properties(
         description="Loss recovered and KL divergence when the states of layer "
         f"{theme.layer_range(table.block)} are replaced by {', '.join(names)}."
     )

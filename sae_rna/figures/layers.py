@@ -4,7 +4,6 @@ import altair as alt
 import pandas as pd
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import GREY, SEQUENTIAL, WIDTH
 
 
 def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HConcatChart:
@@ -16,21 +15,16 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     """
     columns = "layer architecture latents retained dead_share density_p10 density_p50 density_p90"
     table = theme.checked(layers, "retained_features", columns)
-    scale = theme.architecture_scale(theme.architectures(table))
+    colours = {name: theme.ARCHITECTURE_COLOURS.get(name, theme.GREY) for name in theme.architectures(table)}
+    looks = {theme.architecture_name(name): [colour] for name, colour in colours.items()}
+    colour = theme.kinds("architecture", looks, [alt.Color], {"symbolType": "stroke"})
     table["architecture"] = table.architecture.map(theme.architecture_name)
-    legend = alt.Legend(orient="top", symbolType="stroke")
-    colour = alt.Color("architecture:N", title=None, scale=scale, legend=legend)
-    tooltip = [
-        alt.Tooltip("architecture:N"),
-        alt.Tooltip("layer:Q"),
-        alt.Tooltip("retained:Q", format=",", title="retained features"),
-        alt.Tooltip("latents:Q", format=",", title="dictionary size"),
-        alt.Tooltip("dead_share:Q", format=".1%", title="dead"),
-        alt.Tooltip("density_p10:Q", format=".2~%", title="firing density, 10th percentile"),
-        alt.Tooltip("density_p50:Q", format=".2~%", title="firing density, median"),
-        alt.Tooltip("density_p90:Q", format=".2~%", title="firing density, 90th percentile"),
-    ]
-    base = alt.Chart(table).encode(x=theme.layer_axis(table.layer), color=colour)
+    density = {"density_p10": "10th percentile", "density_p50": "median", "density_p90": "90th percentile"}
+    density = {column: f"firing density, {name}" for column, name in density.items()}
+    tooltip = ["architecture:N", "layer:Q"]
+    tooltip += theme.tooltips(",", retained="retained features", latents="dictionary size")
+    tooltip += theme.tooltips(".1%", dead_share="dead") + theme.tooltips(".2~%", **density)
+    base = alt.Chart(table).encode(*colour, x=theme.layer_axis(table.layer))
     size = 45 if theme.few(table.layer) else 20
 
     def lines(shorthand: str, **y) -> alt.LayerChart:
@@ -39,32 +33,26 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
 
     title = f"features active in ≥ {min_sequences} sequences"
     retained = lines("retained:Q", title=title, scale=alt.Scale(domainMin=0))
-    retained = alt.layer(*_dictionary_sizes(table), retained)
+    sizes = alt.Chart(pd.DataFrame({"latents": sorted(table.latents.unique())})).encode(y="latents:Q")
+    place = {"align": "right", "baseline": "bottom", "x": "width", "dy": -3}
+    names = sizes.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
+    names = names.mark_text(**place, color=theme.GREY, fontSize=11).encode(text="name:N")
+    retained = alt.layer(sizes.mark_rule(strokeDash=[4, 3], color=theme.GREY), names, retained)
+    retained = retained.properties(width=325, height=345, title="Retained features")
     axis, share = alt.Axis(format="%", tickCount=4), alt.Scale(domain=[0, 1])
     dead = lines("dead_share:Q", title="share of features", axis=axis, scale=share)
-    axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
-    band = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
-    density = base.mark_area(opacity=0.18).encode(y=band, y2="density_p90:Q")
-    density += lines("density_p50:Q", scale=scale)
-    subtitle = "median of live features, band 10th to 90th percentile"
     dead = dead.properties(width=240, height=125, title="Dead share")
-    density = density.properties(width=240, height=125, title=alt.Title("Firing density", subtitle=subtitle))
-    beside = alt.vconcat(dead, density, spacing=18)
-    retained = retained.properties(width=325, height=345, title="Retained features")
-    return alt.hconcat(retained, beside, spacing=20).properties(
+    axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
+    y = alt.Y("density_p10:Q", title="share of tokens", axis=axis, scale=scale)
+    band = base.mark_area(opacity=0.18).encode(y=y, y2="density_p90:Q")
+    subtitle = "median of live features, band 10th to 90th percentile"
+    title = alt.Title("Firing density", subtitle=subtitle)
+    firing = (band + lines("density_p50:Q", scale=scale)).properties(width=240, height=125, title=title)
+    return alt.hconcat(retained, alt.vconcat(dead, firing, spacing=18), spacing=20).properties(
         description=f"Features retained per layer, {table.retained.min():,} to {table.retained.max():,}, "
         f"with the share of dead features ({table.dead_share.min():.0%} to {table.dead_share.max():.0%}) and "
         "the firing density of live features."
     )
-
-
-def _dictionary_sizes(table: pd.DataFrame) -> list[alt.Chart]:
-    """A dashed line with its name for each dictionary size."""
-    sizes = alt.Chart(pd.DataFrame({"latents": sorted(table.latents.unique())})).encode(y="latents:Q")
-    place = {"align": "right", "baseline": "bottom", "x": "width", "dy": -3}
-    names = sizes.transform_calculate(name="'dictionary size ' + format(datum.latents, ',')")
-    names = names.mark_text(**place, color=GREY, fontSize=11).encode(text="name:N")
-    return [sizes.mark_rule(strokeDash=[4, 3], color=GREY), names]
 
 
 _MEASURES = {  # column -> how it is written in the figure and in its cells
@@ -88,20 +76,17 @@ def layer_sparsity(layers: pd.DataFrame) -> alt.VConcatChart:
     long = theme.fits(_cells(table), "layer_sparsity")
     names = [name for name, _ in _MEASURES.values()]
     y = alt.Y("measure:N", title=None, sort=names, axis=theme.bare_axis(labelLimit=220))
-    ends = "datum.value == 0 ? 'lowest' : 'highest'"
-    scale = alt.Scale(domain=[0, 1], range=SEQUENTIAL)
-    legend = theme.gradient(140, values=[0, 1], labelExpr=ends)
-    colour = alt.Color("shade:Q", title="within each row", scale=scale, legend=legend)
-    tooltip = [alt.Tooltip("layer:O"), alt.Tooltip("measure:N"), alt.Tooltip("value:Q", format=".4~g")]
+    ends = {"values": [0, 1], "labelExpr": "datum.value == 0 ? 'lowest' : 'highest'"}
+    colour = theme.gradient("shade", "within each row", theme.SEQUENTIAL, 140, **ends)
+    tooltip = ["layer:O", "measure:N", *theme.tooltips(".4~g", "value")]
     architectures, panels = theme.architectures(table), []
     for architecture in architectures:
         rows = long[long.architecture == architecture]
-        base = alt.Chart(rows).encode(x=theme.layer_columns(table.layer), y=y)
-        cells = base.mark_rect(stroke="white").encode(color=colour, tooltip=tooltip)
-        panel = cells + theme.cell_labels(base, table.layer, dark="datum.shade > 0.6")
+        cells, labels = theme.heat_map(rows, table.layer, y, dark="datum.shade > 0.6")
+        panel = cells.encode(color=colour, tooltip=tooltip) + labels
         step = alt.Step(19 if theme.few(table.layer) else 36)
         title = theme.architecture_name(architecture)
-        panels.append(panel.properties(width=WIDTH - 185, height=step, title=title))
+        panels.append(panel.properties(width=theme.WIDTH - 185, height=step, title=title))
     return alt.vconcat(*panels, spacing=20).properties(
         description="Heat map of sparsity measures per layer, each row on its own scale with the value in "
         "the cell, for " + " and ".join(map(theme.architecture_name, architectures))

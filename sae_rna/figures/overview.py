@@ -21,9 +21,7 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
     """
     table = theme.checked(steps, "overview", "step title detail")
     height = _place_boxes(table)
-    x_scale = alt.Scale(domain=[0, WIDTH], nice=False)
-    y_scale = alt.Scale(domain=[0, height], reverse=True, nice=False)
-    at = theme.places(x_scale, y_scale)
+    at = theme.places([0, WIDTH], [0, height], down=True)
     base = alt.Chart(table).encode(tooltip=["step:N", "title:N", "detail:N"])
     tops = {"title_y": "datum.top + 34", "detail_y": "datum.top + 54", "step_y": "datum.top + 17"}
     place = base.transform_calculate(text_x=f"datum.left + {_PADDING}", **tops)
@@ -41,10 +39,10 @@ def overview(steps: pd.DataFrame) -> alt.LayerChart:
     ]
     if len(table) > 1:
         lines, heads = map(alt.Chart, _arrows(table))
-        line = lines.mark_line(color=GREY, strokeWidth=1.6)
+        line = lines.mark_line(color=GREY, strokeWidth=1.6).encode(detail="arrow:N", order="point:Q")
         head = heads.mark_point(shape="triangle-up", color=GREY, size=70)
-        drawn.append(line.encode(**at("x:Q", "y:Q"), detail="arrow:N", order="point:Q"))
-        drawn.append(head.encode(**at("x:Q", "y:Q"), angle=alt.Angle("angle:Q", scale=None)))
+        head = head.encode(angle=alt.Angle("angle:Q", scale=None))
+        drawn += [chart.encode(**at("x:Q", "y:Q")) for chart in (line, head)]
     words = " → ".join(f"{step.title} ({step.step})" for step in table.itertuples())
     return alt.layer(*drawn).properties(width=WIDTH, height=height, description=f"The pipeline: {words}")
 
@@ -54,10 +52,8 @@ def _place_boxes(table: pd.DataFrame) -> float:
     columns = min(_COLUMNS, len(table))
     width = (WIDTH - 2 - (columns - 1) * _ARROW) / columns
     letters = int((width - 2 * _PADDING) / 5.7)  # of the detail text in a line
-    table["detail"] = [
-        "\n".join(textwrap.fill(line, letters, break_on_hyphens=False) for line in str(detail).split("\n"))
-        for detail in table.detail
-    ]
+    wrapper = textwrap.TextWrapper(letters, break_on_hyphens=False)
+    table["detail"] = ["\n".join(map(wrapper.fill, str(detail).split("\n"))) for detail in table.detail]
     height = 54 + 15 * (table.detail.str.count("\n").max() + 1) + _PADDING
     row, column = np.divmod(np.arange(len(table)), columns)
     table["left"], table["top"] = column * (width + _ARROW) + 1, row * (height + _ARROW) + 1

@@ -6,7 +6,7 @@ print. What is under test has a colour; what it is compared with is grey.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import altair as alt
 import numpy as np
@@ -50,23 +50,12 @@ def _theme() -> alt.theme.ThemeConfig:
     text |= {"labelFontSize": 11, "labelColor": INK}
     axis = {"gridColor": "#ececec", "domainColor": GREY, "tickColor": GREY, "titlePadding": 6}
     title = {"fontSize": 13, "color": INK, "anchor": "start", "subtitleColor": GREY, "subtitleFontSize": 11}
-    return {
-        "config": {
-            "background": "white",  # stays white in a dark page: the colours were chosen on white
-            "padding": 4,
-            "font": FONT,
-            "view": {"stroke": None},
-            "axis": text | axis,
-            "legend": text | {"symbolStrokeWidth": 2, "gradientStrokeWidth": 0},
-            "header": text | {"titleFontSize": 13, "labelFontSize": 12, "labelFontWeight": "bold"},
-            "title": title,
-            "line": {"strokeWidth": 2},
-            "point": {"size": 45, "filled": True, "opacity": 1},
-        }
-    }
-
-
-# ---------------------------------------------------------------- checks of the tables
+    config = {"padding": 4, "font": FONT, "view": {"stroke": None}, "axis": text | axis, "title": title}
+    config["background"] = "white"  # stays white in a dark page: the colours were chosen on white
+    config["legend"] = text | {"symbolStrokeWidth": 2, "gradientStrokeWidth": 0}
+    config["header"] = text | {"titleFontSize": 13, "labelFontSize": 12, "labelFontWeight": "bold"}
+    marks = {"line": {"strokeWidth": 2}, "point": {"size": 45, "filled": True, "opacity": 1}}
+    return {"config": config | marks}
 
 
 def select(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str] = ()) -> pd.DataFrame:
@@ -74,25 +63,25 @@ def select(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str]
 
     Raises ValueError where one is missing, the table is empty, or two rows agree in all columns of `unique`.
     """
-    missing = [column for column in columns.split() if column not in table]
+    keys, missing = list(unique), [column for column in columns.split() if column not in table]
     if missing:
         there = ", ".join(map(str, table.columns))
         raise ValueError(f"{figure}: the table has no column {', '.join(missing)}; it has {there}")
     if table.empty:
         raise ValueError(f"{figure}: the table has no rows, so there is nothing to draw")
-    repeated = table[table.duplicated(list(unique))] if unique else table.head(0)
-    if len(repeated):
-        which = ", ".join(f"{key} {value}" for key, value in repeated.iloc[0][list(unique)].items())
+    if keys and table.duplicated(keys).any():
+        repeated = table.loc[table.duplicated(keys), keys].iloc[0]
+        which = ", ".join(f"{key} {value}" for key, value in repeated.items())
         raise ValueError(f"{figure}: more than one row is of {which}: keep the one to be drawn")
     return table[columns.split()].reset_index(drop=True)
 
 
 def fits(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     """`table`, once it is known to fit into a page. ValueError above `MAXIMUM_ROWS` rows."""
-    if len(table) > MAXIMUM_ROWS:
-        rows = f"{len(table):,} rows are more than a page can carry ({MAXIMUM_ROWS:,})"
-        raise ValueError(f"{figure}: {rows}: aggregate or select first")
-    return table
+    if len(table) <= MAXIMUM_ROWS:
+        return table
+    rows = f"{len(table):,} rows are more than a page can carry ({MAXIMUM_ROWS:,})"
+    raise ValueError(f"{figure}: {rows}: aggregate or select first")
 
 
 def checked(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str] = ()) -> pd.DataFrame:
@@ -100,13 +89,12 @@ def checked(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str
     return fits(select(table, figure, columns, unique), figure)
 
 
-def known_elements(letters: pd.Series, figure: str) -> list[str]:
-    """Letters that occur, in the order of `structure.ELEMENTS`. ValueError for one that is no element."""
-    unknown = sorted(set(letters) - set(ELEMENT_COLOURS))
+def known(values: pd.Series, names: Iterable[str], figure: str, kind: str) -> list[str]:
+    """The ones of `names` that occur in `values`, in their order. ValueError for a value that is none."""
+    unknown = sorted(set(values) - set(names))
     if unknown:
-        known = ", ".join(ELEMENT_COLOURS)
-        raise ValueError(f"{figure}: {unknown[0]!r} is no structural element; the letters are {known}")
-    return [letter for letter in ELEMENT_COLOURS if letter in set(letters)]
+        raise ValueError(f"{figure}: {unknown[0]!r} is no {kind}; there are {', '.join(names)}")
+    return [name for name in names if name in set(values)]
 
 
 def nothing(text: str) -> alt.Chart:
@@ -115,28 +103,15 @@ def nothing(text: str) -> alt.Chart:
     return words.properties(width=WIDTH, height=40, description=text)
 
 
-# ---------------------------------------------------------------- architectures
-
-
 def architectures(table: pd.DataFrame) -> list[str]:
     """Architectures of `table` in reading order, unknown ones last."""
-    present = dict.fromkeys(table["architecture"])
-    known = [name for name in ARCHITECTURES if name in present]
-    return known + [name for name in present if name not in ARCHITECTURES]
+    present, order = dict.fromkeys(table.architecture), list(ARCHITECTURES)
+    return sorted(present, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def architecture_name(name: str) -> str:
     """An architecture as it is written in a figure."""
     return ARCHITECTURES.get(name, name)
-
-
-def architecture_scale(names: Sequence[str]) -> alt.Scale:
-    """Fixed colour of each architecture; the scale's domain is the written name."""
-    colours = [ARCHITECTURE_COLOURS.get(name, GREY) for name in names]
-    return alt.Scale(domain=list(map(architecture_name, names)), range=colours)
-
-
-# ---------------------------------------------------------------- layers
 
 
 def layer_name(layer: int) -> str:
@@ -163,20 +138,15 @@ def layer_ticks(layers: pd.Series) -> list[int]:
     return sorted({low, *range(5 * (low // 5 + 1), high - 1, 5), high})
 
 
+def layer_labels(layers: pd.Series) -> dict:
+    """Options of an axis or legend of layers: each is labelled L1, L2, ... as far as there is room."""
+    return {"values": layer_ticks(layers), "labelExpr": "'L' + datum.value"}
+
+
 def layer_axis(layers: pd.Series, title: str | None = "layer") -> alt.X:
-    """Quantitative axis over layers, each labelled L1, L2, ... as far as there is room."""
+    """Quantitative axis over layers."""
     scale = alt.Scale(domain=[int(layers.min()) - 0.5, int(layers.max()) + 0.5], nice=False, zero=False)
-    axis = alt.Axis(values=layer_ticks(layers), labelExpr="'L' + datum.value", grid=False)
-    return alt.X("layer:Q", title=title, scale=scale, axis=axis)
-
-
-def layer_columns(layers: pd.Series) -> alt.X:
-    """The columns of a heat map over layers, labelled as in `layer_axis`."""
-    axis = bare_axis(values=layer_ticks(layers), labelExpr="'L' + datum.value", labelAngle=0)
-    return alt.X("layer:O", title="layer", axis=axis)
-
-
-# ---------------------------------------------------------------- axes, legends, marks
+    return alt.X("layer:Q", title=title, scale=scale, axis=alt.Axis(grid=False, **layer_labels(layers)))
 
 
 def bare_axis(**axis) -> alt.Axis:
@@ -184,16 +154,15 @@ def bare_axis(**axis) -> alt.Axis:
     return alt.Axis(ticks=False, domain=False, **axis)
 
 
-def places(x_scale: alt.Scale, y_scale: alt.Scale) -> Callable[[str, str], dict]:
-    """`at("x:Q", "y:Q")` is where a drawing without axes has its marks."""
+def places(x: list, y: list, down: bool = False, **scale) -> Callable[[str, str], dict]:
+    """`at("x:Q", "y:Q")`: channels of a drawing without axes, of these domains. `down`: y grows downwards."""
+    x_scale = alt.Scale(domain=x, nice=False, **scale)
+    y_scale = alt.Scale(domain=y, nice=False, reverse=down or alt.Undefined, **scale)
     return lambda x, y: {"x": alt.X(x, axis=None, scale=x_scale), "y": alt.Y(y, axis=None, scale=y_scale)}
 
 
 def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
-    """Logarithmic axis over the positive ones of `values`; its round ticks are denser where decades are few.
-
-    What is not positive sticks to the lower end.
-    """
+    """Logarithmic axis, its round ticks denser where decades are few; zero and less stick to its foot."""
     values = values[values > 0]
     low, high = (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else (0.5, 2.0)
     width = math.log10(high / low)
@@ -205,17 +174,36 @@ def log_axis(values: pd.Series, **axis) -> tuple[alt.Axis, alt.Scale]:
     return alt.Axis(values=[tick for tick in ticks if low <= tick <= high], **axis), scale
 
 
-def gradient(length: int, **legend) -> alt.Legend:
-    """The legend of a colour scale above a chart, `length` pixels long, its title to the left."""
+def tooltips(style: str = "", /, *columns: str, **titles: str) -> list[alt.Tooltip]:
+    """Tooltips of columns, without and with a title: numbers in d3's format `style`, or text without one."""
+    kind, options = ("Q", {"format": style}) if style else ("N", {})
+    own = [alt.Tooltip(f"{column}:{kind}", **options) for column in columns]
+    return own + [alt.Tooltip(f"{column}:{kind}", title=title, **options) for column, title in titles.items()]
+
+
+def gradient(
+    column: str, title: str, colours: list, length: int, domain: Sequence = (0, 1), **legend
+) -> alt.Color:
+    """A number as colour; its legend, `length` pixels long, stands above the chart, its title to the left."""
     size = {"gradientLength": length, "gradientThickness": 9}
-    return alt.Legend(orient="top", titleOrient="left", **size, **legend)
+    bar = alt.Legend(orient="top", titleOrient="left", **size, **legend)
+    return alt.Color(f"{column}:Q", title=title, scale=alt.Scale(domain=domain, range=colours), legend=bar)
 
 
-def cell_labels(base: alt.Chart, layers: pd.Series, dark: str) -> alt.Chart:
-    """The column `label` in the cells of a heat map over `layers`; white where the condition `dark` holds."""
+def kinds(column: str, looks: Mapping, channels: Sequence, legend: dict, **options) -> list:
+    """Channels that give each kind of rows its look (`looks`: a value per channel), in one legend on top."""
+    scales = [alt.Scale(domain=list(looks), range=list(values)) for values in zip(*looks.values())]
+    options |= {"title": None, "legend": alt.Legend(orient="top", **legend)}
+    return [channel(f"{column}:N", scale=scale, **options) for channel, scale in zip(channels, scales)]
+
+
+def heat_map(table: pd.DataFrame, layers: pd.Series, y: alt.Y, dark: str) -> tuple[alt.Chart, alt.Chart]:
+    """Cells over `layers` and `y`; and the column `label` in them, white where the condition `dark` holds."""
+    x = alt.X("layer:O", title="layer", axis=bare_axis(labelAngle=0, **layer_labels(layers)))
+    base, colour = alt.Chart(table).encode(x=x, y=y), alt.condition(dark, alt.value("white"), alt.value(INK))
     size, angle = (11, 0) if few(layers) else (10, 270)
-    colour = alt.condition(dark, alt.value("white"), alt.value(INK))
-    return base.mark_text(fontSize=size, angle=angle).encode(text="label:N", color=colour)
+    labels = base.mark_text(fontSize=size, angle=angle).encode(text="label:N", color=colour)
+    return base.mark_rect(stroke="white"), labels
 
 
 def concept_rows(concepts: Sequence[str]) -> alt.Y:
@@ -237,34 +225,24 @@ def interval_text(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
-def minus(text: str) -> str:
-    """A written number with a true minus sign."""
-    return text.replace("-", "−")
+def series(column: str, looks: Mapping[str, tuple[str, list[int]]]) -> list:
+    """Channels that give each line its colour and dashes, in one legend."""
+    legend = {"columns": 4, "labelLimit": 260, "symbolType": "stroke", "symbolSize": 400, "symbolOpacity": 1}
+    return kinds(column, looks, (alt.Color, alt.StrokeDash), legend)
 
 
-# ---------------------------------------------------------------- lines over layers
-
-
-def series(column: str, names: Sequence[str], looks: Sequence[tuple[str, list[int]]]) -> dict:
-    """Channels that give each line its colour and dashes (`looks`), in one legend."""
-    symbols = {"symbolType": "stroke", "symbolSize": 400, "symbolOpacity": 1}
-    legend = alt.Legend(orient="top", columns=4, labelLimit=260, **symbols)
-    colour, dash = (alt.Scale(domain=list(names), range=list(values)) for values in zip(*looks))
-    shared = {"shorthand": f"{column}:N", "title": None, "legend": legend}
-    return {"color": alt.Color(scale=colour, **shared), "strokeDash": alt.StrokeDash(scale=dash, **shared)}
-
-
-def lines(table: pd.DataFrame, x: alt.X, y: alt.Y, channels: dict, tooltip: list) -> alt.LayerChart:
+def lines(table: pd.DataFrame, x: alt.X, y: alt.Y, channels: list, tooltip: list) -> alt.LayerChart:
     """A line for each of the `series`, with points on it."""
-    base = alt.Chart(table).encode(x=x, y=y, color=channels["color"])
+    colour, dash = channels
+    base = alt.Chart(table).encode(colour, x=x, y=y)
     points = base.mark_point(size=40 if few(table.block) else 16).encode(tooltip=tooltip)
-    return base.mark_line().encode(strokeDash=channels["strokeDash"]) + points
+    return base.mark_line().encode(dash) + points
 
 
 def side_by_side(table: pd.DataFrame, place_N: pd.Series | int, places: int) -> pd.DataFrame:
-    """`table` with the true layers as `block`, and `layer` moved by less than a half to each series' place.
+    """`table` with `layer` moved by less than a half to each series' place, the true one being `block`.
 
-    So series which agree can be told apart. Where there are many layers nothing is moved.
+    So series which agree can be told apart; where there are many layers nothing is moved.
     """
     if not few(table.layer):
         place_N, places = 0, 1

@@ -16,7 +16,6 @@ _BLOCK = _NUMBERS + _BRACKETS + _BASES + _ELEMENTS + _GAP
 _CELL = WIDTH / ROW
 # The drawing: a backbone step is at most this long, and the whole at most that high, pixels.
 _STEP, _HEIGHT = 25, 620
-_DARK = 0.45  # activation above which letters are white
 
 
 def layout(structure: str) -> pd.DataFrame:
@@ -51,29 +50,25 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     """Figures 3 and 4: activation of a feature along example RNAs and on their drawn secondary structure.
 
     `tracks`: one row per nucleotide, with record (id), position (1-based), base, bracket, element (letter),
-    activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer; x and
-    y where the drawing is not to be `layout`'s; and explained (bool) where it is known whether its confounds
-    explain the feature. RNAs are drawn in the order of the table, `ROW` nucleotides in a row.
+    activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer,
+    explained (bool: whether its confounds explain the feature). RNAs are drawn in the order of the table,
+    `ROW` nucleotides in a row.
     """
-    known = [column for column in ("x", "y", "explained") if column in tracks]
-    columns = ["record position base bracket element activation partner feature layer", *known]
-    table = theme.checked(tracks, "feature_tracks", " ".join(columns))
-    outside = table[~table.activation.between(0, 1)]
-    if len(outside):
-        row = outside.iloc[0]
-        raise ValueError(
-            f"feature_tracks: {row.record}, position {row.position}: "
-            f"activation {row.activation} is not between 0 and 1"
-        )
-    present = theme.known_elements(table.element, "feature_tracks")
+    columns = "record position base bracket element activation partner feature layer explained"
+    table = theme.checked(tracks, "feature_tracks", columns)
+    for row in table[~table.activation.between(0, 1)].itertuples():
+        place = f"feature_tracks: {row.record}, position {row.position}"
+        raise ValueError(f"{place}: activation {row.activation} is not between 0 and 1")
+    present = theme.known(table.element, ELEMENTS, "feature_tracks", "structural element")
+    colours = [ELEMENT_COLOURS[letter] for letter in present]
+    scale = alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
     panels, shown = [], []
     for (record, feature, layer), rna in table.groupby(["record", "feature", "layer"], sort=False):
         rna = _with_places(rna)
         name = f"feature {feature} of {theme.layer_name(layer)}"
-        if "explained" in rna and rna.explained.eq(True).any():
-            name += " (explained by its confounds)"
+        name += " (explained by its confounds)" if rna.explained.eq(True).any() else ""
         title = alt.Title(str(record), subtitle=f"{name}, {len(rna)} nt")
-        panels += [_track(rna, present).properties(title=title), _drawing(rna, present)]
+        panels += [_track(rna, scale).properties(title=title), _drawing(rna, scale)]
         shown.append(f"{name} on {record}")
     chart = alt.vconcat(*panels, spacing=12, center=True)
     return chart.resolve_scale(fill="shared", color="shared", stroke="independent").properties(
@@ -93,8 +88,7 @@ def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
     if wrong.any():
         place = f"{name}, position {int(wrong.argmax()) + 1}"
         raise ValueError(f"feature_tracks: {place}: partner {partner[wrong][0]} is outside the RNA")
-    if not {"x", "y"} <= set(rna):
-        rna[["x", "y"]] = layout("".join(rna.bracket))
+    rna[["x", "y"]] = layout("".join(rna.bracket))
     rna["column"], rna["top"] = (rna.position - 1) % ROW, (rna.position - 1) // ROW * _BLOCK
     opening = partner > rna.position  # each pair is drawn once, from its 5' nucleotide
     rna["partner_x"] = np.where(opening, rna.x.to_numpy()[partner - 1], np.nan)
@@ -125,39 +119,22 @@ def _numbers(place: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     return [text.get(i, "") for i in range(len(place))], at[:, 0], at[:, 1]
 
 
-_TOOLTIP = [
-    alt.Tooltip("record:N", title="RNA"),
-    alt.Tooltip("position:Q"),
-    alt.Tooltip("base:N"),
-    alt.Tooltip("paired_with:N", title="paired with"),
-    alt.Tooltip("name:N", title="element"),
-    alt.Tooltip("activation:Q", format=".3f"),
-]
+_TOOLTIP = [*theme.tooltips(record="RNA"), "position:Q", "base:N"]
+_TOOLTIP += theme.tooltips(paired_with="paired with", name="element") + theme.tooltips(".3f", "activation")
+_LETTERS = alt.condition("datum.activation > 0.45", alt.value("white"), alt.value(INK))
+_LEGEND = {"orient": "top", "direction": "horizontal"}
+_FILL = alt.Fill(
+    "activation:Q",
+    title="activation",
+    scale=alt.Scale(domain=[0, 1], range=ACTIVATION),
+    legend=alt.Legend(tickCount=3, gradientLength=120, gradientThickness=9, **_LEGEND),
+)
 
 
-def _fill() -> alt.Fill:
-    size = {"gradientLength": 120, "gradientThickness": 9}
-    legend = alt.Legend(orient="top", direction="horizontal", tickCount=3, **size)
-    scale = alt.Scale(domain=[0, 1], range=ACTIVATION)
-    return alt.Fill("activation:Q", title="activation", scale=scale, legend=legend)
-
-
-def _element_scale(present: list[str]) -> alt.Scale:
-    colours = [ELEMENT_COLOURS[letter] for letter in present]
-    return alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
-
-
-def _letter_colour():
-    return alt.condition(f"datum.activation > {_DARK}", alt.value("white"), alt.value(INK))
-
-
-def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
+def _track(rna: pd.DataFrame, scale: alt.Scale) -> alt.LayerChart:
     """Rows of numbers, dot-bracket, bases on their activation, and elements. All heights are pixels."""
-    height = int(rna.top.max()) + _BLOCK - _GAP
-    y_scale = alt.Scale(domain=[0, height], reverse=True, nice=False)
-    width = min(ROW, len(rna))
-    x_scale = alt.Scale(domain=[0, width], nice=False)
-    at = theme.places(x_scale, y_scale)
+    width, height = min(ROW, len(rna)), int(rna.top.max()) + _BLOCK - _GAP
+    at = theme.places([0, width], [0, height], down=True)
 
     def lane(start: int, thickness: int) -> alt.Chart:
         heights = {"upper": start, "lower": start + thickness, "centre": start + thickness / 2}
@@ -174,32 +151,29 @@ def _track(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
         return letters.encode(**at("middle:Q", "centre:Q"), text=f"{column}:N")
 
     brackets, bases = _NUMBERS, _NUMBERS + _BRACKETS
-    legend = alt.Legend(orient="top", direction="horizontal", symbolType="square", columns=8)
-    element = alt.Color("name:N", title="element", scale=_element_scale(present), legend=legend)
+    legend = alt.Legend(symbolType="square", columns=8, **_LEGEND)
+    element = alt.Color("name:N", title="element", scale=scale, legend=legend)
     numbers = text(0, _NUMBERS, "position", fontSize=10, color=GREY)
     return alt.layer(
         numbers.transform_filter("datum.position == 1 || datum.position % 10 == 0"),
         text(brackets, _BRACKETS, "bracket", font=MONOSPACE, fontSize=12, color=INK),
-        cells(bases, _BASES, fill=_fill(), stroke=alt.value("white"), strokeWidth=alt.value(1)),
-        text(bases, _BASES, "base", font=MONOSPACE, fontSize=12).encode(color=_letter_colour()),
+        cells(bases, _BASES, fill=_FILL, stroke=alt.value("white"), strokeWidth=alt.value(1)),
+        text(bases, _BASES, "base", font=MONOSPACE, fontSize=12).encode(color=_LETTERS),
         cells(bases + _BASES, _ELEMENTS, color=element),
     ).properties(width=_CELL * width, height=height)
 
 
-def _drawing(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
+def _drawing(rna: pd.DataFrame, scale: alt.Scale) -> alt.LayerChart:
     """The secondary structure: backbone, pairs, circles filled by activation and ringed by element."""
     margin = 2  # for numbers, backbone steps
     across, up = np.ptp(rna.x) + 2 * margin, np.ptp(rna.y) + 2 * margin
     step = min(_STEP, WIDTH / across, _HEIGHT / up)
-    x_scale, y_scale = (
-        alt.Scale(domain=[place.min() - margin, place.max() + margin], nice=False, zero=False)
-        for place in (rna.x, rna.y)
-    )
-    at = theme.places(x_scale, y_scale)
+    x, y = ([place.min() - margin, place.max() + margin] for place in (rna.x, rna.y))
+    at = theme.places(x, y, zero=False)
     base = alt.Chart(rna).encode(**at("x:Q", "y:Q"))
     pair = base.transform_filter("datum.partner > datum.position").encode(x2="partner_x:Q", y2="partner_y:Q")
     knot = {"color": ELEMENT_COLOURS["K"], "strokeDash": [3, 2], "opacity": 0.6}
-    ring = alt.Stroke("name:N", scale=_element_scale(present), legend=None)
+    ring = alt.Stroke("name:N", scale=scale, legend=None)
     circles = base.mark_circle(size=(0.8 * step) ** 2, opacity=1, strokeWidth=max(1.2, 0.09 * step))
     letters = base.mark_text(font=MONOSPACE, fontSize=0.55 * step, baseline="middle", tooltip=None)
     numbers = base.mark_text(fontSize=max(9, min(11, 0.5 * step)), color=GREY, baseline="middle")
@@ -207,7 +181,7 @@ def _drawing(rna: pd.DataFrame, present: list[str]) -> alt.LayerChart:
         base.mark_line(color="#b8b8b8", strokeWidth=0.08 * step).encode(order="position:Q"),
         pair.transform_filter("datum.element != 'K'").mark_rule(color="#7a7a7a", strokeWidth=0.11 * step),
         pair.transform_filter("datum.element == 'K'").mark_rule(**knot),
-        circles.encode(fill=_fill(), stroke=ring, tooltip=_TOOLTIP),
-        letters.encode(text="base:N", color=_letter_colour()),
+        circles.encode(fill=_FILL, stroke=ring, tooltip=_TOOLTIP),
+        letters.encode(text="base:N", color=_LETTERS),
         numbers.encode(**at("label_x:Q", "label_y:Q"), text="label:N"),
     ).properties(width=step * across, height=step * up)

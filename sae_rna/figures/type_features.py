@@ -6,7 +6,6 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from sae_rna.figures import theme
-from sae_rna.figures.theme import ACTIVATION, NAMES, SEQUENTIAL, WIDTH
 
 #: What is said of features that their confounds explain.
 EXPLAINED_TYPE = "explained by length and composition"
@@ -18,8 +17,7 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
     Rows (features) are clustered in each panel, columns (RNA types) once over all panels, so that panels can
     be compared: average linkage of Euclidean distances, leaves in optimal order. `table`: one row per layer x
     feature x type, with layer, feature, type, activation (0..1), rank (1 = the type's strongest feature in
-    that layer), and explained (bool) where it is known: a feature that its confounds explain for any type has
-    a †.
+    that layer), explained (bool): a feature that its confounds explain for any type has a †.
     """
     if table.empty:
         return theme.nothing("No feature prefers a type of RNA here.")
@@ -27,38 +25,32 @@ def type_features(table: pd.DataFrame, top: int = 3) -> alt.VConcatChart:
     matrix = table.pivot_table(index=["layer", "feature"], columns="type", values="activation").fillna(0.0)
     types = matrix.columns[clustered(matrix.to_numpy().T)].tolist()
     matrices = {layer: matrix.loc[layer] for layer in matrix.index.unique("layer")}
-    daggers = "explained" in table and table.explained.any()
     panels: list[alt.TopLevelMixin] = []
     for layer, matrix in matrices.items():
         features = matrix.index[clustered(matrix.to_numpy())].tolist()
         title = alt.Title(f"layer {theme.layer_name(layer)}", frame="group")
-        if daggers and not panels:
+        if table.explained.any() and not panels:
             title.subtitle = f"† {EXPLAINED_TYPE}"
         panel = _heat_map(table[table.layer == layer], features, types, names=layer == max(matrices))
         panels.append(panel.properties(title=title))
+    counts = [f"{theme.layer_name(layer)} with {len(rows)} features" for layer, rows in matrices.items()]
+    dagger = f"; a † marks a feature {EXPLAINED_TYPE}" if table.explained.any() else ""
     return alt.vconcat(*panels, spacing=10).properties(
         description=f"Heat map of normalised activation, {len(types)} RNA types by the union of each type's "
-        f"{top} strongest features, "
-        + ", ".join(
-            f"{theme.layer_name(layer)} with {len(rows)} features" for layer, rows in matrices.items()
-        )
-        + (f"; a † marks a feature {EXPLAINED_TYPE}" if daggers else "")
+        f"{top} strongest features, {', '.join(counts)}{dagger}"
     )
 
 
 def _chosen(table: pd.DataFrame, top: int) -> pd.DataFrame:
     """Rows of the layers and features that are drawn; `explained` is a feature's, for any type."""
-    judged = "explained" in table
-    columns = "layer feature type activation rank" + " explained" * judged
-    table = theme.select(table, "type_features", columns)
+    table = theme.select(table, "type_features", "layer feature type activation rank explained")
     layers = sorted(table.layer.unique())
     layers = layers if len(layers) <= 3 else [layers[0], layers[len(layers) // 2], layers[-1]]
     table = table[table.layer.isin(layers)]
     chosen = table.loc[table["rank"] <= top, ["layer", "feature"]].drop_duplicates()
     table = table.merge(chosen, on=["layer", "feature"])
-    if judged:
-        table["explained"] = table.explained.eq(True).groupby([table.layer, table.feature]).transform("any")
-    return table
+    explained = table.explained.eq(True).groupby([table.layer, table.feature]).transform("any")
+    return table.assign(explained=explained)
 
 
 def _heat_map(table: pd.DataFrame, features: list[int], types: list[str], names: bool) -> alt.Chart:
@@ -66,28 +58,20 @@ def _heat_map(table: pd.DataFrame, features: list[int], types: list[str], names:
     step = max(4.0, min(14.0, 320 / len(features)))
     x_axis = theme.bare_axis(labels=names, labelAngle=-45, labelLimit=140)
     y_axis = theme.bare_axis(labels=step >= 8, labelFontSize=min(10, step), minExtent=30)
-    judged = "explained" in table
-    explained = table[table.explained].feature.unique().tolist() if judged else []
+    explained = table[table.explained].feature.unique().tolist()
     if explained:  # rows too low for names still show their daggers
         name = "datum.label" if step >= 8 else "''"
         y_axis.labels, y_axis.labelFontSize, y_axis.labelOverlap = True, max(8, min(10, step)), False
         y_axis.labelExpr = f"{name} + (indexof({explained}, datum.value) < 0 ? '' : '†')"
-    scale, legend = alt.Scale(domain=[0, 1], range=ACTIVATION), theme.gradient(160, tickCount=3)
-    tooltip = [
-        "type:N",
-        "feature:O",
-        alt.Tooltip("activation:Q", format=".3f"),
-        alt.Tooltip("rank:Q", title="rank within type"),
-    ]
-    if judged:
-        tooltip.append(alt.Tooltip("explained:N", title="explained by its confounds"))
+    tooltip = ["type:N", "feature:O", *theme.tooltips(".3f", "activation")]
+    tooltip.append(alt.Tooltip("rank:Q", title="rank within type"))
+    tooltip += theme.tooltips(explained="explained by its confounds")
+    x = alt.X("type:N", title=None, sort=types, axis=x_axis)
+    y = alt.Y("feature:O", title=f"{len(features)} features", sort=features, axis=y_axis)
+    colour = theme.gradient("activation", "normalised activation", theme.ACTIVATION, 160, tickCount=3)
     chart = alt.Chart(theme.fits(table, "type_features")).mark_rect()
-    return chart.properties(width=WIDTH - 90, height=alt.Step(step)).encode(
-        x=alt.X("type:N", title=None, sort=types, axis=x_axis),
-        y=alt.Y("feature:O", title=f"{len(features)} features", sort=features, axis=y_axis),
-        color=alt.Color("activation:Q", title="normalised activation", scale=scale, legend=legend),
-        tooltip=tooltip,
-    )
+    chart = chart.properties(width=theme.WIDTH - 90, height=alt.Step(step))
+    return chart.encode(x=x, y=y, color=colour, tooltip=tooltip)
 
 
 def clustered(matrix: np.ndarray) -> list[int]:
@@ -113,22 +97,15 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     types = table.groupby("type", sort=False).surviving.sum().sort_values(ascending=False, kind="stable")
     most = int(table.surviving.max())
     top = max(most, 1)
-    legend = theme.gradient(160, values=sorted({0, top // 2, top}), format=",d")
-    scale = alt.Scale(domain=[0, top], range=SEQUENTIAL)
-    colour = alt.Color("surviving:Q", title="type-selective features", scale=scale, legend=legend)
-    tooltip = [
-        alt.Tooltip("layer:O"),
-        alt.Tooltip("type:N"),
-        alt.Tooltip("surviving:Q", format=",", title="type-selective features"),
-        alt.Tooltip("tested:Q", format=",", title="features tested"),
-    ]
-    y = alt.Y("type:N", title=None, sort=types.index.tolist(), axis=theme.bare_axis(labelLimit=NAMES))
-    base = alt.Chart(table).encode(x=theme.layer_columns(table.layer), y=y)
-    cells = base.transform_filter("datum.tested > 0").mark_rect(stroke="white")
+    title, ticks = "type-selective features", {"values": sorted({0, top // 2, top}), "format": ",d"}
+    colour = theme.gradient("surviving", title, theme.SEQUENTIAL, 160, [0, top], **ticks)
+    tooltip = ["layer:O", "type:N", *theme.tooltips(",", surviving=title, tested="features tested")]
+    y = alt.Y("type:N", title=None, sort=types.index.tolist(), axis=theme.bare_axis(labelLimit=theme.NAMES))
     dark = f"datum.tested > 0 && datum.surviving > {0.6 * most}"
-    chart = cells.encode(color=colour, tooltip=tooltip) + theme.cell_labels(base, table.layer, dark)
-    return chart.properties(
-        width=WIDTH - NAMES - 10,
+    cells, labels = theme.heat_map(table, table.layer, y, dark)
+    cells = cells.transform_filter("datum.tested > 0").encode(color=colour, tooltip=tooltip)
+    return (cells + labels).properties(
+        width=theme.WIDTH - theme.NAMES - 10,
         height=alt.Step(22 if theme.few(table.layer) else 32),
         description=f"Features selective for {len(types)} RNA types in layer {theme.layer_range(table.layer)}"
         f", from {table.surviving.min():,.0f} to {most:,} in a layer; most for {types.index[0]}.",

@@ -1,6 +1,5 @@
 """Captions with the numbers of the run in them."""
 
-import html
 import re
 from collections.abc import Mapping
 
@@ -10,6 +9,9 @@ from sae_rna.publishing.tables import written
 
 #: What is written of a chart and of a table, `<id>.<suffix>` each.
 CHART_FILES, TABLE_FILES = ("svg", "png", "pdf", "csv", "vl.json"), ("csv", "html")
+_FOLDER = "../figures"  # as seen from a page of the book
+#: What means something in HTML, Markdown or MyST.
+_SPECIAL = re.compile(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?::([^{}]*))?\}")
 
 
@@ -33,7 +35,9 @@ def filled(text: str, numbers: Mapping, figure: str, markdown: bool = True) -> s
             words = written(numbers[name], name, style)
         except ValueError as error:
             raise NotebookError(f"{place} has {{{name}:{style}}}: {error}") from None
-        return _escaped(words) if markdown and isinstance(numbers[name], str) else words
+        if markdown and isinstance(numbers[name], str):
+            words = _SPECIAL.sub(lambda special: f"&#{ord(special[0])};", words)
+        return words
 
     place = f"figure {figure}: its caption"
     if re.search("[{}]", _PLACEHOLDER.sub("", text)):
@@ -41,51 +45,38 @@ def filled(text: str, numbers: Mapping, figure: str, markdown: bool = True) -> s
     return _PLACEHOLDER.sub(number, text)
 
 
-def fill_captions(notebook: nbformat.NotebookNode, links: str = "../figures") -> nbformat.NotebookNode:
+def fill_captions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """`notebook` with its figures numbered and captioned as the book wants them. In place.
 
     A cell that published a figure with a caption gets the metadata mystnb.figure {name, caption} and
-    mystnb.image {alt}, with links to the figure's files, whose address as seen from the page is `links`; the
-    caption displayed below the figure goes. A caption may also stand in the cell's metadata, as mystnb.figure
-    {name, caption}.
-
+    mystnb.image {alt}, with links to the figure's files; the caption displayed below the figure goes.
     Raises NotebookError naming the figure where a caption cannot be filled (`filled`), and where a cell
-    published more than one figure or another one than its metadata says.
+    published more than one figure.
     """
     for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        records = [output.get("metadata", {}).get("sae_rna", {}) for output in cell.outputs]
+        records = [output.get("metadata", {}).get("sae_rna", {}) for output in cell.get("outputs", ())]
         published = [record for record in records if "figure" in record]
-        options = cell.metadata.get("mystnb", {})
-        declared, image = options.get("figure", {}), options.get("image", {})
-        if not declared and not any(record.get("caption") for record in published):
+        if not any(record["caption"] for record in published):
             continue
-        names = [record["figure"] for record in published]
-        name = declared.get("name") or next(iter(names), "without a name")
-        if names != [name]:
-            found = f"published {', '.join(names)}" if names else "published nothing"
-            raise NotebookError(f"figure {name}: its cell {found}; it must end with publish({name!r}, ...)")
-        record, numbers = published[0], published[0]["numbers"]
-        caption = filled(record.get("caption") or declared.get("caption", ""), numbers, name).rstrip()
-        figure = declared | {"name": name, "caption": f"{caption} {_file_links(name, links)}"}
-        alt = filled(record.get("alt") or image.get("alt", ""), numbers, name, markdown=False)
-        image = {"image": image | {"alt": alt}} if alt else {}
-        cell.metadata["mystnb"] = options | {"figure": figure} | image
+        name, numbers = published[0]["figure"], published[0]["numbers"]
+        if len(published) > 1:
+            found = ", ".join(record["figure"] for record in published)
+            raise NotebookError(f"figure {name}: its cell published {found}; a cell can publish one figure")
+        caption = filled(published[0]["caption"], numbers, name).rstrip()
+        options = cell.metadata.get("mystnb", {})
+        figure = {"name": name, "caption": f"{caption} {_file_links(name)}"}
+        new = {"figure": options.get("figure", {}) | figure}
+        if alt := filled(published[0]["alt"], numbers, name, markdown=False):
+            new["image"] = options.get("image", {}) | {"alt": alt}
+        cell.metadata["mystnb"] = options | new
         cell.outputs = [output for output, record in zip(cell.outputs, records) if "caption_of" not in record]
     return notebook
 
 
-def _escaped(text: str) -> str:
-    """`text` as harmless Markdown: entities for what means something in HTML, Markdown or MyST."""
-    return re.sub(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]", lambda match: f"&#{ord(match[0])};", text)
-
-
-def _file_links(figure_id: str, links: str) -> str:
+def _file_links(figure_id: str) -> str:
     # HTML, since Sphinx takes a Markdown link for a reference to a page and complains that there is none.
     names = {"vl.json": "Vega-Lite", "csv": "data (CSV)"}
-    anchors = [
-        f'<a href="{html.escape(f"{links}/{figure_id}.{suffix}")}">{names.get(suffix, suffix.upper())}</a>'
-        for suffix in (TABLE_FILES if figure_id.startswith("tab-") else CHART_FILES)
-    ]
+    suffixes = TABLE_FILES if figure_id.startswith("tab-") else CHART_FILES
+    texts = {f"{_FOLDER}/{figure_id}.{suffix}": names.get(suffix, suffix.upper()) for suffix in suffixes}
+    anchors = [f'<a href="{place}">{text}</a>' for place, text in texts.items()]
     return f'<span class="figure-files">Files: {", ".join(anchors)}.</span>'

@@ -19,36 +19,33 @@ _PROGRESS = "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
 
 
 def execute(
-    notebook: Path,
-    output: Path,
-    parameters: Mapping,
-    figures: Path,
-    links: str = "../figures",
-    failures: Path = Path("runs/failed"),
-    known: Collection[str] = (),
+    notebook: Path, output: Path, parameters: Mapping, figures: Path, failures: Path, known: Collection = ()
 ):
     """Run a notebook, in the current folder, and put it at `output`, its captions filled.
 
     `parameters` are those of the notebook's parameter cell or of `known`, which it understands without naming
-    them. `figures` receives the static files, `links` is their address as seen from the page; `failures`
-    receives a copy that failed, as `<name>.failed.ipynb`, and lies outside the book. Progress goes to
-    standard error.
+    them. `figures` receives the static files, `failures` a copy that failed, as `<name>.failed.ipynb`.
+    Progress goes to standard error.
 
     Raises ValueError for a parameter that the notebook does not have, before anything runs; and NotebookError
     naming notebook, cell and error when it fails: then `output` and the static files stay what they were.
     """
-    from papermill import inspect_notebook  # pulls in half of Jupyter
+    from papermill import execute_notebook, inspect_notebook  # pulls in half of Jupyter
     from papermill.exceptions import PapermillExecutionError
 
     notebook, output = Path(notebook), Path(output)
     _check_names(notebook, parameters, [*inspect_notebook(notebook), *known])
     failed = Path(failures) / f"{output.stem}.failed.ipynb"
+    options = {"cwd": os.getcwd(), "kernel_name": "python3", "language": "python", "autosave_cell_every": 0}
+    options["progress_bar"] = {"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS}
+    # The level is of the kernel's own remarks, not of the notebook's.
+    options["extra_arguments"] = ["--IPKernelApp.log_level=50"]
     with tempfile.TemporaryDirectory() as scratch:
         copy, published = Path(scratch) / output.name, Path(scratch) / "figures"
         try:
-            _run(notebook, copy, parameters, published)
-            finished = nbformat.read(copy, as_version=4)
-            fill_captions(finished, links)
+            with _surroundings(published):
+                execute_notebook(notebook, copy, dict(parameters), **options)
+            finished = fill_captions(nbformat.read(copy, as_version=4))
         except Exception as error:  # whatever it was, the old page stays and the reader learns where to look
             expected = isinstance(error, (PapermillExecutionError, NotebookError))
             reason = str(error).strip() or type(error).__name__
@@ -67,24 +64,6 @@ def execute(
     failed.unlink(missing_ok=True)
 
 
-def _run(notebook: Path, copy: Path, parameters: Mapping, figures: Path):
-    """Execute `notebook` in the current folder, writing to `copy` as it goes."""
-    from papermill import execute_notebook
-
-    with _surroundings(figures):
-        execute_notebook(
-            notebook,
-            copy,
-            dict(parameters),
-            cwd=os.getcwd(),
-            kernel_name="python3",
-            language="python",
-            extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel's own remarks, not the notebook's
-            autosave_cell_every=0,
-            progress_bar={"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS},
-        )
-
-
 def _check_names(notebook: Path, given: Mapping, known: Collection[str]):
     """ValueError for the first name that is not `known`, with the remedy."""
     for name in given:
@@ -97,11 +76,8 @@ def _check_names(notebook: Path, given: Mapping, known: Collection[str]):
 
 @contextmanager
 def _surroundings(figures: Path) -> Iterator[None]:
-    """The kernel inherits our environment, papermill offers no other way to it.
-
-    Papermill's own warnings of parameters that the cell does not name are left out: `_check_names` has seen
-    to them.
-    """
+    # The kernel inherits our environment, papermill offers no other way to it. Papermill's own warnings of
+    # parameters that the cell does not name are left out: `_check_names` has seen to them.
     logger, folder = logging.getLogger("papermill"), os.environ.get(FIGURES)
     level = logger.level
     logger.setLevel(logging.ERROR)

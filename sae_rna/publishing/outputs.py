@@ -20,8 +20,6 @@ from sae_rna.publishing.vega import VEGALITE
 
 #: Environment variable with the folder of the static files (else `figures`); `execute` sets it.
 FIGURES = "SAE_RNA_FIGURES"
-#: SVG stays sharp and can be searched; no menu, since every caption links to the same files.
-_EMBED = {"renderer": "svg", "actions": False}
 _ID = re.compile(r"(fig|tab)(-[a-z0-9]+)+")
 
 
@@ -39,23 +37,22 @@ def publish(
     A chart is written as `<id>.svg .png .pdf .vl.json` with its `table` as `<id>.csv`; a table as `<id>.csv`
     and `<id>.html`. Displayed is interactive HTML, with a PNG for readers without JavaScript, or an HTML
     table. `caption` (Markdown) and `alt` (what the picture shows, for those who cannot see it) have
-    placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; in the book they are numbered and linked to
-    the files (`fill_captions`).
+    placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; `fill_captions` puts them into the book.
 
-    Raises ValueError for an id that is not like fig-name or tab-name, a chart without table, and a number
-    that is NaN; NotebookError for a caption that cannot be filled (`captions.filled`). Then nothing is
-    written.
+    Raises, before anything is written, ValueError for an id that is not like fig-name or tab-name, a chart
+    without table and a number that is NaN, NotebookError for a caption that cannot be filled (`filled`).
     """
     if not _ID.fullmatch(figure_id):
         remedy = "use fig- or tab- and lower-case words joined by hyphens, like fig-training"
         raise ValueError(f"{figure_id!r} is no figure id: {remedy}")
     numbers = {name: _plain(value, figure_id, name) for name, value in numbers.items()}
-    record = {"figure": figure_id, "numbers": numbers, "caption": caption, "alt": alt}
     shown = filled(caption, numbers, figure_id)
     filled(alt, numbers, figure_id, markdown=False)
-    metadata: dict = {"sae_rna": record}
+    metadata: dict = {"sae_rna": dict(figure=figure_id, numbers=numbers, caption=caption, alt=alt)}
     if isinstance(content, pd.DataFrame):
-        bundle, files = _show_table(content, figure_id)
+        fragment, head = table_html(content), f'<meta charset="utf-8">\n<title>{figure_id}</title>'
+        bundle = {"text/html": fragment, "text/plain": content.to_string(index=False, max_rows=60)}
+        files = {"csv": content.to_csv(index=False), "html": f"<!DOCTYPE html>\n{head}\n{fragment}\n"}
     elif table is None:
         raise ValueError(f"{figure_id}: a chart is published together with its tidy table")
     else:
@@ -74,19 +71,9 @@ def publish(
 
 
 def say(sentence: str, **numbers):
-    """Display a sentence (Markdown) with its placeholders filled, as in a caption of `publish`.
-
-    Raises ValueError and NotebookError as `publish` does.
-    """
+    """Display a sentence (Markdown), its placeholders filled, or refused, as in captions of `publish`."""
     numbers = {name: _plain(value, "say", name) for name, value in numbers.items()}
     display(Markdown(filled(sentence, numbers, "say")))
-
-
-def _show_table(table: pd.DataFrame, figure_id: str) -> tuple[dict, dict]:
-    """A table's output by media type and its files by suffix."""
-    fragment, head = table_html(table), f'<!DOCTYPE html>\n<meta charset="utf-8">\n<title>{figure_id}</title>'
-    bundle = {"text/html": fragment, "text/plain": table.to_string(index=False, max_rows=60)}
-    return bundle, {"csv": table.to_csv(index=False), "html": f"{head}\n{fragment}\n"}
 
 
 def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:
@@ -125,10 +112,6 @@ class _ScriptSafe(json.JSONEncoder):
 
 def chart_html(chart: alt.TopLevelMixin, figure_id: str) -> str:
     """HTML that draws `chart`: Altair's template, which loads nothing where `write_vega_bundle`'s file is."""
-    return chart.to_html(
-        fullhtml=False,
-        template="universal",
-        output_div=f"{figure_id}-chart",
-        embed_options=dict(_EMBED),
-        json_kwds={"cls": _ScriptSafe},
-    )
+    # SVG stays sharp and can be searched; no menu, since every caption links to the same files.
+    options = {"embed_options": {"renderer": "svg", "actions": False}, "json_kwds": {"cls": _ScriptSafe}}
+    return chart.to_html(fullhtml=False, template="universal", output_div=f"{figure_id}-chart", **options)

@@ -15,25 +15,17 @@ def table_html(table: pd.DataFrame) -> str:
     Floats of one column share their number of decimals: none where all are whole, three below 10, one below
     1,000, none above; columns that reach below 0.001 are written with three significant digits.
     """
+    numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
+    sides = ["right" if numeric(kind) and not boolean(kind) else "left" for kind in table.dtypes]
 
     def row(tag: str, texts) -> str:
-        cells = zip(table.dtypes, texts)
-        return "".join(
-            f'<{tag} style="text-align: {_side(kind)}">{html.escape(str(text))}</{tag}>'
-            for kind, text in cells
-        )
+        opened = [f'<{tag} style="text-align: {side}">' for side in sides]
+        cells = [f"{start}{html.escape(str(text))}</{tag}>" for start, text in zip(opened, texts)]
+        return f"<tr>{''.join(cells)}</tr>"
 
-    body = "\n".join(
-        f"<tr>{row('td', texts)}</tr>" for texts in zip(*(_cells(table[name]) for name in table))
-    )
-    content = f"<thead><tr>{row('th', table.columns)}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    body = "\n".join(row("td", texts) for texts in zip(*(_cells(table[name]) for name in table)))
+    content = f"<thead>{row('th', table.columns)}</thead>\n<tbody>\n{body}\n</tbody>"
     return f'<div style="overflow-x: auto">\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
-
-
-def _side(kind) -> str:
-    """The side at which the texts of a column of this type stand."""
-    number = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
-    return "right" if number else "left"
 
 
 def _cells(column: pd.Series) -> list[str]:

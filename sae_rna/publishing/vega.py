@@ -25,12 +25,8 @@ def write_vega_bundle(path: Path):
         if not f"{carried[library]}.".startswith(f"{version}."):
             asks = f"Altair {alt.__version__} asks for {library} {version}"
             raise RuntimeError(f"{asks}, vl-convert carries {carried[library]}: move their pins together")
-    versions = {
-        "vega": alt.VEGA_VERSION,
-        "vegalite": alt.VEGALITE_VERSION,
-        "vegaembed": alt.VEGAEMBED_VERSION,
-    }
-    said = json.dumps({f"{library}_version": version for library, version in versions.items()})
+    versions = {"vega_version": alt.VEGA_VERSION, "vegalite_version": alt.VEGALITE_VERSION}
+    said = json.dumps(versions | {"vegaembed_version": alt.VEGAEMBED_VERSION})
     # The function keeps the libraries' thousands of short names away from the page.
     libraries = vl_convert.javascript_bundle(vl_version=VEGALITE)  # type: ignore[call-arg] # of a wrong stub
     script = f"(function () {{\n{libraries}\n}})();\n"

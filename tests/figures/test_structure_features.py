@@ -32,4 +32,3 @@ def test_features_that_confounds_explain_are_hollow_diamonds_and_the_legend_says
     ]  # an arc makes a circle
     assert [point.get("fill") for point in points] == ["white"] * 4 + [theme.ELEMENT_COLOURS["S"]] * 2
     assert EXPLAINED in texts(svg) and "not explained" not in texts(svg)
-    assert EXPLAINED not in texts(svg_of(figures.element_scores(table.drop(columns="explained"))))

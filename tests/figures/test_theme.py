@@ -1,5 +1,7 @@
 """Colours, ticks and axes."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from charts import layers_table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_rna import figures
 from sae_rna.figures import theme
 from sae_rna.records.structure import ELEMENTS
 
@@ -28,8 +31,9 @@ def test_elements_have_fixed_distinct_colours():
 def test_colours_keep_their_meaning_over_architectures():
     table = layers_table(2)
     assert theme.architectures(table) == ["topk", "relu-l1"]
-    scale = theme.architecture_scale(theme.architectures(table[table.architecture == "relu-l1"]))
-    assert scale.domain == ["ReLU + L1"] and scale.range == [theme.ARCHITECTURE_COLOURS["relu-l1"]]
+    spec = figures.retained_features(table[table.architecture == "relu-l1"]).to_json()
+    scale = {"domain": ["ReLU + L1"], "range": [theme.ARCHITECTURE_COLOURS["relu-l1"]]}
+    assert json.dumps(scale) in json.dumps(json.loads(spec))
 
 
 @pytest.mark.parametrize("last, ticks", [(6, [1, 2, 3, 4, 5, 6]), (33, [1, 5, 10, 15, 20, 25, 30, 33])])

@@ -75,12 +75,6 @@ def test_a_track_says_where_its_feature_is_explained_by_confounds():
     assert spec["description"].count("explained by its confounds") == 1
 
 
-def test_given_coordinates_are_used_as_they_are():
-    table = tracks_table(KNOT).assign(x=np.arange(21.0), y=3.0)
-    rows = all_rows(figures.feature_tracks(table))
-    assert rows.x.tolist() == list(range(21)) and set(rows.y) == {3.0}
-
-
 def test_a_hairpin_lies_with_its_five_prime_strand_on_top():
     structure = "((((((((((....))))))))))"
     place = figures.layout(structure)

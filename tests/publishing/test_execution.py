@@ -19,16 +19,15 @@ SETTINGS = 'layers = [1]  # blocks\nname: str = "nano"'
 WORK = "import pandas as pd\nfrom sae_rna.publishing import publish\ntable = pd.DataFrame({'layer': layers})"
 
 
-PUBLISH = 'publish("tab-layers", table, n=len(table), name=name)'
+WORDS = 'caption="{n} layers of {name}.", alt="{n} layers"'
+
+
+PUBLISH = f'publish("tab-layers", table, {WORDS}, n=len(table), name=name)'
 
 
 def write_notebook(path: Path, *sources: str, settings: str | None = SETTINGS) -> Path:
     cells = [new_code_cell(settings, metadata={"tags": ["parameters"]})] if settings else []
     cells += [new_code_cell(source) for source in sources]
-    cells[-1].metadata["mystnb"] = {
-        "figure": {"name": "tab-layers", "caption": "{n} layers of {name}."},
-        "image": {"alt": "{n} layers"},
-    }
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return path
@@ -77,8 +76,10 @@ def test_a_failure_names_its_cell_and_leaves_page_and_files_as_they_were(tmp_pat
 
 
 def test_a_caption_that_cannot_be_filled_is_a_failure_too(tmp_path):
-    notebook = write_notebook(tmp_path / "toy.ipynb", WORK, 'publish("tab-layers", table, name=name)')
-    with pytest.raises(NotebookError, match=r"toy.ipynb: figure tab-layers: .*\{n\}"):
+    notebook = write_notebook(
+        tmp_path / "toy.ipynb", WORK, f'publish("tab-layers", table, {WORDS}, name=name)'
+    )
+    with pytest.raises(NotebookError, match=r"toy.ipynb: .*figure tab-layers: .*\{n\}"):
         execute(
             notebook,
             tmp_path / "executed" / "toy.ipynb",
@@ -121,20 +122,3 @@ def test_a_parameter_that_the_notebook_understands_without_naming_it_is_given(tm
     assert "repeats" not in capfd.readouterr().err  # papermill would warn of it
     with pytest.raises(ValueError, match="'repeat'.* repeats"):
         execute(notebook, parameters={"repeat": 3}, figures=figures, **places, known=["repeats", "seed"])
-
-
-def test_a_caption_in_the_cell_gives_the_page_that_one_in_its_metadata_gives(tmp_path):
-    old = write_notebook(tmp_path / "old.ipynb", WORK, PUBLISH)
-    words = 'caption="{n} layers of {name}.", alt="{n} layers"'
-    new = write_notebook(tmp_path / "new.ipynb", WORK, PUBLISH.replace("n=", words + ", n="))
-    source = nbformat.read(new, as_version=4)
-    del source.cells[-1].metadata["mystnb"]
-    nbformat.write(source, new)
-    pages = []
-    for notebook in (old, new):
-        output = tmp_path / "executed" / notebook.name
-        execute(notebook, output, {}, tmp_path / "figures", failures=tmp_path / "failed")
-        pages.append(nbformat.read(output, as_version=4).cells[-1])
-    assert pages[0].metadata.mystnb == pages[1].metadata.mystnb
-    old, new = ([output.data for output in page.outputs] for page in pages)
-    assert old == new and len(new) == 1
