@@ -69,18 +69,13 @@ class RunFolder:
             for folder in temporary.values():
                 if not resumable:
                     shutil.rmtree(folder, ignore_errors=True)
+                    locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
-            try:
-                if missing:
-                    make(temporary)
-                for name, folder in temporary.items():
-                    write_json(folder / "inputs.json", key_of(inputs[name]))
-                    folder.replace(finished[name])
-            except BaseException:
-                if not resumable:
-                    for folder in temporary.values():
-                        shutil.rmtree(folder, ignore_errors=True)
-                raise
+            if missing:
+                make(temporary)
+            for name, folder in temporary.items():
+                write_json(folder / "inputs.json", key_of(inputs[name]))
+                folder.replace(finished[name])
         return finished
 
     def record(self, parameters: Parameters, **facts):
@@ -133,21 +128,16 @@ def source_files(module: str) -> list[Path]:
 
     Without `parameters`, whose values are inputs of the steps.
     """
-    found, ahead = set(), [module]
+    found: set[Path] = set()
+    ahead = [module]
     while ahead:
         path = _PACKAGE.joinpath(*ahead.pop().split(".")[1:]).with_suffix(".py")
         if path.exists() and path not in found and path.stem != "parameters":
             found.add(path)
-            ahead += _imports(path)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sae_rna"):
+                    ahead += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return sorted(found)
-
-
-def _imports(path: Path) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sae_rna":
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
 
 
 @cache

@@ -2,13 +2,9 @@
 
 from sae_rna.parameters import Parameters, Variant
 
-FORWARD_FLOATS = 30
-"""Numbers of the model's width that a forward pass holds for each token at its widest point."""
-OVERHEAD_GB = 1.0
-"""Python and its libraries."""
-BATCH_TOKENS = 8192
-"""Tokens, with padding, in one forward pass: more leave a CPU's caches and are a third slower there, fewer
-leave a GPU idle."""
+FORWARD_FLOATS = 30  # of the model's width, held by a forward pass for each token at its widest point
+OVERHEAD_GB = 1.0  # Python and its libraries
+BATCH_TOKENS = 8192  # with padding, in one forward pass of `extraction.language_model`
 
 
 def training_gb(
@@ -17,7 +13,7 @@ def training_gb(
     """Memory of one training job, in GB.
 
     variants : all that are trained in the job
-    layers : how many of the model's blocks it reads; `width` is the model's, `model` its number of parameters
+    layers, width, model : blocks that it reads; the language model's width and number of parameters
     tokens : nucleotides to train on
     """
     buffer = min(p.buffer_tokens, tokens) * layers * width
@@ -29,8 +25,7 @@ def training_gb(
 def encoding_gb(
     p: Parameters, variants: list[Variant], layers: int, width: int, model: int, tokens: int
 ) -> float:
-    """Memory of one encoding job, in GB, that keeps the active latents of the shown architecture; as
-    `training_gb`."""
+    """As `training_gb`, of an encoding job, which keeps the active latents of the shown architecture."""
     shown = sum(variant.architecture == p.architecture for variant in variants)
     stacks = sum(autoencoder_parameters(variant, width) for variant in variants)
     kept = shown * 2 * p.k * tokens  # a value and a column number for each

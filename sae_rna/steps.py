@@ -5,6 +5,7 @@ language model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sae_rna.sae.autoencoder import SparseAutoencoders
 
 
 class Autoencoders(Mapping):
-    """The trained autoencoders of one variant by layer; nothing is trained before one is asked for.
+    """The trained autoencoders of one variant by layer; none is trained before one is asked for.
 
     `of_group` gives the stack of a whole group of layers. `key` is what they depend on.
     """
@@ -37,6 +38,7 @@ class Autoencoders(Mapping):
         return sum(map(len, self.groups))
 
 
+@dataclass
 class Steps:
     """Training and encoding for one run.
 
@@ -45,28 +47,21 @@ class Steps:
     records_of : the records of a use: training, types or structures
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        parameters: Parameters,
-        groups: dict[str, list[int]],
-        model_of: Callable[[Variant], LanguageModel],
-        records_of: Callable[[str], pd.DataFrame],
-    ):
-        self.run, self.parameters, self.groups = run, parameters, groups
-        self.model_of, self.records_of = model_of, records_of
+    run: RunFolder
+    parameters: Parameters
+    groups: dict[str, list[int]]
+    model_of: Callable[[Variant], LanguageModel]
+    records_of: Callable[[str], pd.DataFrame]
 
     def group(self, name: str) -> str:
         """`name`, if there is such a group of layers. Raises ValueError naming those there are."""
         if name not in self.groups:
-            raise ValueError(
-                f"this profile has no group of layers '{name}': choose {' or '.join(self.groups)}"
-            )
+            known = " or ".join(self.groups)
+            raise ValueError(f"this profile has no group of layers '{name}': choose {known}")
         return name
 
     def train(self, variants: list[Variant], name: str) -> list[Path]:
-        """The folders of the autoencoders of group `name`, by variant; what is missing is trained
-        together."""
+        """The folders of group `name`'s autoencoders, by variant; what is missing is trained together."""
         steps = self._training(variants, name)
 
         def make(missing: dict[str, Path]):
@@ -104,9 +99,8 @@ class Steps:
         """The trained autoencoders of all groups."""
         names = {tuple(group): name for name, group in self.groups.items()}
         key = [place for name in self.groups for place in self._places(self._training([variant], name))]
-        return Autoencoders(
-            [*self.groups.values()], key, lambda group: self.stack(variant, names[tuple(group)])
-        )
+        of_group = lambda group: self.stack(variant, names[tuple(group)])  # noqa: E731
+        return Autoencoders([*self.groups.values()], key, of_group)
 
     def activations(self, use: str, variant: Variant) -> Activations:
         """The RNAs of `use`, encoded by `variant`; those of known type decide which features are retained."""

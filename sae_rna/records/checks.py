@@ -31,12 +31,10 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
 
     Letters other than A, C, G and U that the tokenizers know are kept, and P (a modified base of a few bpRNA
     records) becomes N: the language model reads them, the analysis leaves such nucleotides out. One warning
-    says how many records were changed or hold such letters. Pairs need not be canonical. Columns without a
-    value are dropped.
+    counts what was changed. Pairs need not be canonical. Columns without a value are dropped.
 
-    Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap,
-    space or unknown letter in one, a structure that is unbalanced or not as long as its sequence, and unknown
-    elements.
+    Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap or
+    unknown letter, unknown elements, and a structure that is unbalanced or not as long as its sequence.
     """
     if records.empty:
         raise ValueError(f"{source} holds no records; give at least one")
@@ -53,8 +51,7 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         first, second = records.index[records.id == name][:2] + 1
         fault = f"record '{name}' stands twice, as number {first} and number {second}{how_many(twice)}"
         raise ValueError(f"{source}: {fault}; give every record an id of its own")
-    changed = Counter[str]()
-    records = check_records(records, source, changed)
+    records = check_records(records, source, changed := Counter[str]())
     if said := listed(changed):
         warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
     return records
@@ -79,7 +76,7 @@ def check_records(
     """`records` with their sequences in upper case and with U; `changed` counts what was changed.
 
     A faulty record raises a ValueError, as in a file that its owner can mend; with the counter `left_out` it
-    is left out and counted there, as in a data set of the hub that a few bad rows must not stop.
+    is left out and counted there, as in a data set of the hub.
     """
     bad = pd.Series(False, records.index)
     for faulty, name, remedy, place in _faults(records):

@@ -21,8 +21,8 @@ def encode_bases(sequences: Sequence[str]) -> list[np.ndarray]:
 def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
     """One-hot bases of the window of `reach` on both sides of every position, [T, 4 (2 reach + 1)].
 
-    Beyond the ends all is 0. The columns of A, from the leftmost place to the rightmost, are followed by
-    those of C, G and U. Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
+    Beyond the ends all is 0. The columns of A, from the leftmost place to the rightmost, come before those of
+    C, G and U. Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
     """
     rows = []
     for codes in encode_bases(sequences):

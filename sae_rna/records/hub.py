@@ -30,11 +30,9 @@ def is_hub_name(source: str | Path) -> bool:
 def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
     """A balanced sample of a data set on the hub, such as ``multimolecule/rnacentral``.
 
-    `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`.
-
-    Returns records as `sample_stream`; ``attrs`` also hold the data set's `source` and its `revision`, the
-    commit that was read. Raises ValueError as `sample_stream`, and if the hub, the network or the data set's
-    files fail for longer than `datasets` goes on trying (minutes).
+    `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`,
+    which says what is returned; ``attrs`` also hold the data set's `source` and `revision`, the commit that
+    was read. Raises ValueError as well if the hub, the network or the files fail for minutes.
     """
     import datasets  # takes a second to import, and only this source needs it
     from huggingface_hub import HfApi
@@ -69,8 +67,8 @@ def _batches(builder, name: str) -> Iterator[pd.DataFrame]:
 def _parquet_batches(url: str) -> Iterator[pd.DataFrame]:
     """Rows of a Parquet file, in frames of at most `_ROWS`.
 
-    `datasets` decodes whole row groups and keeps what it has read: 0.9 GB for half a million RNAs, where this
-    way takes 0.1. Its way to open files stays: it goes on asking for minutes when the network fails.
+    `datasets` decodes whole row groups and keeps what it has read: 0.9 GB for half a million RNAs, this way
+    0.1. Files are opened its way, which goes on asking for minutes when the network fails.
     """
     from datasets import DownloadConfig
     from datasets.utils.file_utils import xopen
@@ -97,10 +95,9 @@ def sample_stream(
 
     Of every split and value of `by`, the records whose sequences have the smallest draws are kept
     (`splits.places`), whatever the order of the stream. A sequence is in the sample once: under the first of
-    its ids in alphabetical order, and if it is kept under several types or splits, in the first of these.
-    Splits are those of a column `split`; without one, every family, or without families every sequence, has
-    its side by a draw of its own. Records that are longer, faulty (see `checks.validate`) or without an id or
-    a value of `by` are left out; one warning counts them.
+    its ids in alphabetical order, and of several types or splits in the first. Without a column `split`,
+    every family, or without families every sequence, has its side by a draw of its own. Records that are
+    longer, faulty (`checks.validate`) or without an id or a value of `by` are left out, with one warning.
 
     batches : frames of some thousand rows; columns as in `readers.read_records`
     source : name of the stream in messages
@@ -110,9 +107,8 @@ def sample_stream(
     by : column to balance by, such as ``type``
     needs : columns that must be there besides `id`, `sequence` and `by`
 
-    Returns records in the order of their splits, types and ids, with the column `split`; ``attrs`` count the
-    stream's records (`records`) and those left out (`left_out`). Raises ValueError if a column is missing or
-    no record is left.
+    Returns records ordered by split, type and id, with `split`; ``attrs`` count the stream's `records` and
+    those `left_out`. Raises ValueError if a column is missing or no record is left.
     """
     stream = _Stream(source, longest, seed, by, needs)
     pool, largest = [], None

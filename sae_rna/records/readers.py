@@ -3,8 +3,7 @@
 Records are a pandas DataFrame with one row per RNA. `id` (unique) and `sequence` (upper case, U not T) are
 always there; `secondary_structure` (dot-bracket), `element` (letters of `structure.ELEMENTS`), `type`,
 `family` and `split` where known. Any other column of the source stays. Bad input raises a ValueError with
-place and remedy; one warning per file says what was changed. Data sets of the Hugging Face hub are not read
-whole: see `hub`.
+place and remedy; one warning per file says what was changed. Data sets of the hub: see `hub`.
 
 A new format is a function from a path to records (a DataFrame, or one dict each) and its suffixes in
 `READERS`.
@@ -32,11 +31,10 @@ _COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family":
 def read_records(source: str | Path) -> pd.DataFrame:
     """Records of a local file, or of a folder of one-record files, checked by `checks.validate`.
 
-    The format is known by the suffix (`READERS`), before which tables, FASTA, dot-bracket and Stockholm may
-    have ``.gz``. Dot-bracket files have name, sequence and structure lines; the consensus structure of
-    Stockholm is projected onto every row; bpseq, ct and st files hold one RNA each. Of a folder, all
-    dot-bracket, bpseq, ct and st files are read. Elements are not computed here, which takes longer than all
-    the reading: see `structure.add_elements`.
+    The format is known by the suffix (`READERS`), which ``.gz`` may follow for tables, FASTA, dot-bracket and
+    Stockholm. Dot-bracket files have name, sequence and structure lines; Stockholm's consensus structure is
+    projected onto every row; bpseq, ct and st files hold one RNA each. Of a folder, all dot-bracket, bpseq,
+    ct and st files are read. `structure.add_elements` adds elements, which takes longer.
 
     Raises ValueError, naming the source, the record and the place, where it cannot be read or is faulty.
     """
@@ -114,9 +112,7 @@ def _read_dot_bracket(path: Path) -> list[dict]:
         if len(lines) != 2:
             found = f"record '{name}' (number {number}) has {len(lines)} lines"
             raise ValueError(f"{found}, where one of sequence and one of structure belong")
-        structure = re.sub(
-            r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1]
-        )  # RNAfold writes the free energy behind it
+        structure = re.sub(r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1])  # RNAfold appends the free energy
         records.append({"id": name, "sequence": lines[0], "secondary_structure": structure})
     return records
 
@@ -127,10 +123,10 @@ def _read_one(path: Path) -> list[dict]:
     if suffix_of(path) == ".ct" and len(path.read_text().strip().splitlines()) > 1 + len(record):
         more = f"more lines follow the {len(record)} nucleotides of the first structure"
         raise ValueError(f"{more}; keep the one structure that is meant")
-    structure = {"secondary_structure": record.dot_bracket}
+    found = {"secondary_structure": record.dot_bracket}
     if hasattr(record, "structure_array"):
-        structure["structural_annotation"] = record.structure_array
-    return [{"id": record.id or path.stem, "sequence": record.sequence} | structure]
+        found["structural_annotation"] = record.structure_array
+    return [{"id": record.id or path.stem, "sequence": record.sequence} | found]
 
 
 def _read_stockholm(path: Path) -> list[dict]:
@@ -142,8 +138,7 @@ def _read_stockholm(path: Path) -> list[dict]:
         features = dict(re.findall(r"^#=GF (ID|TP)\s+(\S.*?)[;\s]*$", block, re.M))
         family = features.get("ID", "")
         known = {"family": family} if family else {}
-        if "TP" in features:
-            known["type"] = features["TP"].split("; ")[-1]
+        known |= {"type": features["TP"].split("; ")[-1]} if "TP" in features else {}
         prefix = f"{family}/" if len(blocks) > 1 else ""  # one sequence may stand in several families
         consensus = alignment.column_annotations.get("secondary_structure")
         if consensus is not None:
@@ -170,7 +165,7 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
     """
     columns = [column for column, letter in enumerate(aligned) if letter not in "-.~"]
     sequence = "".join(aligned[column] for column in columns).upper().replace("T", "U")
-    place = {column: position for position, column in enumerate(columns)}
+    place = dict(zip(columns, range(len(columns))))
     symbols = ["."] * len(sequence)
     for column, position in place.items():
         other = place.get(int(partner[column]), -1)

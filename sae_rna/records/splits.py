@@ -39,9 +39,9 @@ def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
 def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed: int) -> pd.DataFrame:
     """At most `per_group` records of every value of the column(s) `by`, in the order of `records`.
 
-    Which ones depends on `seed` and the ids alone, not on the order. Records without a value of `by` are left
-    out. `per_group` is a number, or one for each record as `largest_sizes` gives it. Raises ValueError for a
-    missing column and for less than one record of a group.
+    `seed` and the ids alone decide which ones. Records without a value of `by` are left out. `per_group` is a
+    number, or one for each record (`largest_sizes`). Raises ValueError for a missing column and for less than
+    one record of a group.
     """
     by = [by] if isinstance(by, str) else by
     check_columns(records, by, "the table of records", "balance by one of these")
@@ -55,8 +55,8 @@ def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed:
 def places(draws: pd.Series, groups: list[pd.Series]) -> pd.Series:
     """Place of every record in its group by its draw, from 1; NaN without a group.
 
-    This is the rule of every sample, of a file and of a stream: the smallest draws of each group are taken. A
-    draw is `uniform` of an id or a sequence, so it does not depend on what else there is.
+    The rule of every sample, of a file and of a stream: the smallest draws of each group are taken. A draw is
+    `uniform` of an id or a sequence, whatever else there is.
     """
     return draws.groupby(groups).rank(method="first")
 
@@ -72,13 +72,12 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     ``records.attrs["split_by"]`` says which way was taken:
 
-    - ``"given"``: the records have all three. Validation is read as selection and test as heldout where there
-      is none. A warning says if held-out families stand in train or selection too. If one of the three is
-      missing, all are made anew, with a warning.
+    - ``"given"``: the records have all three (else all are made anew, with a warning); validation is read as
+      selection and test as heldout where there is none. A warning says if held-out families stand elsewhere.
     - ``"family"``: no family is on two sides. Shares are of families, within every type of five families or
       more; families of rarer types are split together. A record of no known family is one of its own.
-    - ``"sequence"``: fewer than three families are known. Identical sequences are on the same side;
-      homologues may not be. A record keeps its side when others are added (unless a side would be empty).
+    - ``"sequence"``: fewer than three families are known. Identical sequences are on one side, homologues
+      perhaps not. A record keeps its side when others are added (unless a side would be empty).
 
     Raises ValueError for an unknown name of a split, and for fewer than three distinct sequences.
     """
