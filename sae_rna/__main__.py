@@ -38,13 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
     text, names = "another value for one parameter (YAML)", ("NAME", "VALUE")
     notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=names, help=text)
-    encodes, whose = (
-        "encode the evaluation RNAs with the trained autoencoders",
-        "the language model or the control",
-    )
-    for run, task in ((_train, "train all autoencoders"), (_encode, encodes)):
+    text = "encode the evaluation RNAs with the trained autoencoders"
+    for run, task in ((_train, "train all autoencoders"), (_encode, text)):
         step = command(run, f"{task} of one group of layers", profile, receipt)
-        step.add_argument("model", choices=MODELS, help=f"whose hidden states: {whose}")
+        step.add_argument("model", choices=MODELS, help="whose hidden states: the model's or the control's")
         step.add_argument("layers", help="a group, such as layers-1-6")
     command(_records, "fetch model and data from the hub, draw the sample of RNAs", profile, receipt)
     command(_plan, "what a study will cost: tokens, memory, disk and hours of each step", profile)
@@ -75,8 +72,7 @@ def _yaml(name: str, value: str):
 
 
 def _records(given):
-    study = _study(given)
-    _finish(given, [study.source(use).file for use in ("structures", "types")])
+    _finish(given, [_study(given).source(use).file for use in ("structures", "types")])
 
 
 def _train(given):
@@ -113,10 +109,10 @@ def _plan(given):
 
 
 def _export(given):
+    from sae_rna.sae import export
     from sae_rna.sae.autoencoder import SparseAutoencoders
-    from sae_rna.sae.export import to_dictionary_learning, to_saelens
 
-    write = {"saelens": to_saelens, "dictionary_learning": to_dictionary_learning}[given.to]
+    write = getattr(export, f"to_{given.to}")
     print(*write(SparseAutoencoders.from_pretrained(given.source), given.output), sep="\n")
 
 

@@ -17,9 +17,8 @@ def start(namespace: dict) -> Study:
 
     `profile` gives the values to start from. A value replaces the profile's where it is not the default, or
     was given to papermill. Every public name is taken for a parameter, so that a misspelt one, which
-    papermill would inject with a mere warning, stops the notebook before anything runs.
-
-    Raises ValueError naming the unknown parameter or the impossible value and the remedy.
+    papermill would inject with a mere warning, stops the notebook before anything runs: a ValueError names
+    the unknown parameter or the impossible value and the remedy.
     """
     hidden = lambda name, value: name[0] == "_" or name in _JUPYTER or callable(value) or ismodule(value)  # noqa: E731
     given = {name: value for name, value in namespace.items() if not hidden(name, value)}

@@ -12,13 +12,12 @@ import yaml
 from annotated_types import MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
-"""The repository: relative paths in parameters start here."""
+ROOT = Path(
+    os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
+)  # the repository, where relative paths start
 Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
-ARCHITECTURES = get_args(Architecture)
-"""Architectures of autoencoders, explained in `sae_rna.sae.architectures`."""
-MODELS = ("language-model", "random-model")
-"""Whose hidden states autoencoders are trained on; the second has the same architecture, random weights."""
+ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
+MODELS = ("language-model", "random-model")  # whose hidden states: its own, or with random weights
 
 
 class Variant(NamedTuple):
@@ -27,8 +26,7 @@ class Variant(NamedTuple):
     architecture: str
     expansion: int
     seed: int
-    control: str = ""
-    """"random-model": the language model's weights are random; empty: they are its own."""
+    control: str = ""  # "random-model" if the language model's weights are random
 
     @property
     def name(self) -> str:
@@ -55,8 +53,7 @@ class Parameters:
 
     model: str = "data/rinalmo-nano"
     """Language model: a folder in multimolecule's format or a hub id such as multimolecule/rinalmo-giga."""
-    model_revision: str | None = None
-    """Branch, tag or commit of the language model on the hub."""
+    model_revision: str | None = None  # branch, tag or commit of the language model on the hub
     structures: str = "data/records.parquet"
     """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq ...) or a hub data set."""
     structures_revision: str | None = None
@@ -71,46 +68,35 @@ class Parameters:
     """Autoencoder shown in the figures, one of `ARCHITECTURES`; relu-l1 and relu-l1-mean are the paper's."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
     """Architectures trained beside it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
-    expansion: Positive = 8
-    """Size of the dictionary in multiples of the model's width."""
-    narrow: Positive = 4
-    """Size of a second dictionary, likewise: are features the same at another size?"""
+    expansion: Positive = 8  # size of the dictionary in multiples of the model's width
+    narrow: Positive = 4  # size of a second dictionary, likewise: are features the same at another size?
     replicates: Annotated[int, Field(ge=0)] = 2
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
-    k: Positive = 16
-    """Active latents a token (topk, batchtopk, matryoshka)."""
+    k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka)
     l1: Penalty = 3e-3
     """Weight of the sparsity penalty of relu-l1 (squared error summed over dimensions) and relu-l1-mean."""
-    l0: Penalty = 3e-3
-    """Weight of the sparsity penalty of jumprelu, on the number of active latents."""
+    l0: Penalty = 3e-3  # weight of the sparsity penalty of jumprelu, on the number of active latents
     sae_learning_rate: Amount = 1e-3
-    batch: Positive = 1024
-    """Tokens a training step."""
-    epochs: Amount = 2.0
-    """Passes over the training tokens."""
-    per_type: Positive = 150
-    """Most sequences of one RNA type to train on: balances the types."""
+    batch: Positive = 1024  # tokens a training step
+    epochs: Amount = 2.0  # passes over the training tokens
+    per_type: Positive = 150  # most sequences of one RNA type to train on: balances the types
     per_split: Positive = 900
     """Most sequences in each evaluation split, of known structure and of known type (types share equally)."""
     longest: Positive = 256
     """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
     min_sequences: Positive = 10
     """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
-    top_k: Positive = 4
-    """Features shown for each RNA type in Figure 5."""
-    shuffles: Positive = 20
-    """Replicates of the null."""
+    top_k: Positive = 4  # features shown for each RNA type in Figure 5
+    shuffles: Positive = 20  # replicates of the null
     buffer_tokens: Positive = 300_000
     """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
-    device: str = "auto"
-    """cpu, cuda, or auto for a GPU where there is one."""
+    device: str = "auto"  # cpu, cuda, or auto for a GPU where there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
     seed: int = 0
-    run: str = "runs/default"
-    """Folder for results; finished steps found there are used again."""
+    run: str = "runs/default"  # folder for results; finished steps found there are used again
 
     def __post_init__(self):
         try:
@@ -213,10 +199,7 @@ def resolve(source: str) -> str:
 
 
 def model_shape(p: Parameters) -> tuple[int, int]:
-    """Blocks and width of the language model, from its ``config.json`` here or on the hub; it is not loaded.
-
-    Raises ValueError if that cannot be read.
-    """
+    """Blocks and width of the language model, from ``config.json`` here or on the hub; else a ValueError."""
     file = Path(resolve(p.model)) / "config.json"
     try:
         if not file.parent.is_dir():
@@ -231,10 +214,7 @@ def model_shape(p: Parameters) -> tuple[int, int]:
 
 
 def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
-    """The studied layers in groups, each trained and encoded by one job, by names such as layers-1-3.
-
-    Layers of a group that do not follow one another are named one by one, as layers-1_3.
-    """
+    """The studied layers in groups, one a job, by names such as layers-1-3 (in a row) or layers-1_3."""
     layers = list(range(1, blocks + 1)) if p.layers == "all" else list(p.layers)
     groups = {}
     for start in range(0, len(layers), p.layer_group):

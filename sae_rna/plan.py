@@ -2,10 +2,9 @@
 
 The work is counted: a forward pass takes 2 x parameters operations a token, up to the deepest block that a
 group of layers needs; training an autoencoder 12 x D x F a token and layer, encoding and decoding 4 x D x F.
-How many operations a second this machine does is measured for some seconds, on one block of the model's shape
-and on training steps of every kind of autoencoder: steps that skip work, such as the sparse step of TopK on a
-CPU, count as faster, not as less work. Sequences and tokens are exact where the data are at hand, else upper
-bounds.
+Operations a second are measured, on one block of the model's shape and on training steps of every kind of
+autoencoder: steps that skip work, such as TopK's sparse step on a CPU, count as faster, not as less work.
+Sequences and tokens are exact where the data are at hand, else upper bounds.
 """
 
 import os
@@ -20,8 +19,9 @@ import pandas as pd
 import torch
 from multimolecule import RiNALMoConfig, RnaTokenizer
 from torch.utils.benchmark import Timer
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
+from sae_rna.extraction import loading
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.memory import OVERHEAD_GB, autoencoder_parameters, encoding_gb, training_gb
@@ -79,10 +79,7 @@ class Speed(NamedTuple):
 
 
 def model_config(p: Parameters) -> PretrainedConfig:
-    """Configuration of the study's language model: a known one's, or from its folder, the hub or its cache.
-
-    Raises ValueError if there is none of them.
-    """
+    """The language model's: known, or from its folder, the hub or its cache; else a ValueError."""
     source = resolve(p.model)
     if source in KNOWN:
         blocks, width, intermediate = KNOWN[source]
@@ -97,7 +94,7 @@ def model_config(p: Parameters) -> PretrainedConfig:
 def _random_model(config: PretrainedConfig, device: torch.device) -> LanguageModel:
     """A model of random weights; on the device "meta" they take no memory. Without pooler, never read."""
     with device:
-        model = AutoModel.from_config(config).eval().requires_grad_(False)
+        model = loading.draw_weights(config, masked=False, seed=0).eval().requires_grad_(False)
     model.pooler = None
     return LanguageModel("", None, model, RnaTokenizer(), device, "")
 
@@ -138,10 +135,7 @@ def study_data(p: Parameters, longest: int) -> Data:
 
 
 def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
-    """Operations a second of one block of the model's shape and of training each kind of autoencoder.
-
-    Measured for seconds; assumed where the study wants a GPU and there is none.
-    """
+    """Operations a second, measured for seconds; assumed where the study wants a GPU and there is none."""
     kinds = sorted({(v.architecture, v.expansion) for variants in p.variants.values() for v in variants})
     cuda = torch.cuda.is_available()
     if p.device.startswith("cuda") and not cuda:
@@ -154,10 +148,8 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
     seconds = _seconds(lambda: list(model.hidden_states(sequences, [1])))
     block = 2 * size.block_parameters * len(sequences) * longest / seconds
     precision = best_precision(device) if p.precision == "auto" else p.precision
-    x_BD, standardise = (
-        torch.randn(p.batch, D, device=device),
-        Standardiser(torch.zeros(1, D), torch.ones(1, D)),
-    )
+    x_BD = torch.randn(p.batch, D, device=device)
+    standardise = Standardiser(torch.zeros(1, D), torch.ones(1, D))
     training = {}
     for architecture, expansion in kinds:
         members = (Member(1, p.sparsity(architecture), 0),)
@@ -178,18 +170,16 @@ def _seconds(work) -> float:
 def plan(p: Parameters, size: Size, data: Data, speed: Speed) -> pd.DataFrame:
     """The table: a row for each step.
 
-    Columns `step`, `jobs`, `sequences` and `tokens` (of one job; a token is a nucleotide), `memory_gb` (of
-    one job, GPU memory on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the
-    other). Raises ValueError for a layer that the model does not have.
+    Columns `step`, `jobs`, `sequences` and `tokens` (nucleotides, of one job), `memory_gb` (of one job, the
+    GPU's on a GPU), `disk_gb` (that stays, of all jobs) and `hours` (of all jobs, one after the other).
+    Raises ValueError for a layer that the model does not have.
     """
     groups = list(layer_groups(p, size.blocks).values())
     if (deepest := max(map(max, groups))) > size.blocks:
         has = f"{p.model} has blocks 1 to {size.blocks}"
         raise ValueError(f"layer {deepest} is asked for, but {has}: check 'layers'")
-    layers, depth = (
-        sum(map(len, groups)),
-        sum(map(max, groups)),
-    )  # each pass goes up to a group's deepest layer
+    layers = sum(map(len, groups))
+    depth = sum(map(max, groups))  # each group's pass goes up to its deepest layer
     shape = {"layers": max(map(len, groups)), "width": size.width, "model": size.parameters}
     rows = []
 

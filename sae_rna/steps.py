@@ -1,7 +1,6 @@
 """The two expensive steps of a run, training autoencoders and encoding RNAs with them, kept in its folder.
 
-Both are done by groups of layers, and by all variants that read the same hidden states in one pass of the
-language model.
+Both take a group of layers, and all variants of the same hidden states in one pass of the language model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +18,13 @@ from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 
 
+@dataclass(eq=False)
 class Autoencoders(Mapping):
-    """The trained autoencoders of one variant by layer; none is trained before one is asked for.
+    """One variant's trained autoencoders by layer, or `of_group` of layers; trained when asked for."""
 
-    `of_group` gives the stack of a whole group of layers. `key` is what they depend on.
-    """
-
-    def __init__(self, groups: list[list[int]], key: list[str], of_group: Callable[..., SparseAutoencoders]):
-        self.groups, self.key, self.of_group = groups, key, of_group
+    groups: list[list[int]]
+    key: list[str]
+    of_group: Callable[[list[int]], SparseAutoencoders]
 
     def __getitem__(self, layer: int) -> SparseAutoencoders:
         return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
@@ -74,8 +72,7 @@ class Steps:
     def encode(self, use: str, variants: list[Variant], name: str) -> list[Path]:
         """The folders with what group `name` makes of the RNAs of `use`, by variant: `encoding.encode_group`.
 
-        What is missing is encoded together. Of the architectures that the shown one is compared with, the
-        summary alone is kept.
+        What is missing is encoded together. Of architectures only compared, the summary alone is kept.
         """
         steps, shown = self._encoding(use, variants, name), self.parameters.architecture
 
@@ -109,14 +106,11 @@ class Steps:
             for of in sorted({use, "types"})
         }
         names = {layer: name for name, group in self.groups.items() for layer in group}
-        return Activations(
-            "SAE, random model" if variant.control else f"SAE ({variant.architecture})",
-            self.records_of(use),
-            list(names),
-            {"encoded": encoded, "min_sequences": self.parameters.min_sequences},
-            lambda layer: self.encode(use, [variant], names[layer])[0],
-            partial(self.summary, [variant]),
-        )
+        title = "SAE, random model" if variant.control else f"SAE ({variant.architecture})"
+        key = {"encoded": encoded, "min_sequences": self.parameters.min_sequences}
+        folder = lambda layer: self.encode(use, [variant], names[layer])[0]  # noqa: E731
+        summary = partial(self.summary, [variant])
+        return Activations(title, self.records_of(use), list(names), key, folder, summary)
 
     def summary(self, variants: list[Variant]) -> pd.DataFrame:
         """`Activations.summary` of several variants, one after the other."""

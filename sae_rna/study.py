@@ -1,7 +1,6 @@
 """One run: its records, language model, autoencoders and activations, each made once and kept in its folder.
 
-A study loads and remembers; it computes no result. Results are functions of `sae_rna.analysis`, which take
-what a study holds.
+A study loads and remembers; results are functions of `sae_rna.analysis`, which take what it holds.
 """
 
 import sys
@@ -89,9 +88,11 @@ class Study:
         """`records` with structural elements, folded first where the parameters say so."""
         p = self.parameters
         if "secondary_structure" not in records and not p.fold:
+            remedy = (
+                "needs a file with a column secondary_structure, or set fold to true to have them predicted"
+            )
             raise ValueError(
-                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a "
-                "column secondary_structure, or set fold to true to have them predicted"
+                f"{p.structures} has no secondary structures: the parameter 'structures' {remedy}"
             )
         return add_elements(fold(records))
 

@@ -28,11 +28,10 @@ def is_hub_name(source: str | Path) -> bool:
 
 
 def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
-    """A balanced sample of a data set on the hub, such as ``multimolecule/rnacentral``.
+    """A balanced sample of a data set on the hub; ``attrs`` also say its `source` and `revision`, the commit.
 
-    `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`,
-    which says what is returned; ``attrs`` also hold the data set's `source` and `revision`, the commit that
-    was read. Raises ValueError as well if the hub, the network or the files fail for minutes.
+    `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`.
+    Raises ValueError as that does, and if the hub, the network or the files fail for minutes.
     """
     import datasets  # takes a second to import, and only this source needs it
     from huggingface_hub import HfApi
@@ -104,8 +103,7 @@ def sample_stream(
     per_train : most training records of each value of `by` (of all records, if `by` is None)
     per_split : most records in each other split, shared out equally among the values of `by` that stand in it
     longest : most nucleotides of a record
-    by : column to balance by, such as ``type``
-    needs : columns that must be there besides `id`, `sequence` and `by`
+    by, needs : column to balance by, such as ``type``; further columns that must be there
 
     Returns records ordered by split, type and id, with `split`; ``attrs`` count the stream's `records` and
     those `left_out`. Raises ValueError if a column is missing or no record is left.

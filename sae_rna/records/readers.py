@@ -2,17 +2,16 @@
 
 Records are a pandas DataFrame with one row per RNA. `id` (unique) and `sequence` (upper case, U not T) are
 always there; `secondary_structure` (dot-bracket), `element` (letters of `structure.ELEMENTS`), `type`,
-`family` and `split` where known. Any other column of the source stays. Bad input raises a ValueError with
-place and remedy; one warning per file says what was changed. Data sets of the hub: see `hub`.
+`family` and `split` where known. Any other column of the source stays.
 
-A new format is a function from a path to records (a DataFrame, or one dict each) and its suffixes in
-`READERS`.
+A new format is a function from a path to records (a DataFrame, or one dict each), entered in `READERS`.
 """
 
 import gzip
 import io
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +32,8 @@ def read_records(source: str | Path) -> pd.DataFrame:
 
     The format is known by the suffix (`READERS`), which ``.gz`` may follow for tables, FASTA, dot-bracket and
     Stockholm. Dot-bracket files have name, sequence and structure lines; Stockholm's consensus structure is
-    projected onto every row; bpseq, ct and st files hold one RNA each. Of a folder, all dot-bracket, bpseq,
-    ct and st files are read. `structure.add_elements` adds elements, which takes longer.
-
-    Raises ValueError, naming the source, the record and the place, where it cannot be read or is faulty.
+    projected onto every row. Of a folder, all dot-bracket, bpseq, ct and st files are read. A warning says
+    what was changed. Raises ValueError naming source, record, place and remedy.
     """
     path = Path(source)
     if not path.exists():
@@ -89,17 +86,13 @@ def _open(path: Path) -> io.TextIOBase:
 
 def _named_blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and lines of every block that starts with '>'; a file without any is one, named like the file."""
-    name, body = None, list[str]()
-    with _open(path) as lines:
-        for line in map(str.strip, lines):
-            if line.startswith(">"):
-                if name is not None or body:
-                    yield name or "", body
-                name, body = line[1:].strip().partition(" ")[0], []
-            elif line and line[0] not in "#;":
-                body.append(line)
-    if name is not None or body:
-        yield Path(path.name.removesuffix(".gz")).stem if name is None else name, body
+    with _open(path) as file:
+        lines = [line for line in map(str.strip, file) if line and line[0] not in "#;"]
+    first, *more = [number for number, line in enumerate(lines) if line[0] == ">"] + [len(lines)]
+    if first:
+        yield "" if more else Path(path.name.removesuffix(".gz")).stem, lines[:first]
+    for start, end in pairwise([first, *more]):
+        yield lines[start][1:].strip().partition(" ")[0], lines[start + 1 : end]
 
 
 def _read_fasta(path: Path) -> list[dict]:
@@ -160,7 +153,7 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
     A consensus pair survives if both its ends are present, are canonical or GU, and enclose 3 nt or more. The
     consensus' brackets (WUSS) become round ones, since they nest; its letters mark pseudoknots and stay.
 
-    aligned, consensus : the row, with gaps (``-``, ``.``, ``~``), and the ``SS_cons``, each of W symbols
+    aligned, consensus : the row, with gaps (``-.~``), and the ``SS_cons``, each of W symbols
     partner : `structure.pair_table` of the consensus, [W]
     """
     columns = [column for column, letter in enumerate(aligned) if letter not in "-.~"]

@@ -38,10 +38,9 @@ class Source:
 
     @property
     def file(self) -> str:
-        """The file with the records.
+        """The file with the records; of a hub data set, the sample which this run drew.
 
-        Of a hub data set that is the sample which this run drew. It stays in the run folder with
-        ``sample.json``, which says from which commit, and may be given as the parameter of another run.
+        That stays in the run folder with ``sample.json``, which says its commit, and may serve another run.
         """
         if not hub.is_hub_name(self.name):
             return self.name

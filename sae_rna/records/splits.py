@@ -39,9 +39,8 @@ def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
 def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed: int) -> pd.DataFrame:
     """At most `per_group` records of every value of the column(s) `by`, in the order of `records`.
 
-    `seed` and the ids alone decide which ones. Records without a value of `by` are left out. `per_group` is a
-    number, or one for each record (`largest_sizes`). Raises ValueError for a missing column and for less than
-    one record of a group.
+    `seed` and the ids alone decide which ones; those without a value of `by` are left out. `per_group` is a
+    number, or one for each record. Raises ValueError for a missing column and for a group of less than one.
     """
     by = [by] if isinstance(by, str) else by
     check_columns(records, by, "the table of records", "balance by one of these")
@@ -55,8 +54,7 @@ def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed:
 def places(draws: pd.Series, groups: list[pd.Series]) -> pd.Series:
     """Place of every record in its group by its draw, from 1; NaN without a group.
 
-    The rule of every sample, of a file and of a stream: the smallest draws of each group are taken. A draw is
-    `uniform` of an id or a sequence, whatever else there is.
+    Every sample takes the smallest draws: `uniform` of an id or a sequence, whatever else there is.
     """
     return draws.groupby(groups).rank(method="first")
 

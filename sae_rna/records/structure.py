@@ -101,10 +101,7 @@ def _letter(graph, name: str, exterior: set[str]) -> str:
 
 
 def add_elements(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with the column `element`, computed from their structures where it is not there yet.
-
-    It takes a millisecond a record or more: choose records first. Those without structures stay as they are.
-    """
+    """`records` with the column `element`, computed if it can and need be: a millisecond a record or more."""
     if "element" in records or "secondary_structure" not in records:
         return records
     structures = records.secondary_structure.unique()
@@ -113,10 +110,9 @@ def add_elements(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with a minimum free energy structure for every sequence, predicted by ViennaRNA.
+    """`records` with `secondary_structure`: where there is none, of minimum free energy, by ViennaRNA.
 
-    The column `structure_source` says so. Records with `secondary_structure` come back as they are. Raises
-    ImportError, naming the remedy, if ViennaRNA is not installed.
+    `structure_source` says so. Raises ImportError, naming the remedy, if ViennaRNA is not installed.
     """
     if "secondary_structure" in records:
         return records
