@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from sae_rna.files import write_json
 from sae_rna.parameters import MODELS, Parameters
 
 
@@ -13,7 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making end in one sentence and exit status 1."""
     given = _parser().parse_args(arguments)
     try:
-        given.run(given)
+        made = list(map(str, given.run(given)))
+        print(*made, sep="\n", end="\n" * bool(made))
+        if given.receipt:
+            write_json(given.receipt, made)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"sae-rna: {error}", file=sys.stderr)
         return 1
@@ -30,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(run, text: str, *parents) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__.strip("_"), help=text, parents=parents)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, receipt=None)
         return added
 
     notebook = command(_notebook, "execute one notebook with the parameters of a profile", profile)
@@ -56,36 +60,33 @@ def _parser() -> argparse.ArgumentParser:
 def _notebook(given):
     from sae_rna import publishing
 
-    values = {name: _yaml(name, value) for name, value in given.p}
+    values = {}
+    for name, value in given.p:
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ValueError(f"the value of '{name}' is no YAML: {value!r} ({problem})") from None
     checked = Parameters.from_profile(given.profile, **values)
     injected, run, known = {"profile": given.profile} | values, Path(checked.run), ["profile", *vars(checked)]
     places = {"figures": run / "figures", "failures": run}
     publishing.execute(given.notebook, given.output, injected, **places, known=known)
-
-
-def _yaml(name: str, value: str):
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", error)
-        raise ValueError(f"the value of '{name}' is no YAML: {value!r} ({problem})") from None
+    return []
 
 
 def _records(given):
-    _finish(given, [_study(given).source(use).file for use in ("structures", "types")])
+    return [_study(given).source(use).file for use in ("structures", "types")]
 
 
 def _train(given):
     study = _study(given)
-    variants = study.parameters.variants[given.model]
-    _finish(given, study.steps.train(variants, study.steps.group(given.layers)))
+    return study.steps.train(study.parameters.variants[given.model], study.steps.group(given.layers))
 
 
 def _encode(given):
     study = _study(given)
     group, uses = study.steps.group(given.layers), study.parameters.encoded[given.model]
-    folders = [study.steps.encode(use, variants, group) for use, variants in uses.items()]
-    _finish(given, sum(folders, []))
+    return [folder for use, variants in uses.items() for folder in study.steps.encode(use, variants, group)]
 
 
 def _study(given):
@@ -94,18 +95,10 @@ def _study(given):
     return Study(Parameters.from_profile(given.profile))
 
 
-def _finish(given, made: list):
-    from sae_rna.files import write_json
-
-    print(*made, sep="\n")
-    if given.receipt:
-        write_json(given.receipt, list(map(str, made)))
-
-
 def _plan(given):
     from sae_rna.plan import report
 
-    print(report(Parameters.from_profile(given.profile)))
+    return [report(Parameters.from_profile(given.profile))]
 
 
 def _export(given):
@@ -113,7 +106,7 @@ def _export(given):
     from sae_rna.sae.autoencoder import SparseAutoencoders
 
     write = getattr(export, f"to_{given.to}")
-    print(*write(SparseAutoencoders.from_pretrained(given.source), given.output), sep="\n")
+    return write(SparseAutoencoders.from_pretrained(given.source), given.output)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ def training_gb(
     tokens : nucleotides to train on
     """
     buffer = min(p.buffer_tokens, tokens) * layers * width
+    batch = BATCH_TOKENS * (layers + FORWARD_FLOATS) * width
     # weights, two moments and gradients
     stacks = 4 * layers * sum(autoencoder_parameters(variant, width) for variant in variants)
-    return OVERHEAD_GB + 4 * (model + buffer + _batch(layers, width) + stacks) / 1e9
+    return OVERHEAD_GB + 4 * (model + buffer + batch + stacks) / 1e9
 
 
 def encoding_gb(
@@ -29,13 +30,10 @@ def encoding_gb(
     shown = sum(variant.architecture == p.architecture for variant in variants)
     stacks = sum(autoencoder_parameters(variant, width) for variant in variants)
     kept = shown * 2 * p.k * tokens  # a value and a column number for each
-    return OVERHEAD_GB + 4 * (model + _batch(layers, width) + layers * (stacks + kept)) / 1e9
+    batch = BATCH_TOKENS * (layers + FORWARD_FLOATS) * width
+    return OVERHEAD_GB + 4 * (model + batch + layers * (stacks + kept)) / 1e9
 
 
 def autoencoder_parameters(variant: Variant, width: int) -> int:
     """Of one layer."""
     return 2 * width * width * variant.expansion
-
-
-def _batch(layers: int, width: int) -> int:
-    return BATCH_TOKENS * (layers + FORWARD_FLOATS) * width

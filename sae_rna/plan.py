@@ -33,11 +33,7 @@ from sae_rna.records.splits import assign_splits, select_length
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.trainer import Trainer, best_precision
 
-KNOWN = {  # blocks, width, intermediate size: all that RiNALMo's published sizes differ in
-    "multimolecule/rinalmo-giga": (33, 1280, 5120),
-    "multimolecule/rinalmo-mega": (30, 640, 2560),
-    "multimolecule/rinalmo-micro": (12, 480, 1920),
-}
+RINALMO = {"giga": (33, 1280), "mega": (30, 640), "micro": (12, 480)}  # published sizes: blocks and width
 HUB_TYPES, HUB_SPLITS = 30, 2  # at most, of data not at hand: RNAcentral has fewer types; selection, held-out
 ASSUMED_GPU = {"float32": 12e12, "bfloat16": 60e12}  # operations a second of an A100, to plan without a GPU
 ASSUMED_GPU_GB = 80
@@ -81,9 +77,10 @@ class Speed(NamedTuple):
 def model_config(p: Parameters) -> PretrainedConfig:
     """The language model's: known, or from its folder, the hub or its cache; else a ValueError."""
     source = resolve(p.model)
-    if source in KNOWN:
-        blocks, width, intermediate = KNOWN[source]
-        return RiNALMoConfig(num_hidden_layers=blocks, hidden_size=width, intermediate_size=intermediate)
+    known, _, size = source.rpartition("-")
+    if known == "multimolecule/rinalmo" and size in RINALMO:
+        blocks, width = RINALMO[size]
+        return RiNALMoConfig(num_hidden_layers=blocks, hidden_size=width, intermediate_size=4 * width)
     try:
         return AutoConfig.from_pretrained(source, revision=p.model_revision)
     except Exception as error:  # the hub and the network fail in many ways
@@ -124,10 +121,8 @@ def study_data(p: Parameters, longest: int) -> Data:
                 continue
             file = drawn[-1]
         records = assign_splits(select_length(read_records(file), longest), p.seed)
-        if use == "types":
-            records = type_sample(records, p.per_type, p.per_split, p.seed)
-        else:
-            records = structure_sample(records, p.per_split, p.seed)
+        sample = partial(type_sample, per_type=p.per_type) if use == "types" else structure_sample
+        records = sample(records, per_split=p.per_split, seed=p.seed)
         lengths = records.sequence.str.len().groupby(np.where(records.split == "train", "train", use))
         sequences |= lengths.size().to_dict()
         tokens |= lengths.sum().to_dict()
@@ -144,7 +139,7 @@ def calibrate(p: Parameters, config: PretrainedConfig, longest: int) -> Speed:
     device = torch.device("cuda" if cuda and p.device != "cpu" else "cpu")
     size, D = model_size(config), config.hidden_size
     model = _random_model(type(config).from_dict(config.to_dict() | {"num_hidden_layers": 1}), device)
-    sequences = ["".join(np.random.default_rng(0).choice(list("ACGU"), longest))] * max(1, 2048 // longest)
+    sequences = ["A" * longest] * max(1, 2048 // longest)
     seconds = _seconds(lambda: list(model.hidden_states(sequences, [1])))
     block = 2 * size.block_parameters * len(sequences) * longest / seconds
     precision = best_precision(device) if p.precision == "auto" else p.precision
@@ -240,6 +235,10 @@ def report(p: Parameters) -> str:
     longest = min(p.longest, size.longest)
     data, speed = study_data(p, longest), calibrate(p, config, longest)
     table = plan(p, size, data, speed)
+    if speed.hours_of == "CPU":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    else:
+        memory = torch.cuda.get_device_properties(0).total_memory / GB if speed.measured else ASSUMED_GPU_GB
     run = Path(p.run).absolute()
     free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.exists())).free / GB
     hours = lambda hours: "network" if np.isnan(hours) else f"{hours:.2f}"  # noqa: E731
@@ -259,11 +258,4 @@ def report(p: Parameters) -> str:
         f"in all {table.disk_gb.sum():,.2f} GB of disk and {table.hours.sum():,.2f} {speed.hours_of}-hours; "
         f"a job needs at most {table.memory_gb.max():,.1f} GB of memory",
     ]
-    return "\n".join(lines + [f"! {each}" for each in warnings(p, table, _memory_gb(speed), free)])
-
-
-def _memory_gb(speed: Speed) -> float:
-    """Memory of the device that the plan is for."""
-    if speed.hours_of == "GPU":
-        return torch.cuda.get_device_properties(0).total_memory / GB if speed.measured else ASSUMED_GPU_GB
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    return "\n".join(lines + [f"! {each}" for each in warnings(p, table, memory, free)])

@@ -101,10 +101,8 @@ class Steps:
 
     def activations(self, use: str, variant: Variant) -> Activations:
         """The RNAs of `use`, encoded by `variant`; those of known type decide which features are retained."""
-        encoded = {
-            of: [place for name in self.groups for place in self._places(self._encoding(of, [variant], name))]
-            for of in sorted({use, "types"})
-        }
+        uses = sorted({use, "types"})
+        encoded = {of: [self._places(self._encoding(of, [variant], n)) for n in self.groups] for of in uses}
         names = {layer: name for name, group in self.groups.items() for layer in group}
         title = "SAE, random model" if variant.control else f"SAE ({variant.architecture})"
         key = {"encoded": encoded, "min_sequences": self.parameters.min_sequences}
@@ -130,11 +128,9 @@ class Steps:
 
     def _encoding(self, use: str, variants: list[Variant], name: str) -> dict[str, dict]:
         """Names of the variants' encoding steps, with their inputs."""
-        trained = self._places(self._training(variants, name))
-        return {
-            f"features-{use}-{variant.name}-{name}": {"autoencoders": place, "records": self.records_of(use)}
-            for variant, place in zip(variants, trained)
-        }
+        trained, records = self._places(self._training(variants, name)), self.records_of(use)
+        steps = [f"features-{use}-{variant.name}-{name}" for variant in variants]
+        return {step: {"autoencoders": place, "records": records} for step, place in zip(steps, trained)}
 
     def _places(self, steps: dict[str, dict]) -> list[str]:
         return [self.run.place(step, inputs, encoding).name for step, inputs in steps.items()]

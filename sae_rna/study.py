@@ -88,12 +88,11 @@ class Study:
         """`records` with structural elements, folded first where the parameters say so."""
         p = self.parameters
         if "secondary_structure" not in records and not p.fold:
-            remedy = (
-                "needs a file with a column secondary_structure, or set fold to true to have them predicted"
+            fault = (
+                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with"
             )
-            raise ValueError(
-                f"{p.structures} has no secondary structures: the parameter 'structures' {remedy}"
-            )
+            remedy = "a column secondary_structure, or set fold to true to have them predicted"
+            raise ValueError(f"{fault} {remedy}")
         return add_elements(fold(records))
 
     @cached_property

@@ -11,10 +11,8 @@ import pandas as pd
 
 from sae_rna.records.structure import ELEMENTS, pair_table
 
-#: What multimolecule's tokenizers know: bases, IUPAC codes of several bases, inosine (I) and any base (X).
-KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"
-#: Columns with one symbol per nucleotide, and all that are read as text.
-_PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")
+KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"  # to multimolecule: bases, IUPAC codes, inosine (I), any base (X)
+_PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")  # columns as long as sequences
 TEXT = ("id", "sequence", *_PER_NUCLEOTIDE, "type", "family", "split")
 #: What no value of a column may contain: column, pattern, name of the fault, remedy.
 _PATTERNS = (
@@ -102,25 +100,28 @@ def check_records(
 def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callable[..., str]]]:
     """All that can be wrong: which records are faulty, the fault, the remedy, and where it is in a row."""
 
-    def match(row, column: str, pattern: str) -> str:
+    def match(column: str, pattern: str, row) -> str:
         found = next(re.finditer(pattern, getattr(row, column)))
         return f": '{found.group()}' at position {found.start() + 1}"
 
-    def lengths(row, column: str) -> str:
+    def lengths(column: str, row) -> str:
         return f": {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}"
 
     nowhere, remedy = lambda _: "", "remove it or give its sequence"
     yield records.sequence.fillna("") == "", "an empty sequence", remedy, nowhere
     for column, pattern, fault, remedy in _PATTERNS:
         if column in records:
-            where = partial(match, column=column, pattern=pattern)
-            yield records[column].str.contains(pattern), fault, remedy, where
+            yield records[column].str.contains(pattern), fault, remedy, partial(match, column, pattern)
     for column in [column for column in _PER_NUCLEOTIDE if column in records]:
         remedy = f"give it one as others have, or leave the column {column} out"
         yield records[column].isna(), f"no {column}", remedy, nowhere
-        faulty = records[column].str.len() != records.sequence.str.len()
-        fault, where = f"a {column} of another length than its sequence", partial(lengths, column=column)
-        yield faulty, fault, "give one symbol per nucleotide", where
+        faulty, fault = records[column].str.len() != records.sequence.str.len(), "of another length"
+        yield (
+            faulty,
+            f"a {column} {fault} than its sequence",
+            "give one symbol per nucleotide",
+            partial(lengths, column),
+        )
     if "secondary_structure" in records:
         faults = {}
         for structure in records.secondary_structure.dropna().unique():

@@ -23,8 +23,7 @@ from tqdm import tqdm
 from sae_rna.records.checks import TEXT, validate
 from sae_rna.records.structure import CANONICAL_PAIRS, pair_table, split_pseudoknots
 
-#: Column names of public data sets -> ours.
-_COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}
+_COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}  # theirs: ours
 
 
 def read_records(source: str | Path) -> pd.DataFrame:
@@ -170,7 +169,6 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
 
 _ONE_RECORD = {".bpseq": _read_one, ".ct": _read_one, ".st": _read_one, ".sta": _read_one,
                ".dbn": _read_dot_bracket, ".db": _read_dot_bracket}  # fmt: skip
-#: The reader of every suffix.
 READERS: dict[str, Callable[[Path], pd.DataFrame | list[dict]]] = {
     ".parquet": pd.read_parquet,
     **dict.fromkeys((".csv", ".tsv"), _read_table),

@@ -11,19 +11,15 @@ import pandas as pd
 
 from sae_rna.records.checks import check_columns, how_many
 
-#: Share of the families (or, without families, of the sequences) in each split.
-SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}
-#: Splits on which features are chosen and scored.
-EVALUATION_SPLITS = ("selection", "heldout", "natural")
+SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}  # shares of families, else of sequences
+EVALUATION_SPLITS = ("selection", "heldout", "natural")  # on which features are chosen and scored
 _BOUNDS = [*accumulate(SPLITS.values())][:-1]
 #: Other people's names of splits -> ours, where ours is not there already.
 _SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "selection", "val": "selection",
                 "dev": "selection", "test": "heldout", "held-out": "heldout"}  # fmt: skip
-#: Splits of the embedded data beside the three: unseen sequences of training families, and natural records.
-_FURTHER_SPLITS = ("validation", "natural")
+_FURTHER_SPLITS = ("validation", "natural")  # of the embedded data: new sequences of training families
 KNOWN_SPLITS = {*SPLITS, *_SPLIT_NAMES, *_FURTHER_SPLITS}
-#: Fewest families of a type for which the type gets a share of its own in every split.
-_FEWEST = 5
+_FEWEST = 5  # families of a type for which the type gets a share of its own in every split
 
 
 def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:

@@ -22,8 +22,7 @@ from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # 
 ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
             "M": "multiloop", "X": "external loop", "E": "end", "K": "pseudoknot"}  # fmt: skip
 CANONICAL_PAIRS = frozenset({"GC", "CG", "AU", "UA", "GU", "UG"})
-#: Symbols beside the dot that mean "unpaired" in Stockholm's WUSS notation (Nawrocki & Eddy 2013).
-_WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")
+_WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")  # "unpaired" in Stockholm's notation (Nawrocki & Eddy 2013)
 
 
 def pair_table(structure: str) -> np.ndarray:
