@@ -17,7 +17,7 @@ ROOT = Path(
 )  # the repository, where relative paths start
 Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
 ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
-MODELS = ("language-model", "random-model")  # whose hidden states: its own, or with random weights
+MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
 
 
 class Variant(NamedTuple):

@@ -38,18 +38,13 @@ class Autoencoders(Mapping):
 
 @dataclass
 class Steps:
-    """Training and encoding for one run.
-
-    groups : layers by the name of their group
-    model_of : the language model that a variant reads
-    records_of : the records of a use: training, types or structures
-    """
+    """Training and encoding for one run."""
 
     run: RunFolder
     parameters: Parameters
-    groups: dict[str, list[int]]
-    model_of: Callable[[Variant], LanguageModel]
-    records_of: Callable[[str], pd.DataFrame]
+    groups: dict[str, list[int]]  # layers by the name of their group
+    model_of: Callable[[Variant], LanguageModel]  # that a variant reads
+    records_of: Callable[[str], pd.DataFrame]  # of a use: training, types or structures
 
     def group(self, name: str) -> str:
         """`name`, if there is such a group of layers. Raises ValueError naming those there are."""

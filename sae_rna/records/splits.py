@@ -48,10 +48,7 @@ def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed:
 
 
 def places(draws: pd.Series, groups: list[pd.Series]) -> pd.Series:
-    """Place of every record in its group by its draw, from 1; NaN without a group.
-
-    Every sample takes the smallest draws: `uniform` of an id or a sequence, whatever else there is.
-    """
+    """Place of every record in its group by its draw, from 1; NaN without a group. Samples take the first."""
     return draws.groupby(groups).rank(method="first")
 
 
@@ -65,7 +62,6 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """`records` with the column `split`: train, selection or heldout in the shares of `SPLITS`.
 
     ``records.attrs["split_by"]`` says which way was taken:
-
     - ``"given"``: the records have all three (else all are made anew, with a warning); validation is read as
       selection and test as heldout where there is none. A warning says if held-out families stand elsewhere.
     - ``"family"``: no family is on two sides. Shares are of families, within every type of five families or
