@@ -112,7 +112,7 @@ def file_hash(source: str) -> str:
 
 
 def source_files(module: str) -> list[Path]:
-    """The files of a module and of all it imports of this package, but `parameters`: its values are inputs."""
+    """The files of a module and of all it imports of this package, but `parameters`: values are inputs."""
     found: set[Path] = set()
     ahead = [module]
     while ahead:
