@@ -1,5 +1,4 @@
-"""Sparse autoencoders for RNA language models: sequences -> language model -> activations -> SAE -> features
--> concepts -> figures."""
+"""Sparse autoencoders for RNA language models: from sequences to activations, features and figures."""
 
 import warnings
 

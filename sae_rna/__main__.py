@@ -6,14 +6,18 @@ from pathlib import Path
 
 import yaml
 
-from sae_rna.parameters import MODELS, Parameters, read_profile
+from sae_rna.files import write_json
+from sae_rna.parameters import MODELS, Parameters
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making end in one sentence and exit status 1."""
     given = _parser().parse_args(arguments)
     try:
-        given.run(given)
+        made = list(map(str, given.run(given)))
+        print(*made, sep="\n", end="\n" * bool(made))
+        if given.receipt:
+            write_json(given.receipt, made)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"sae-rna: {error}", file=sys.stderr)
         return 1
@@ -24,40 +28,30 @@ def _parser() -> argparse.ArgumentParser:
     profile, receipt = (argparse.ArgumentParser(add_help=False) for _ in range(2))
     profile.add_argument("--profile", default="default", help="a name in profiles/ or a YAML file")
     receipt.add_argument("--receipt", type=Path, help="a file to write that says where the results are")
-    parser = argparse.ArgumentParser(
-        prog="sae-rna", description="Sparse autoencoders for RNA language models."
-    )
+    about = "Sparse autoencoders for RNA language models."
+    parser = argparse.ArgumentParser(prog="sae-rna", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, run, text: str, *parents) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, parents=parents)
-        added.set_defaults(run=run)
+    def command(run, text: str, *parents) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__.strip("_"), help=text, parents=parents)
+        added.set_defaults(run=run, receipt=None)
         return added
 
-    notebook = command(
-        "notebook", _notebook, "execute one notebook with the parameters of a profile", profile
-    )
+    notebook = command(_notebook, "execute one notebook with the parameters of a profile", profile)
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("--output", type=Path, required=True, help="where the executed notebook goes")
     text, names = "another value for one parameter (YAML)", ("NAME", "VALUE")
     notebook.add_argument("-p", nargs=2, action="append", default=[], metavar=names, help=text)
-    for name, run, task in (
-        ("train", _train, "train all autoencoders of"),
-        ("encode", _encode, "encode the evaluation RNAs with the trained autoencoders of"),
-    ):
-        step = command(name, run, f"{task} one group of layers", profile, receipt)
-        step.add_argument(
-            "model", choices=MODELS, help="whose hidden states: the language model's or the control's"
-        )
+    text = "encode the evaluation RNAs with the trained autoencoders"
+    for run, task in ((_train, "train all autoencoders"), (_encode, text)):
+        step = command(run, f"{task} of one group of layers", profile, receipt)
+        step.add_argument("model", choices=MODELS, help="whose hidden states: the model's or the control's")
         step.add_argument("layers", help="a group, such as layers-1-6")
-    command(
-        "records", _records, "fetch model and data from the hub, draw the sample of RNAs", profile, receipt
-    )
-    command("plan", _plan, "what a study will cost: tokens, memory, disk and hours of each step", profile)
-    export = command("export", _export, "write trained autoencoders as another library loads them")
-    export.add_argument(
-        "source", help="a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
-    )
+    command(_records, "fetch model and data from the hub, draw the sample of RNAs", profile, receipt)
+    command(_plan, "what a study will cost: tokens, memory, disk and hours of each step", profile)
+    export = command(_export, "write trained autoencoders as another library loads them")
+    text = "a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
+    export.add_argument("source", help=text)
     export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     return parser
@@ -66,46 +60,33 @@ def _parser() -> argparse.ArgumentParser:
 def _notebook(given):
     from sae_rna import publishing
 
-    values = {name: _yaml(name, value) for name, value in given.p}
-    Parameters.check_names(values)
-    checked = Parameters(**read_profile(given.profile) | values)
-    injected, run = {"profile": given.profile} | values, Path(checked.run)
-    known = ["profile", *vars(checked)]
-    publishing.execute(
-        given.notebook, given.output, injected, figures=run / "figures", failures=run, known=known
-    )
-
-
-def _yaml(name: str, value: str):
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"the value of '{name}' is no YAML: {value!r} ({getattr(error, 'problem', error)})"
-        ) from None
+    values = {}
+    for name, value in given.p:
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ValueError(f"the value of '{name}' is no YAML: {value!r} ({problem})") from None
+    checked = Parameters.from_profile(given.profile, **values)
+    injected, run, known = {"profile": given.profile} | values, Path(checked.run), ["profile", *vars(checked)]
+    places = {"figures": run / "figures", "failures": run}
+    publishing.execute(given.notebook, given.output, injected, **places, known=known)
+    return []
 
 
 def _records(given):
-    study = _study(given)
-    _finish(given, [study.source(use).file for use in ("structures", "types")])
+    return [_study(given).source(use).file for use in ("structures", "types")]
 
 
 def _train(given):
-    steps, p = _study(given).steps, Parameters.from_profile(given.profile)
-    _finish(given, steps.train(p.variants[given.model], steps.group(given.layers)))
+    study = _study(given)
+    return study.steps.train(study.parameters.variants[given.model], study.steps.group(given.layers))
 
 
 def _encode(given):
-    steps, p = _study(given).steps, Parameters.from_profile(given.profile)
-    group = steps.group(given.layers)
-    _finish(
-        given,
-        [
-            folder
-            for use, variants in p.encoded[given.model].items()
-            for folder in steps.encode(use, variants, group)
-        ],
-    )
+    study = _study(given)
+    group, uses = study.steps.group(given.layers), study.parameters.encoded[given.model]
+    return [folder for use, variants in uses.items() for folder in study.steps.encode(use, variants, group)]
 
 
 def _study(given):
@@ -114,28 +95,18 @@ def _study(given):
     return Study(Parameters.from_profile(given.profile))
 
 
-def _finish(given, made: list):
-    from sae_rna.files import write_json
-
-    made = list(map(str, made))
-    print(*made, sep="\n")
-    if given.receipt:
-        write_json(given.receipt, made)
-
-
 def _plan(given):
     from sae_rna.plan import report
 
-    print(report(Parameters.from_profile(given.profile)))
+    return [report(Parameters.from_profile(given.profile))]
 
 
 def _export(given):
+    from sae_rna.sae import export
     from sae_rna.sae.autoencoder import SparseAutoencoders
-    from sae_rna.sae.export import to_dictionary_learning, to_saelens
 
-    write = {"saelens": to_saelens, "dictionary_learning": to_dictionary_learning}[given.to]
-    for folder in write(SparseAutoencoders.from_pretrained(given.source), given.output):
-        print(folder)
+    write = getattr(export, f"to_{given.to}")
+    return write(SparseAutoencoders.from_pretrained(given.source), given.output)
 
 
 if __name__ == "__main__":

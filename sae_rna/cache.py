@@ -1,7 +1,6 @@
 """A run folder: finished steps that are used again, and the record of what made them.
 
-A step is kept under a hash of its name, of everything that goes in, and of the code that makes it. Naming
-that hash computes nothing.
+A step is kept under a hash of its name, of all that goes in, and of its code. Naming it computes nothing.
 """
 
 import ast
@@ -49,16 +48,11 @@ class RunFolder:
         return self.kept_together({name: inputs}, lambda folders: make(folders[name]), code)[name]
 
     def kept_together(
-        self,
-        inputs: Mapping[str, object],
-        make: Callable[[dict[str, Path]], None],
-        code: ModuleType,
-        resumable: bool = False,
+        self, inputs: Mapping, make: Callable[[dict], None], code: ModuleType, resumable: bool = False
     ) -> dict[str, Path]:
-        """The folders of several steps by name; those that are not there are made by one call of `make`.
+        """The folders of several steps by name; one call of `make` makes those that are not there.
 
-        `make` gets the temporary folders of the missing steps by name. `resumable` steps find in theirs what
-        a stopped attempt left there.
+        `make` gets temporary folders by name. In that of a `resumable` step is what a stopped attempt left.
         """
         finished = {name: self.place(name, values, code) for name, values in inputs.items()}
         with ExitStack() as locks:
@@ -69,31 +63,20 @@ class RunFolder:
             for folder in temporary.values():
                 if not resumable:
                     shutil.rmtree(folder, ignore_errors=True)
+                    locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
-            try:
-                if missing:
-                    make(temporary)
-                for name, folder in temporary.items():
-                    write_json(folder / "inputs.json", key_of(inputs[name]))
-                    folder.replace(finished[name])
-            except BaseException:
-                if not resumable:
-                    for folder in temporary.values():
-                        shutil.rmtree(folder, ignore_errors=True)
-                raise
+            if missing:
+                make(temporary)
+            for name, folder in temporary.items():
+                write_json(folder / "inputs.json", key_of(inputs[name]))
+                folder.replace(finished[name])
         return finished
 
     def record(self, parameters: Parameters, **facts):
         """Write ``run.json``: parameters, the given facts (model, data, fingerprints) and versions."""
-        content = {
-            "parameters": asdict(parameters),
-            **facts,
-            "sae_rna": sae_rna.__version__,
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in _RECORDED},
-            "code": code_hash("sae_rna.study"),
-        }
-        write_json(self.folder / "run.json", content)
+        facts |= {"sae_rna": sae_rna.__version__, "python": platform.python_version()}
+        facts |= {"versions": {name: version(name) for name in _RECORDED}, "code": code_hash("sae_rna.study")}
+        write_json(self.folder / "run.json", {"parameters": asdict(parameters)} | facts)
 
 
 def key_of(value):
@@ -129,25 +112,17 @@ def file_hash(source: str) -> str:
 
 
 def source_files(module: str) -> list[Path]:
-    """The file of a module of this package, and of all of its modules that it imports, however indirectly.
-
-    Without `parameters`, whose values are inputs of the steps.
-    """
-    found, ahead = set(), [module]
+    """The files of a module and of all it imports of this package, but `parameters`: values are inputs."""
+    found: set[Path] = set()
+    ahead = [module]
     while ahead:
         path = _PACKAGE.joinpath(*ahead.pop().split(".")[1:]).with_suffix(".py")
         if path.exists() and path not in found and path.stem != "parameters":
             found.add(path)
-            ahead += _imports(path)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sae_rna"):
+                    ahead += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return sorted(found)
-
-
-def _imports(path: Path) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sae_rna":
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
 
 
 @cache

@@ -16,14 +16,10 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def hub_faults(name: str, kind: str) -> Iterator[None]:
-    """Make a ValueError of one sentence of what fails while `name` is read as `kind` ("a data set").
-
-    The hub, the network and the files themselves each fail in their own ways, so everything is caught.
-    """
+    """A ValueError, one sentence with a remedy, for all that fails while `name` is read as `kind`."""
     try:
         yield
-    except Exception as error:
-        raise ValueError(
-            f"{name} cannot be read as {kind} of the Hugging Face hub ({reason(error)}): "
-            "check its name, its revision and the network, then run this again, or give a file or folder"
-        ) from error
+    except Exception as error:  # hub, network and files each fail in their own ways
+        remedy = "check its name, its revision and the network, then run this again, or give a file or folder"
+        fault = f"{name} cannot be read as {kind} of the Hugging Face hub ({reason(error)})"
+        raise ValueError(f"{fault}: {remedy}") from error

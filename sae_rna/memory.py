@@ -2,13 +2,9 @@
 
 from sae_rna.parameters import Parameters, Variant
 
-FORWARD_FLOATS = 30
-"""Numbers of the model's width that a forward pass holds for each token at its widest point."""
-OVERHEAD_GB = 1.0
-"""Python and its libraries."""
-BATCH_TOKENS = 8192
-"""Tokens, with padding, in one forward pass: more leave a CPU's caches and are a third slower there, fewer
-leave a GPU idle."""
+FORWARD_FLOATS = 30  # of the model's width, held by a forward pass for each token at its widest point
+OVERHEAD_GB = 1.0  # Python and its libraries
+BATCH_TOKENS = 8192  # with padding, in one forward pass of `extraction.language_model`
 
 
 def training_gb(
@@ -17,30 +13,27 @@ def training_gb(
     """Memory of one training job, in GB.
 
     variants : all that are trained in the job
-    layers : how many of the model's blocks it reads; `width` is the model's, `model` its number of parameters
+    layers, width, model : blocks that it reads; the language model's width and number of parameters
     tokens : nucleotides to train on
     """
     buffer = min(p.buffer_tokens, tokens) * layers * width
+    batch = BATCH_TOKENS * (layers + FORWARD_FLOATS) * width
     # weights, two moments and gradients
     stacks = 4 * layers * sum(autoencoder_parameters(variant, width) for variant in variants)
-    return OVERHEAD_GB + 4 * (model + buffer + _batch(layers, width) + stacks) / 1e9
+    return OVERHEAD_GB + 4 * (model + buffer + batch + stacks) / 1e9
 
 
 def encoding_gb(
     p: Parameters, variants: list[Variant], layers: int, width: int, model: int, tokens: int
 ) -> float:
-    """Memory of one encoding job, in GB, that keeps the active latents of the shown architecture; as
-    `training_gb`."""
+    """As `training_gb`, of an encoding job, which keeps the active latents of the shown architecture."""
     shown = sum(variant.architecture == p.architecture for variant in variants)
     stacks = sum(autoencoder_parameters(variant, width) for variant in variants)
     kept = shown * 2 * p.k * tokens  # a value and a column number for each
-    return OVERHEAD_GB + 4 * (model + _batch(layers, width) + layers * (stacks + kept)) / 1e9
+    batch = BATCH_TOKENS * (layers + FORWARD_FLOATS) * width
+    return OVERHEAD_GB + 4 * (model + batch + layers * (stacks + kept)) / 1e9
 
 
 def autoencoder_parameters(variant: Variant, width: int) -> int:
     """Of one layer."""
     return 2 * width * width * variant.expansion
-
-
-def _batch(layers: int, width: int) -> int:
-    return BATCH_TOKENS * (layers + FORWARD_FLOATS) * width

@@ -4,6 +4,7 @@ import ast
 import logging
 import warnings
 from dataclasses import asdict
+from inspect import ismodule
 
 from sae_rna.parameters import Parameters, read_profile
 from sae_rna.study import Study
@@ -16,11 +17,11 @@ def start(namespace: dict) -> Study:
 
     `profile` gives the values to start from. A value replaces the profile's where it is not the default, or
     was given to papermill. Every public name is taken for a parameter, so that a misspelt one, which
-    papermill would inject with a mere warning, stops the notebook before anything runs.
-
-    Raises ValueError naming the unknown parameter or the impossible value and the remedy.
+    papermill would inject with a mere warning, stops the notebook before anything runs: a ValueError names
+    the unknown parameter or the impossible value and the remedy.
     """
-    given = {name: value for name, value in namespace.items() if _is_parameter(name, value)}
+    hidden = lambda name, value: name[0] == "_" or name in _JUPYTER or callable(value) or ismodule(value)  # noqa: E731
+    given = {name: value for name, value in namespace.items() if not hidden(name, value)}
     base = read_profile(given.pop("profile", "default"))
     Parameters.check_names(given)
     defaults, injected = asdict(Parameters()), _injected(namespace.get("In", []))
@@ -32,16 +33,8 @@ def start(namespace: dict) -> Study:
     return study
 
 
-def _is_parameter(name: str, value) -> bool:
-    return not (
-        name.startswith("_") or name in _JUPYTER or callable(value) or type(value).__name__ == "module"
-    )
-
-
 def _injected(cells: list[str]) -> set[str]:
     """Names assigned in the cell that papermill put behind the notebook's own parameters."""
-    statements = [
-        line for cell in cells if cell.startswith("# Parameters\n") for line in ast.parse(cell).body
-    ]
-    targets = [target for line in statements if isinstance(line, ast.Assign) for target in line.targets]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    code = "".join(cell + "\n" for cell in cells if cell.startswith("# Parameters\n"))
+    assigned = [line for line in ast.parse(code).body if isinstance(line, ast.Assign)]
+    return {target.id for line in assigned for target in line.targets if isinstance(target, ast.Name)}

@@ -1,9 +1,7 @@
-"""Parameters of a study: what a notebook, a profile or the command line may set, and what values make
-sense."""
+"""Parameters of a study: what notebooks, profiles and the command line may set, and to which values."""
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -12,28 +10,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
 from annotated_types import MinLen
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
-"""The repository: relative paths in parameters start here."""
-
-
+ROOT = Path(
+    os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
+)  # the repository, where relative paths start
 Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
-ARCHITECTURES = get_args(Architecture)
-"""Architectures of autoencoders, explained in `sae_rna.sae.architectures`."""
-MODELS = ("language-model", "random-model")
-"""Whose hidden states autoencoders are trained on: the language model's, or those of the same architecture
-with random weights."""
+ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
+MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
 
 
 class Variant(NamedTuple):
@@ -42,15 +26,12 @@ class Variant(NamedTuple):
     architecture: str
     expansion: int
     seed: int
-    control: str = ""
-    """"random-model": the language model's weights are random; empty: they are its own."""
+    control: str = ""  # "random-model" if the language model's weights are random
 
     @property
     def name(self) -> str:
         """For folders and commands, such as topk-x8-seed0 or topk-x8-seed0-random-model."""
-        return f"{self.architecture}-x{self.expansion}-seed{self.seed}" + (
-            f"-{self.control}" if self.control else ""
-        )
+        return f"{self.architecture}-x{self.expansion}-seed{self.seed}-{self.control}".removesuffix("-")
 
 
 def _number(value):
@@ -61,83 +42,61 @@ def _number(value):
         return value
 
 
-Positive = PositiveInt
-Amount = Annotated[PositiveFloat, BeforeValidator(_number)]
-Penalty = Annotated[NonNegativeFloat, BeforeValidator(_number)]
+Positive = Annotated[int, Field(gt=0)]
+Amount = Annotated[float, Field(gt=0), BeforeValidator(_number)]
+Penalty = Annotated[float, Field(ge=0), BeforeValidator(_number)]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything that decides the numbers of a run. The defaults are the embedded setting: offline, two
-    cores."""
+    """Everything that decides the numbers of a run. The defaults are made for two cores without a network."""
 
     model: str = "data/rinalmo-nano"
     """Language model: a folder in multimolecule's format or a hub id such as multimolecule/rinalmo-giga."""
-    model_revision: str | None = None
-    """Branch, tag or commit of the language model on the hub."""
+    model_revision: str | None = None  # branch, tag or commit of the language model on the hub
     structures: str = "data/records.parquet"
-    """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq, Stockholm ...) or a hub
-    data set."""
+    """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq ...) or a hub data set."""
     structures_revision: str | None = None
     fold: bool = False
-    """Predict structures with ViennaRNA (an optional package) if `structures` has none; they are marked as
-    predicted."""
+    """Predict structures with ViennaRNA (optional) if `structures` has none; they are marked as predicted."""
     types: str = "data/records.parquet"
     """RNAs of known type, on which the autoencoders are trained too: likewise."""
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
     architecture: Architecture = "topk"
-    """Autoencoder shown in the figures: topk, batchtopk, matryoshka, jumprelu, relu-l1 or relu-l1-mean (the
-    last two are the paper's)."""
+    """Autoencoder shown in the figures, one of `ARCHITECTURES`; relu-l1 and relu-l1-mean are the paper's."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
-    """Architectures trained beside it and compared with it: a list, "paper" for relu-l1 and relu-l1-mean, or
-    "all"."""
-    expansion: Positive = 8
-    """Size of the dictionary in multiples of the model's width."""
-    narrow: Positive = 4
-    """Size of a second dictionary, likewise, for the question whether features are the same at another
-    size."""
-    replicates: NonNegativeInt = 2
-    """Further seeds from which the shown autoencoder is trained, for the question whether features come
-    again."""
-    k: Positive = 16
-    """Active latents a token (topk, batchtopk, matryoshka)."""
+    """Architectures trained beside it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
+    expansion: Positive = 8  # size of the dictionary in multiples of the model's width
+    narrow: Positive = 4  # size of a second dictionary, likewise: are features the same at another size?
+    replicates: Annotated[int, Field(ge=0)] = 2
+    """Further seeds from which the shown autoencoder is trained: do features come again?"""
+    k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka)
     l1: Penalty = 3e-3
-    """Weight of the sparsity penalty (relu-l1, whose squared error is summed over dimensions, and
-    relu-l1-mean)."""
-    l0: Penalty = 3e-3
-    """Weight of the sparsity penalty of jumprelu, on the number of active latents."""
+    """Weight of the sparsity penalty of relu-l1 (squared error summed over dimensions) and relu-l1-mean."""
+    l0: Penalty = 3e-3  # weight of the sparsity penalty of jumprelu, on the number of active latents
     sae_learning_rate: Amount = 1e-3
-    batch: Positive = 1024
-    """Tokens a training step."""
-    epochs: Amount = 2.0
-    """Passes over the training tokens."""
-    per_type: Positive = 150
-    """Most sequences of one RNA type to train on: balances the types."""
+    batch: Positive = 1024  # tokens a training step
+    epochs: Amount = 2.0  # passes over the training tokens
+    per_type: Positive = 150  # most sequences of one RNA type to train on: balances the types
     per_split: Positive = 900
-    """Most sequences in each evaluation split, of known structure and of known type (shared out equally among
-    the types)."""
+    """Most sequences in each evaluation split, of known structure and of known type (types share equally)."""
     longest: Positive = 256
     """Longer sequences are left out (nucleotides; the model's own limit holds as well)."""
     min_sequences: Positive = 10
     """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
-    top_k: Positive = 4
-    """Features shown for each RNA type in Figure 5."""
-    shuffles: Positive = 20
-    """Replicates of the null."""
+    top_k: Positive = 4  # features shown for each RNA type in Figure 5
+    shuffles: Positive = 20  # replicates of the null
     buffer_tokens: Positive = 300_000
-    """Nucleotides in the shuffle buffer of activations; each takes 4 bytes x layers of a group x width of the
-    model."""
+    """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
-    device: str = "auto"
-    """cpu, cuda, or auto for a GPU where there is one."""
+    device: str = "auto"  # cpu, cuda, or auto for a GPU where there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
     seed: int = 0
-    run: str = "runs/default"
-    """Folder for results; finished steps found there are used again."""
+    run: str = "runs/default"  # folder for results; finished steps found there are used again
 
     def __post_init__(self):
         try:
@@ -155,14 +114,13 @@ class Parameters:
     def architectures(self) -> list[str]:
         """All that are trained, the one shown in the figures first."""
         sets = {"paper": ["relu-l1", "relu-l1-mean"], "all": list(ARCHITECTURES)}
-        compared = (
-            self.compared if isinstance(self.compared, list) else sets.get(self.compared, [self.compared])
-        )
+        chosen = self.compared
+        compared = chosen if isinstance(chosen, list) else sets.get(chosen, [chosen])
         return list(dict.fromkeys([self.architecture, *compared]))
 
     def sparsity(self, architecture: str) -> float:
         """Active latents a token, or the weight of the penalty."""
-        weights: dict[str, float] = {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}
+        weights = {"relu-l1": self.l1, "relu-l1-mean": self.l1, "jumprelu": self.l0}
         return weights.get(architecture, self.k)
 
     @property
@@ -174,10 +132,8 @@ class Parameters:
     def repeated(self) -> list[Variant]:
         """The shown autoencoder, the same from every other seed, and last the one of the second size."""
         seeds = range(self.seed, self.seed + self.replicates + 1)
-        return [
-            *(Variant(self.architecture, self.expansion, seed) for seed in seeds),
-            Variant(self.architecture, self.narrow, self.seed),
-        ]
+        same = [Variant(self.architecture, self.expansion, seed) for seed in seeds]
+        return [*same, Variant(self.architecture, self.narrow, self.seed)]
 
     @property
     def random(self) -> Variant:
@@ -202,40 +158,31 @@ class Parameters:
         known = [item.name for item in fields(cls)]
         for name in names:
             if name not in known:
-                raise ValueError(f"there is no parameter '{name}': {did_you_mean(name, known)}")
+                near = get_close_matches(name, known, n=1)
+                remedy = f"did you mean '{near[0]}'?" if near else f"choose {', '.join(known)}"
+                raise ValueError(f"there is no parameter '{name}': {remedy}")
 
     @classmethod
     def from_profile(cls, profile: str, **overrides) -> "Parameters":
         """Parameters of ``profiles/<profile>.yml`` (or of a YAML file), with overrides."""
-        values = read_profile(profile) | overrides
-        cls.check_names(values)
-        return cls(**values)
+        cls.check_names(overrides)
+        return cls(**read_profile(profile) | overrides)
 
 
 @cache
 def _checks() -> type[BaseModel]:
-    """The model that checks values: types and bounds as annotated; only numbers may be written another
-    way."""
+    """The model that checks values: types and bounds as annotated; only numbers may be written as text."""
     kinds = get_type_hints(Parameters, include_extras=True)
     fields: Any = {name: (kind, ...) for name, kind in kinds.items()}
     return create_model("Checks", __config__=ConfigDict(strict=True), **fields)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
-    known = list(known)
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"choose {', '.join(known)}"
 
 
 def read_profile(profile: str) -> dict:
     """The mapping in a profile's YAML file, its names checked."""
     path = Path(profile) if profile.endswith((".yml", ".yaml")) else ROOT / "profiles" / f"{profile}.yml"
     if not path.exists():
-        known = sorted(file.stem for file in (ROOT / "profiles").glob("*.yml"))
-        raise ValueError(
-            f"there is no profile '{profile}' ({path}): choose {' or '.join(known)}, or give a YAML file"
-        )
+        known = " or ".join(sorted(file.stem for file in (ROOT / "profiles").glob("*.yml")))
+        raise ValueError(f"there is no profile '{profile}' ({path}): choose {known}, or give a YAML file")
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -248,18 +195,11 @@ def read_profile(profile: str) -> dict:
 
 def resolve(source: str) -> str:
     """A path as given if it exists from here, else from the repository's top; a hub id stays as it is."""
-    for path in (Path(source), ROOT / source):
-        if path.exists():
-            return str(path)
-    return source
+    return next((str(path) for path in (Path(source), ROOT / source) if path.exists()), source)
 
 
 def model_shape(p: Parameters) -> tuple[int, int]:
-    """Blocks and width of the language model, from its ``config.json`` here or on the hub, without loading
-    it.
-
-    Raises ValueError if that cannot be read.
-    """
+    """Blocks and width of the language model, from ``config.json`` here or on the hub; else a ValueError."""
     file = Path(resolve(p.model)) / "config.json"
     try:
         if not file.parent.is_dir():
@@ -269,24 +209,17 @@ def model_shape(p: Parameters) -> tuple[int, int]:
         config = json.loads(file.read_text())
         return config["num_hidden_layers"], config["hidden_size"]
     except Exception as error:  # the hub and the network fail in many ways
-        raise ValueError(
-            f"{p.model} has no config.json that can be read ({error}): check the parameter 'model' and the "
-            "network"
-        ) from error
+        remedy = "check the parameter 'model' and the network"
+        raise ValueError(f"{p.model} has no config.json that can be read ({error}): {remedy}") from error
 
 
 def layer_groups(p: Parameters, blocks: int) -> dict[str, list[int]]:
-    """The studied layers in groups, each of which is trained and encoded by one job, by names such as
-    layers-1-3.
-
-    Layers of a group that do not follow one another are named one by one, as layers-1_3.
-    """
+    """The studied layers in groups, one a job, by names such as layers-1-3 (in a row) or layers-1_3."""
     layers = list(range(1, blocks + 1)) if p.layers == "all" else list(p.layers)
     groups = {}
     for start in range(0, len(layers), p.layer_group):
         group = layers[start : start + p.layer_group]
         in_a_row = len(group) > 1 and group == list(range(group[0], group[-1] + 1))
-        groups[f"layers-{group[0]}-{group[-1]}" if in_a_row else "layers-" + "_".join(map(str, group))] = (
-            group
-        )
+        name = f"{group[0]}-{group[-1]}" if in_a_row else "_".join(map(str, group))
+        groups[f"layers-{name}"] = group
     return groups

@@ -1,10 +1,10 @@
 """The two expensive steps of a run, training autoencoders and encoding RNAs with them, kept in its folder.
 
-Both are done by groups of layers, and by all variants that read the same hidden states in one pass of the
-language model.
+Both take a group of layers, and all variants of the same hidden states in one pass of the language model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +18,13 @@ from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 
 
+@dataclass(eq=False)
 class Autoencoders(Mapping):
-    """The trained autoencoders of one variant by layer; nothing is trained before one is asked for.
+    """One variant's trained autoencoders by layer, or `of_group` of layers; trained when asked for."""
 
-    `of_group` gives the stack of a whole group of layers. `key` is what they depend on.
-    """
-
-    def __init__(self, groups: list[list[int]], key: list[str], of_group: Callable[..., SparseAutoencoders]):
-        self.groups, self.key, self.of_group = groups, key, of_group
+    groups: list[list[int]]
+    key: list[str]
+    of_group: Callable[[list[int]], SparseAutoencoders]
 
     def __getitem__(self, layer: int) -> SparseAutoencoders:
         return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
@@ -37,36 +36,25 @@ class Autoencoders(Mapping):
         return sum(map(len, self.groups))
 
 
+@dataclass
 class Steps:
-    """Training and encoding for one run.
+    """Training and encoding for one run."""
 
-    groups : layers by the name of their group
-    model_of : the language model that a variant reads
-    records_of : the records of a use: training, types or structures
-    """
-
-    def __init__(
-        self,
-        run: RunFolder,
-        parameters: Parameters,
-        groups: dict[str, list[int]],
-        model_of: Callable[[Variant], LanguageModel],
-        records_of: Callable[[str], pd.DataFrame],
-    ):
-        self.run, self.parameters, self.groups = run, parameters, groups
-        self.model_of, self.records_of = model_of, records_of
+    run: RunFolder
+    parameters: Parameters
+    groups: dict[str, list[int]]  # layers by the name of their group
+    model_of: Callable[[Variant], LanguageModel]  # that a variant reads
+    records_of: Callable[[str], pd.DataFrame]  # of a use: training, types or structures
 
     def group(self, name: str) -> str:
         """`name`, if there is such a group of layers. Raises ValueError naming those there are."""
         if name not in self.groups:
-            raise ValueError(
-                f"this profile has no group of layers '{name}': choose {' or '.join(self.groups)}"
-            )
+            known = " or ".join(self.groups)
+            raise ValueError(f"this profile has no group of layers '{name}': choose {known}")
         return name
 
     def train(self, variants: list[Variant], name: str) -> list[Path]:
-        """The folders of the autoencoders of group `name`, by variant; what is missing is trained
-        together."""
+        """The folders of group `name`'s autoencoders, by variant; what is missing is trained together."""
         steps = self._training(variants, name)
 
         def make(missing: dict[str, Path]):
@@ -79,8 +67,7 @@ class Steps:
     def encode(self, use: str, variants: list[Variant], name: str) -> list[Path]:
         """The folders with what group `name` makes of the RNAs of `use`, by variant: `encoding.encode_group`.
 
-        What is missing is encoded together. Of the architectures that the shown one is compared with, the
-        summary alone is kept.
+        What is missing is encoded together. Of architectures only compared, the summary alone is kept.
         """
         steps, shown = self._encoding(use, variants, name), self.parameters.architecture
 
@@ -104,25 +91,19 @@ class Steps:
         """The trained autoencoders of all groups."""
         names = {tuple(group): name for name, group in self.groups.items()}
         key = [place for name in self.groups for place in self._places(self._training([variant], name))]
-        return Autoencoders(
-            [*self.groups.values()], key, lambda group: self.stack(variant, names[tuple(group)])
-        )
+        of_group = lambda group: self.stack(variant, names[tuple(group)])  # noqa: E731
+        return Autoencoders([*self.groups.values()], key, of_group)
 
     def activations(self, use: str, variant: Variant) -> Activations:
         """The RNAs of `use`, encoded by `variant`; those of known type decide which features are retained."""
-        encoded = {
-            of: [place for name in self.groups for place in self._places(self._encoding(of, [variant], name))]
-            for of in sorted({use, "types"})
-        }
+        uses = sorted({use, "types"})
+        encoded = {of: [self._places(self._encoding(of, [variant], n)) for n in self.groups] for of in uses}
         names = {layer: name for name, group in self.groups.items() for layer in group}
-        return Activations(
-            "SAE, random model" if variant.control else f"SAE ({variant.architecture})",
-            self.records_of(use),
-            list(names),
-            {"encoded": encoded, "min_sequences": self.parameters.min_sequences},
-            lambda layer: self.encode(use, [variant], names[layer])[0],
-            partial(self.summary, [variant]),
-        )
+        title = "SAE, random model" if variant.control else f"SAE ({variant.architecture})"
+        key = {"encoded": encoded, "min_sequences": self.parameters.min_sequences}
+        folder = lambda layer: self.encode(use, [variant], names[layer])[0]  # noqa: E731
+        summary = partial(self.summary, [variant])
+        return Activations(title, self.records_of(use), list(names), key, folder, summary)
 
     def summary(self, variants: list[Variant]) -> pd.DataFrame:
         """`Activations.summary` of several variants, one after the other."""
@@ -142,11 +123,9 @@ class Steps:
 
     def _encoding(self, use: str, variants: list[Variant], name: str) -> dict[str, dict]:
         """Names of the variants' encoding steps, with their inputs."""
-        trained = self._places(self._training(variants, name))
-        return {
-            f"features-{use}-{variant.name}-{name}": {"autoencoders": place, "records": self.records_of(use)}
-            for variant, place in zip(variants, trained)
-        }
+        trained, records = self._places(self._training(variants, name)), self.records_of(use)
+        steps = [f"features-{use}-{variant.name}-{name}" for variant in variants]
+        return {step: {"autoencoders": place, "records": records} for step, place in zip(steps, trained)}
 
     def _places(self, steps: dict[str, dict]) -> list[str]:
         return [self.run.place(step, inputs, encoding).name for step, inputs in steps.items()]

@@ -1,7 +1,6 @@
 """One run: its records, language model, autoencoders and activations, each made once and kept in its folder.
 
-A study loads and remembers; it computes no result. Results are functions of `sae_rna.analysis`, which take
-what a study holds.
+A study loads and remembers; results are functions of `sae_rna.analysis`, which take what it holds.
 """
 
 import sys
@@ -42,17 +41,14 @@ class Study:
         return LanguageModel.load(resolve(p.model), self.model.revision, p.device, p.seed)
 
     def masked_model(self, random: bool = False) -> LanguageModel:
-        """The language model, or the one of random weights, with its head for masked bases.
-
-        Raises ValueError for a checkpoint that has none.
-        """
+        """A model with its head for masked bases. Raises ValueError for a checkpoint that has none."""
         p, seed = self.parameters, self.parameters.seed if random else None
         return LanguageModel.load(resolve(p.model), self.model.revision, p.device, seed, masked=True)
 
     @cached_property
     def layers(self) -> list[int]:
         """Blocks of the language model that are studied."""
-        return [layer for group in self.steps.groups.values() for layer in group]
+        return sum(self.steps.groups.values(), [])
 
     @cached_property
     def structures(self) -> pd.DataFrame:
@@ -75,9 +71,8 @@ class Study:
     def _of_known_type(self) -> pd.DataFrame:
         p, records = self.parameters, self.all_records("types")
         if "type" not in records:
-            raise ValueError(
-                f"{p.types} has no RNA types: the parameter 'types' needs a file with a column type"
-            )
+            remedy = "the parameter 'types' needs a file with a column type"
+            raise ValueError(f"{p.types} has no RNA types: {remedy}")
         return type_sample(records, p.per_type, p.per_split, p.seed)
 
     def all_records(self, use: str) -> pd.DataFrame:
@@ -93,17 +88,18 @@ class Study:
         """`records` with structural elements, folded first where the parameters say so."""
         p = self.parameters
         if "secondary_structure" not in records and not p.fold:
-            raise ValueError(
-                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with a "
-                "column secondary_structure, or set fold to true to have them predicted"
+            fault = (
+                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with"
             )
+            remedy = "a column secondary_structure, or set fold to true to have them predicted"
+            raise ValueError(f"{fault} {remedy}")
         return add_elements(fold(records))
 
     @cached_property
     def steps(self) -> Steps:
         """Training and encoding, by groups of layers."""
         groups = layer_groups(self.parameters, self.model.blocks)
-        self.model.check_layers([layer for group in groups.values() for layer in group])
+        self.model.check_layers(sum(groups.values(), []))
         model_of = lambda variant: self.random_model if variant.control else self.model  # noqa: E731
         return Steps(self.run, self.parameters, groups, model_of, lambda use: getattr(self, use))
 
@@ -112,8 +108,7 @@ class Study:
         return self.steps.autoencoders(variant or self.parameters.main[0])
 
     def activations(self, use: str, variant: Variant | None = None) -> Activations:
-        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: the shown
-        one)."""
+        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: as shown)."""
         return self.steps.activations(use, variant or self.parameters.main[0])
 
     def kept(self, analysis: Callable[..., pd.DataFrame], *inputs, **options) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from sae_rna import plan as planning
 from sae_rna.__main__ import main
 from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.memory import FORWARD_FLOATS, OVERHEAD_GB
 from sae_rna.parameters import ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
@@ -64,12 +65,13 @@ def test_hours_disk_and_memory_are_those_counted_by_hand():
     model, buffer, states = (
         4 * (4 * 1000 + 500),
         4 * 1000 * 2 * 10,
-        4 * BATCH_TOKENS * (2 + planning.FORWARD_FLOATS) * 10,
+        4 * BATCH_TOKENS * (2 + FORWARD_FLOATS) * 10,
     )
     training = 2 * 4 * (2 * 4 * 10 * (80 + 40))  # two layers' weights, moments and gradients, of both sizes
-    assert (table.memory_gb["- topk-x8-seed0"] - planning.OVERHEAD_GB) * 1e9 == pytest.approx(
-        model + buffer + states + training
-    )
+    memory = (table.memory_gb - OVERHEAD_GB) * 1e9
+    assert memory["- topk-x8-seed0"] == pytest.approx(model + buffer + states + training)
+    encoding = 2 * (4 * 2 * 10 * 80 + 8 * 2 * 200)  # two layers' weights and active latents: value and column
+    assert memory["encode types with language-model"] == pytest.approx(model + states + encoding)
 
 
 def test_epochs_cost_passes_of_the_language_model_only_where_the_buffer_does_not_hold_all():
@@ -135,12 +137,7 @@ def test_counted_data_are_those_the_study_reads(tmp_path):
     records.to_parquet(file)
     p = Parameters(types=file, structures=file, run=str(tmp_path), per_type=20, per_split=60, longest=120)
     data, study = study_data(p, 120), Study(p)
-    train = study.type_records[study.type_records.split == "train"]
-    expected = {
-        "train": train,
-        "types": study.evaluation_records("types"),
-        "structures": study.structure_records,
-    }
+    expected = {"train": study.training, "types": study.types, "structures": study.structures}
     assert data == Data(
         {use: len(table) for use, table in expected.items()},
         {use: table.sequence.str.len().sum() for use, table in expected.items()},

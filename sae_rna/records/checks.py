@@ -11,10 +11,8 @@ import pandas as pd
 
 from sae_rna.records.structure import ELEMENTS, pair_table
 
-#: What multimolecule's tokenizers know: bases, IUPAC codes of several bases, inosine (I) and any base (X).
-KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"
-#: Columns with one symbol per nucleotide, and all that are read as text.
-_PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")
+KNOWN_LETTERS = "ACGUNRYSWKMBDHVIX"  # to multimolecule: bases, IUPAC codes, inosine (I), any base (X)
+_PER_NUCLEOTIDE = ("secondary_structure", "element", "structural_annotation")  # columns as long as sequences
 TEXT = ("id", "sequence", *_PER_NUCLEOTIDE, "type", "family", "split")
 #: What no value of a column may contain: column, pattern, name of the fault, remedy.
 _PATTERNS = (
@@ -31,12 +29,10 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
 
     Letters other than A, C, G and U that the tokenizers know are kept, and P (a modified base of a few bpRNA
     records) becomes N: the language model reads them, the analysis leaves such nucleotides out. One warning
-    says how many records were changed or hold such letters. Pairs need not be canonical. Columns without a
-    value are dropped.
+    counts what was changed. Pairs need not be canonical. Columns without a value are dropped.
 
-    Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap,
-    space or unknown letter in one, a structure that is unbalanced or not as long as its sequence, and unknown
-    elements.
+    Raises ValueError for no records, a missing column or id, an id used twice, an empty sequence, a gap or
+    unknown letter, unknown elements, and a structure that is unbalanced or not as long as its sequence.
     """
     if records.empty:
         raise ValueError(f"{source} holds no records; give at least one")
@@ -53,8 +49,7 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
         first, second = records.index[records.id == name][:2] + 1
         fault = f"record '{name}' stands twice, as number {first} and number {second}{how_many(twice)}"
         raise ValueError(f"{source}: {fault}; give every record an id of its own")
-    changed = Counter[str]()
-    records = check_records(records, source, changed)
+    records = check_records(records, source, changed := Counter[str]())
     if said := listed(changed):
         warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
     return records
@@ -79,7 +74,7 @@ def check_records(
     """`records` with their sequences in upper case and with U; `changed` counts what was changed.
 
     A faulty record raises a ValueError, as in a file that its owner can mend; with the counter `left_out` it
-    is left out and counted there, as in a data set of the hub that a few bad rows must not stop.
+    is left out and counted there, as in a data set of the hub.
     """
     bad = pd.Series(False, records.index)
     for faulty, name, remedy, place in _faults(records):
@@ -105,25 +100,28 @@ def check_records(
 def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callable[..., str]]]:
     """All that can be wrong: which records are faulty, the fault, the remedy, and where it is in a row."""
 
-    def match(row, column: str, pattern: str) -> str:
+    def match(column: str, pattern: str, row) -> str:
         found = next(re.finditer(pattern, getattr(row, column)))
         return f": '{found.group()}' at position {found.start() + 1}"
 
-    def lengths(row, column: str) -> str:
+    def lengths(column: str, row) -> str:
         return f": {len(row.sequence)} nucleotides, but {len(getattr(row, column))} symbols of {column}"
 
     nowhere, remedy = lambda _: "", "remove it or give its sequence"
     yield records.sequence.fillna("") == "", "an empty sequence", remedy, nowhere
     for column, pattern, fault, remedy in _PATTERNS:
         if column in records:
-            where = partial(match, column=column, pattern=pattern)
-            yield records[column].str.contains(pattern), fault, remedy, where
+            yield records[column].str.contains(pattern), fault, remedy, partial(match, column, pattern)
     for column in [column for column in _PER_NUCLEOTIDE if column in records]:
         remedy = f"give it one as others have, or leave the column {column} out"
         yield records[column].isna(), f"no {column}", remedy, nowhere
-        faulty = records[column].str.len() != records.sequence.str.len()
-        fault, where = f"a {column} of another length than its sequence", partial(lengths, column=column)
-        yield faulty, fault, "give one symbol per nucleotide", where
+        faulty, fault = records[column].str.len() != records.sequence.str.len(), "of another length"
+        yield (
+            faulty,
+            f"a {column} {fault} than its sequence",
+            "give one symbol per nucleotide",
+            partial(lengths, column),
+        )
     if "secondary_structure" in records:
         faults = {}
         for structure in records.secondary_structure.dropna().unique():

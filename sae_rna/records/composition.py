@@ -18,20 +18,24 @@ def encode_bases(sequences: Sequence[str]) -> list[np.ndarray]:
     return [table[np.frombuffer(sequence.encode("ascii"), np.uint8)] for sequence in sequences]
 
 
+def _around(sequences: Sequence[str], before: int, after: int) -> np.ndarray:
+    """Codes of the bases around every A, C, G and U, [T, before + 1 + after]; -1 for any other or none."""
+    rows = [np.empty((0, before + 1 + after), np.int64)]
+    for codes in encode_bases(sequences):
+        padded = np.pad(codes, (before, after), constant_values=-1)
+        rows.append(np.lib.stride_tricks.sliding_window_view(padded, before + 1 + after)[codes >= 0])
+    return np.concatenate(rows)
+
+
 def one_hot_windows(sequences: Sequence[str], reach: int = 5) -> np.ndarray:
     """One-hot bases of the window of `reach` on both sides of every position, [T, 4 (2 reach + 1)].
 
-    Beyond the ends all is 0. The columns of A, from the leftmost place to the rightmost, are followed by
-    those of C, G and U. Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
+    The columns of A come first, from left to right, then those of C, G and U; beyond the ends all is 0.
+    Positions that are no A, C, G or U have no row, as in `LanguageModel.hidden_states`.
     """
-    rows = []
-    for codes in encode_bases(sequences):
-        one_hot = np.zeros((len(codes) + 2 * reach, 4), dtype=np.float32)
-        known = np.nonzero(codes >= 0)[0]
-        one_hot[known + reach, codes[known]] = 1
-        windows = np.lib.stride_tricks.sliding_window_view(one_hot, 2 * reach + 1, axis=0)
-        rows.append(windows[known].reshape(len(known), 4 * (2 * reach + 1)))
-    return np.concatenate(rows)
+    around = _around(sequences, reach, reach)
+    one_hot = around[:, None] == np.arange(4)[:, None]
+    return one_hot.reshape(len(around), 4 * (2 * reach + 1)).astype(np.float32)
 
 
 def windows(sequences: Sequence[str], reach: int = 5) -> sparse.csr_matrix:
@@ -40,20 +44,15 @@ def windows(sequences: Sequence[str], reach: int = 5) -> sparse.csr_matrix:
 
 
 def kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
-    """The k-mer around every nucleotide, one-hot, [T, 4^k]; see `kmer_names`.
+    """The k-mer around every nucleotide, the middle one or left of it, one-hot, [T, 4^k]; see `kmer_names`.
 
-    The nucleotide is the middle one, the left of the two for an even k. Where the k-mer reaches beyond the
-    ends or holds another letter than A, C, G and U, the row is empty. Such letters have no row themselves.
+    A row is empty where the k-mer reaches beyond the ends or holds a letter other than A, C, G and U. Such
+    letters have no row themselves.
     """
     if k < 1:
         raise ValueError(f"k-mers of {k} nucleotides are impossible: k is 1 or more")
-    before, powers, columns = (k - 1) // 2, 4 ** np.arange(k)[::-1], [np.empty(0, np.int64)]
-    for codes in encode_bases(sequences):
-        padded = np.pad(codes, (before, k - 1 - before), constant_values=-1)
-        around = np.lib.stride_tricks.sliding_window_view(padded, k)[codes >= 0]
-        columns.append(np.where((around >= 0).all(1), around @ powers, -1))
-    column_T = np.concatenate(columns)
-    present_T = column_T >= 0
+    around, powers = _around(sequences, (k - 1) // 2, k // 2), 4 ** np.arange(k)[::-1]
+    column_T, present_T = around @ powers, (around >= 0).all(axis=1)
     indptr = np.concatenate([[0], present_T.cumsum()])
     ones = np.ones(indptr[-1], np.float32)
     return sparse.csr_matrix((ones, column_T[present_T], indptr), shape=(len(column_T), 4**k))

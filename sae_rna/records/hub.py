@@ -4,6 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -28,13 +29,10 @@ def is_hub_name(source: str | Path) -> bool:
 
 
 def sample_hub(name: str, revision: str | None = None, **choice) -> pd.DataFrame:
-    """A balanced sample of a data set on the hub, such as ``multimolecule/rnacentral``.
+    """A balanced sample of a data set on the hub; ``attrs`` also say its `source` and `revision`, the commit.
 
     `revision` is a branch, tag or commit (None is the newest), `choice` the parameters of `sample_stream`.
-
-    Returns records as `sample_stream`; ``attrs`` also hold the data set's `source` and its `revision`, the
-    commit that was read. Raises ValueError as `sample_stream`, and if the hub, the network or the data set's
-    files fail for longer than `datasets` goes on trying (minutes).
+    Raises ValueError as that does, and if the hub, the network or the files fail for minutes.
     """
     import datasets  # takes a second to import, and only this source needs it
     from huggingface_hub import HfApi
@@ -69,8 +67,8 @@ def _batches(builder, name: str) -> Iterator[pd.DataFrame]:
 def _parquet_batches(url: str) -> Iterator[pd.DataFrame]:
     """Rows of a Parquet file, in frames of at most `_ROWS`.
 
-    `datasets` decodes whole row groups and keeps what it has read: 0.9 GB for half a million RNAs, where this
-    way takes 0.1. Its way to open files stays: it goes on asking for minutes when the network fails.
+    `datasets` decodes whole row groups and keeps what it has read: 0.9 GB for half a million RNAs, this way
+    0.1. Files are opened its way, which goes on asking for minutes when the network fails.
     """
     from datasets import DownloadConfig
     from datasets.utils.file_utils import xopen
@@ -82,67 +80,20 @@ def _parquet_batches(url: str) -> Iterator[pd.DataFrame]:
             yield batch.to_pandas()
 
 
-def sample_stream(
-    batches: Iterable[pd.DataFrame],
-    source: str,
-    *,
-    per_train: int,
-    per_split: int,
-    longest: int,
-    seed: int,
-    by: str | None = None,
-    needs: Sequence[str] = (),
-) -> pd.DataFrame:
-    """A balanced sample of a stream of records, in one pass and in memory that does not grow with the stream.
+@dataclass
+class Stream:
+    """Which records are sampled of a stream, and the count of all else."""
 
-    Of every split and value of `by`, the records whose sequences have the smallest draws are kept
-    (`splits.places`), whatever the order of the stream. A sequence is in the sample once: under the first of
-    its ids in alphabetical order, and if it is kept under several types or splits, in the first of these.
-    Splits are those of a column `split`; without one, every family, or without families every sequence, has
-    its side by a draw of its own. Records that are longer, faulty (see `checks.validate`) or without an id or
-    a value of `by` are left out; one warning counts them.
-
-    batches : frames of some thousand rows; columns as in `readers.read_records`
-    source : name of the stream in messages
-    per_train : most training records of each value of `by` (of all records, if `by` is None)
-    per_split : most records in each other split, shared out equally among the values of `by` that stand in it
-    longest : most nucleotides of a record
-    by : column to balance by, such as ``type``
-    needs : columns that must be there besides `id`, `sequence` and `by`
-
-    Returns records in the order of their splits, types and ids, with the column `split`; ``attrs`` count the
-    stream's records (`records`) and those left out (`left_out`). Raises ValueError if a column is missing or
-    no record is left.
-    """
-    stream = _Stream(source, longest, seed, by, needs)
-    pool, largest = [], None
-    for batch in map(stream.drawn, batches):
-        if largest is not None:  # in a full group smaller draws matter, and the largest under another id
-            most = largest.reindex(pd.MultiIndex.from_frame(batch[_GROUP])).to_numpy()
-            batch = batch[~(batch._draw > most)]
-        pool.append(batch)
-        if len(pool) > 50 or sum(map(len, pool[1:])) > 20_000:
-            kept, largest = _smallest(pool, per_train, per_split)
-            pool = [kept]
-    left_out, of = listed(stream.left_out), f"of {stream.read:,} records"
-    if not sum(map(len, pool)):
-        raise ValueError(f"{source}: none {of} can be used ({left_out or 'it is empty'}); use another source")
-    kept, _ = _smallest(pool, per_train, per_split)
-    # one record for a sequence and one for an id, whatever the order of the stream
-    sample = kept.sort_values([*_GROUP, "id", "_draw"]).drop_duplicates("_draw").drop_duplicates("id")
-    sample = as_text(sample.drop(columns=["_draw", "_group"])).reset_index(drop=True)
-    sample.attrs = {"records": stream.read, "left_out": {what: n for what, n in stream.left_out.items() if n}}
-    if said := "; ".join(filter(None, [left_out and f"{left_out}, all left out", listed(stream.changed)])):
-        warnings.warn(f"{source}: {of} {said}", stacklevel=2)
-    return sample
-
-
-class _Stream:
-    """What a sample may hold of a stream, and the count of all else; parameters as in `sample_stream`."""
-
-    def __init__(self, source: str, longest: int, seed: int, by: str | None, needs: Sequence[str]):
-        self.source, self.longest, self.seed, self.by, self.needs = source, longest, seed, by, needs
-        self.read, self.changed, self.left_out = 0, Counter[str](), Counter[str]()
+    source: str  # its name in messages
+    per_train: int  # most training records of each value of `by` (of all records, if `by` is None)
+    per_split: int  # most records in each other split, shared out equally among the values of `by` in it
+    longest: int  # nucleotides
+    seed: int
+    by: str | None = None  # column to balance by, such as ``type``
+    needs: Sequence[str] = ()  # further columns that must be there
+    read: int = 0
+    changed: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def drawn(self, batch: pd.DataFrame) -> pd.DataFrame:
         """Those records of a batch that have what is asked for and no fault; with split, group and draw."""
@@ -163,11 +114,49 @@ class _Stream:
         return batch.astype({column: object for column in TEXT if column in batch})  # sorted without a copy
 
 
-def _smallest(frames: list[pd.DataFrame], per_train: int, per_split: int) -> tuple[pd.DataFrame, pd.Series]:
+def sample_stream(batches: Iterable[pd.DataFrame], source: str, **choice) -> pd.DataFrame:
+    """A balanced sample of a stream of records, in one pass and in memory that does not grow with the stream.
+
+    Of every split and value of `by`, the records whose sequences have the smallest draws are kept
+    (`splits.places`), whatever the order of the stream. A sequence is in the sample once: under the first of
+    its ids in alphabetical order, and of several types or splits in the first. Without a column `split`,
+    every family, or without families every sequence, has its side by a draw of its own. Records that are
+    longer, faulty (`checks.validate`) or without an id or a value of `by` are left out, with one warning.
+
+    batches : frames of some thousand rows; columns as in `readers.read_records`
+    choice : `per_train`, `per_split`, `longest`, `seed`, `by` and `needs` of `Stream`
+
+    Returns records ordered by split, type and id, with `split`; ``attrs`` count the stream's `records` and
+    those `left_out`. Raises ValueError if a column is missing or no record is left.
+    """
+    stream = Stream(source, **choice)
+    pool, largest = [], None
+    for batch in map(stream.drawn, batches):
+        if largest is not None:  # in a full group smaller draws matter, and the largest under another id
+            most = largest.reindex(pd.MultiIndex.from_frame(batch[_GROUP])).to_numpy()
+            batch = batch[~(batch._draw > most)]
+        pool.append(batch)
+        if len(pool) > 50 or sum(map(len, pool[1:])) > 20_000:
+            kept, largest = _smallest(pool, stream)
+            pool = [kept]
+    left_out, of = listed(stream.left_out), f"of {stream.read:,} records"
+    if not sum(map(len, pool)):
+        raise ValueError(f"{source}: none {of} can be used ({left_out or 'it is empty'}); use another source")
+    kept, _ = _smallest(pool, stream)
+    # one record for a sequence and one for an id, whatever the order of the stream
+    sample = kept.sort_values([*_GROUP, "id", "_draw"]).drop_duplicates("_draw").drop_duplicates("id")
+    sample = as_text(sample.drop(columns=["_draw", "_group"])).reset_index(drop=True)
+    sample.attrs = {"records": stream.read, "left_out": {what: n for what, n in stream.left_out.items() if n}}
+    if said := "; ".join(filter(None, [left_out and f"{left_out}, all left out", listed(stream.changed)])):
+        warnings.warn(f"{source}: {of} {said}", stacklevel=2)
+    return sample
+
+
+def _smallest(frames: list[pd.DataFrame], of: Stream) -> tuple[pd.DataFrame, pd.Series]:
     """Records with the smallest draws of each split and group, and the largest draw of each that is full."""
     records = pd.concat(frames, ignore_index=True)
     # the draw stands for the sequence here, which is much longer
     keys = records[[*_GROUP, "_draw", "id"]].sort_values(["_draw", "id"]).drop_duplicates([*_GROUP, "_draw"])
-    most = largest_sizes(keys.split, keys._group, per_train, per_split)
+    most = largest_sizes(keys.split, keys._group, of.per_train, of.per_split)
     place = places(keys._draw, [keys.split, keys._group])
     return records.loc[keys.index[place <= most]], keys[place == most].set_index(_GROUP)._draw

@@ -2,18 +2,16 @@
 
 Records are a pandas DataFrame with one row per RNA. `id` (unique) and `sequence` (upper case, U not T) are
 always there; `secondary_structure` (dot-bracket), `element` (letters of `structure.ELEMENTS`), `type`,
-`family` and `split` where known. Any other column of the source stays. Bad input raises a ValueError with
-place and remedy; one warning per file says what was changed. Data sets of the Hugging Face hub are not read
-whole: see `hub`.
+`family` and `split` where known. Any other column of the source stays.
 
-A new format is a function from a path to records (a DataFrame, or one dict each) and its suffixes in
-`READERS`.
+A new format is a function from a path to records (a DataFrame, or one dict each), entered in `READERS`.
 """
 
 import gzip
 import io
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +23,16 @@ from tqdm import tqdm
 from sae_rna.records.checks import TEXT, validate
 from sae_rna.records.structure import CANONICAL_PAIRS, pair_table, split_pseudoknots
 
-#: Column names of public data sets -> ours.
-_COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}
+_COLUMNS = {"urs": "id", "rna_class": "type", "rna_type": "type", "rfam_family": "family"}  # theirs: ours
 
 
 def read_records(source: str | Path) -> pd.DataFrame:
     """Records of a local file, or of a folder of one-record files, checked by `checks.validate`.
 
-    The format is known by the suffix (`READERS`), before which tables, FASTA, dot-bracket and Stockholm may
-    have ``.gz``. Dot-bracket files have name, sequence and structure lines; the consensus structure of
-    Stockholm is projected onto every row; bpseq, ct and st files hold one RNA each. Of a folder, all
-    dot-bracket, bpseq, ct and st files are read. Elements are not computed here, which takes longer than all
-    the reading: see `structure.add_elements`.
-
-    Raises ValueError, naming the source, the record and the place, where it cannot be read or is faulty.
+    The format is known by the suffix (`READERS`), which ``.gz`` may follow for tables, FASTA, dot-bracket and
+    Stockholm. Dot-bracket files have name, sequence and structure lines; Stockholm's consensus structure is
+    projected onto every row. Of a folder, all dot-bracket, bpseq, ct and st files are read. A warning says
+    what was changed. Raises ValueError naming source, record, place and remedy.
     """
     path = Path(source)
     if not path.exists():
@@ -91,17 +85,13 @@ def _open(path: Path) -> io.TextIOBase:
 
 def _named_blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and lines of every block that starts with '>'; a file without any is one, named like the file."""
-    name, body = None, list[str]()
-    with _open(path) as lines:
-        for line in map(str.strip, lines):
-            if line.startswith(">"):
-                if name is not None or body:
-                    yield name or "", body
-                name, body = line[1:].strip().partition(" ")[0], []
-            elif line and line[0] not in "#;":
-                body.append(line)
-    if name is not None or body:
-        yield Path(path.name.removesuffix(".gz")).stem if name is None else name, body
+    with _open(path) as file:
+        lines = [line for line in map(str.strip, file) if line and line[0] not in "#;"]
+    first, *more = [number for number, line in enumerate(lines) if line[0] == ">"] + [len(lines)]
+    if first:
+        yield "" if more else Path(path.name.removesuffix(".gz")).stem, lines[:first]
+    for start, end in pairwise([first, *more]):
+        yield lines[start][1:].strip().partition(" ")[0], lines[start + 1 : end]
 
 
 def _read_fasta(path: Path) -> list[dict]:
@@ -114,9 +104,7 @@ def _read_dot_bracket(path: Path) -> list[dict]:
         if len(lines) != 2:
             found = f"record '{name}' (number {number}) has {len(lines)} lines"
             raise ValueError(f"{found}, where one of sequence and one of structure belong")
-        structure = re.sub(
-            r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1]
-        )  # RNAfold writes the free energy behind it
+        structure = re.sub(r"\s+\(\s*[-+]?[\d.]+\)$", "", lines[1])  # RNAfold appends the free energy
         records.append({"id": name, "sequence": lines[0], "secondary_structure": structure})
     return records
 
@@ -127,10 +115,10 @@ def _read_one(path: Path) -> list[dict]:
     if suffix_of(path) == ".ct" and len(path.read_text().strip().splitlines()) > 1 + len(record):
         more = f"more lines follow the {len(record)} nucleotides of the first structure"
         raise ValueError(f"{more}; keep the one structure that is meant")
-    structure = {"secondary_structure": record.dot_bracket}
+    found = {"secondary_structure": record.dot_bracket}
     if hasattr(record, "structure_array"):
-        structure["structural_annotation"] = record.structure_array
-    return [{"id": record.id or path.stem, "sequence": record.sequence} | structure]
+        found["structural_annotation"] = record.structure_array
+    return [{"id": record.id or path.stem, "sequence": record.sequence} | found]
 
 
 def _read_stockholm(path: Path) -> list[dict]:
@@ -142,8 +130,7 @@ def _read_stockholm(path: Path) -> list[dict]:
         features = dict(re.findall(r"^#=GF (ID|TP)\s+(\S.*?)[;\s]*$", block, re.M))
         family = features.get("ID", "")
         known = {"family": family} if family else {}
-        if "TP" in features:
-            known["type"] = features["TP"].split("; ")[-1]
+        known |= {"type": features["TP"].split("; ")[-1]} if "TP" in features else {}
         prefix = f"{family}/" if len(blocks) > 1 else ""  # one sequence may stand in several families
         consensus = alignment.column_annotations.get("secondary_structure")
         if consensus is not None:
@@ -165,12 +152,12 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
     A consensus pair survives if both its ends are present, are canonical or GU, and enclose 3 nt or more. The
     consensus' brackets (WUSS) become round ones, since they nest; its letters mark pseudoknots and stay.
 
-    aligned, consensus : the row, with gaps (``-``, ``.``, ``~``), and the ``SS_cons``, each of W symbols
+    aligned, consensus : the row, with gaps (``-.~``), and the ``SS_cons``, each of W symbols
     partner : `structure.pair_table` of the consensus, [W]
     """
     columns = [column for column, letter in enumerate(aligned) if letter not in "-.~"]
     sequence = "".join(aligned[column] for column in columns).upper().replace("T", "U")
-    place = {column: position for position, column in enumerate(columns)}
+    place = dict(zip(columns, range(len(columns))))
     symbols = ["."] * len(sequence)
     for column, position in place.items():
         other = place.get(int(partner[column]), -1)
@@ -182,7 +169,6 @@ def project(aligned: str, consensus: str, partner: np.ndarray) -> tuple[str, str
 
 _ONE_RECORD = {".bpseq": _read_one, ".ct": _read_one, ".st": _read_one, ".sta": _read_one,
                ".dbn": _read_dot_bracket, ".db": _read_dot_bracket}  # fmt: skip
-#: The reader of every suffix.
 READERS: dict[str, Callable[[Path], pd.DataFrame | list[dict]]] = {
     ".parquet": pd.read_parquet,
     **dict.fromkeys((".csv", ".tsv"), _read_table),

@@ -31,27 +31,26 @@ class Source:
     def __init__(self, parameters: Parameters, use: str, longest: int, run: RunFolder):
         self.parameters, self.use, self.longest, self.run = parameters, use, longest, run
         self.name = resolve(getattr(parameters, use))
-        revision = getattr(parameters, f"{use}_revision")
-        if revision is not None and not hub.is_hub_name(self.name):
-            nothing = f"{self.name} is no hub data set, so its revision '{revision}' means nothing"
+        self.revision = getattr(parameters, f"{use}_revision")
+        if self.revision is not None and not hub.is_hub_name(self.name):
+            nothing = f"{self.name} is no hub data set, so its revision '{self.revision}' means nothing"
             raise ValueError(f"{nothing}: leave '{use}_revision' out")
 
     @property
     def file(self) -> str:
-        """The file with the records.
+        """The file with the records; of a hub data set, the sample which this run drew.
 
-        Of a hub data set that is the sample which this run drew. It stays in the run folder with
-        ``sample.json``, which says from which commit, and may be given as the parameter of another run.
+        That stays in the run folder with ``sample.json``, which says its commit, and may serve another run.
         """
         if not hub.is_hub_name(self.name):
             return self.name
         p, use = self.parameters, self.use
+        choice = {"revision": self.revision, "longest": self.longest}
+        choice |= {"per_split": p.per_split, "seed": p.seed}
         if use == "types":
-            choice: dict = {"by": "type", "per_train": p.per_type}
+            choice |= {"by": "type", "per_train": p.per_type}
         else:
-            choice = {"needs": [] if p.fold else ["secondary_structure"], "per_train": p.per_split}
-        choice |= {"per_split": p.per_split, "longest": self.longest, "seed": p.seed}
-        choice |= {"revision": getattr(p, f"{use}_revision")}
+            choice |= {"needs": [] if p.fold else ["secondary_structure"], "per_train": p.per_split}
 
         def make(folder: Path):
             sample = hub.sample_hub(self.name, **choice)

@@ -11,19 +11,15 @@ import pandas as pd
 
 from sae_rna.records.checks import check_columns, how_many
 
-#: Share of the families (or, without families, of the sequences) in each split.
-SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}
-#: Splits on which features are chosen and scored.
-EVALUATION_SPLITS = ("selection", "heldout", "natural")
+SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}  # shares of families, else of sequences
+EVALUATION_SPLITS = ("selection", "heldout", "natural")  # on which features are chosen and scored
 _BOUNDS = [*accumulate(SPLITS.values())][:-1]
 #: Other people's names of splits -> ours, where ours is not there already.
 _SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "selection", "val": "selection",
                 "dev": "selection", "test": "heldout", "held-out": "heldout"}  # fmt: skip
-#: Splits of the embedded data beside the three: unseen sequences of training families, and natural records.
-_FURTHER_SPLITS = ("validation", "natural")
+_FURTHER_SPLITS = ("validation", "natural")  # of the embedded data: new sequences of training families
 KNOWN_SPLITS = {*SPLITS, *_SPLIT_NAMES, *_FURTHER_SPLITS}
-#: Fewest families of a type for which the type gets a share of its own in every split.
-_FEWEST = 5
+_FEWEST = 5  # families of a type for which the type gets a share of its own in every split
 
 
 def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
@@ -39,9 +35,8 @@ def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:
 def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed: int) -> pd.DataFrame:
     """At most `per_group` records of every value of the column(s) `by`, in the order of `records`.
 
-    Which ones depends on `seed` and the ids alone, not on the order. Records without a value of `by` are left
-    out. `per_group` is a number, or one for each record as `largest_sizes` gives it. Raises ValueError for a
-    missing column and for less than one record of a group.
+    `seed` and the ids alone decide which ones; those without a value of `by` are left out. `per_group` is a
+    number, or one for each record. Raises ValueError for a missing column and for a group of less than one.
     """
     by = [by] if isinstance(by, str) else by
     check_columns(records, by, "the table of records", "balance by one of these")
@@ -53,11 +48,7 @@ def balanced_sample(records: pd.DataFrame, by: str | list[str], per_group, seed:
 
 
 def places(draws: pd.Series, groups: list[pd.Series]) -> pd.Series:
-    """Place of every record in its group by its draw, from 1; NaN without a group.
-
-    This is the rule of every sample, of a file and of a stream: the smallest draws of each group are taken. A
-    draw is `uniform` of an id or a sequence, so it does not depend on what else there is.
-    """
+    """Place of every record in its group by its draw, from 1; NaN without a group. Samples take the first."""
     return draws.groupby(groups).rank(method="first")
 
 
@@ -71,14 +62,12 @@ def assign_splits(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """`records` with the column `split`: train, selection or heldout in the shares of `SPLITS`.
 
     ``records.attrs["split_by"]`` says which way was taken:
-
-    - ``"given"``: the records have all three. Validation is read as selection and test as heldout where there
-      is none. A warning says if held-out families stand in train or selection too. If one of the three is
-      missing, all are made anew, with a warning.
+    - ``"given"``: the records have all three (else all are made anew, with a warning); validation is read as
+      selection and test as heldout where there is none. A warning says if held-out families stand elsewhere.
     - ``"family"``: no family is on two sides. Shares are of families, within every type of five families or
       more; families of rarer types are split together. A record of no known family is one of its own.
-    - ``"sequence"``: fewer than three families are known. Identical sequences are on the same side;
-      homologues may not be. A record keeps its side when others are added (unless a side would be empty).
+    - ``"sequence"``: fewer than three families are known. Identical sequences are on one side, homologues
+      perhaps not. A record keeps its side when others are added (unless a side would be empty).
 
     Raises ValueError for an unknown name of a split, and for fewer than three distinct sequences.
     """

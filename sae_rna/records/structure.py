@@ -1,8 +1,7 @@
 """Secondary structure: dot-bracket in, structural element of every nucleotide out; folding.
 
-The decomposition is forgi's (Kerpedjiev, Hoener zu Siederdissen & Hofacker 2015, RNA 21:1110). Elements are
-written with bpRNA's letters (Danaee et al. 2018, NAR 46:5381), so that bpRNA's own annotation can be read by
-the same code.
+The decomposition is forgi's (Kerpedjiev, Hoener zu Siederdissen & Hofacker 2015, RNA 21:1110), the letters of
+the elements are bpRNA's (Danaee et al. 2018, NAR 46:5381), whose own annotation the same code can read.
 """
 
 import re
@@ -13,8 +12,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-# forgi's compiled helper was built against NumPy 1: importing it under NumPy 2 prints a page of warnings and
-# fails. Hiding it makes forgi take its own pure-Python path in silence; nothing used here needs the helper.
+# forgi's compiled helper was built against NumPy 1: under NumPy 2 its import prints a page of warnings and
+# fails. Hidden, forgi takes its own pure-Python path; nothing used here needs the helper.
 sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # type: ignore[arg-type]
 import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
 from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # noqa: E402
@@ -23,8 +22,7 @@ from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # 
 ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
             "M": "multiloop", "X": "external loop", "E": "end", "K": "pseudoknot"}  # fmt: skip
 CANONICAL_PAIRS = frozenset({"GC", "CG", "AU", "UA", "GU", "UG"})
-#: Symbols beside the dot that mean "unpaired" in Stockholm's WUSS notation (Nawrocki & Eddy 2013).
-_WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")
+_WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")  # "unpaired" in Stockholm's notation (Nawrocki & Eddy 2013)
 
 
 def pair_table(structure: str) -> np.ndarray:
@@ -47,26 +45,21 @@ def pair_table(structure: str) -> np.ndarray:
 def split_pseudoknots(structure: str) -> tuple[np.ndarray, np.ndarray]:
     """Nested pairs and crossing pairs of a dot-bracket string, as two pair tables.
 
-    Helices (runs of stacked pairs) are taken one by one; one that crosses a helix already taken is a
-    pseudoknot. Round brackets come first, since whoever wrote the structure kept them for its nested part;
-    then the longest.
+    Helices (runs of stacked pairs) are taken one by one, those of round brackets first, as they are kept for
+    the nested part, then the longest; one that crosses a helix already taken is a pseudoknot.
     """
     partner = pair_table(structure)
-    helices: list[list[tuple[int, int]]] = []
-    for i, j in enumerate(partner):
-        if j > i:
-            if not helices or helices[-1][-1] != (i - 1, j + 1):
-                helices.append([])
-            helices[-1].append((i, int(j)))
+    opening = np.nonzero(partner > np.arange(len(partner)))[0]
+    ends = np.nonzero((np.diff(opening) != 1) | (np.diff(partner[opening]) != -1))[0] + 1
+    helices = [helix for helix in np.split(opening, ends) if len(helix)]
     nested, crossing = np.full_like(partner, -1), np.full_like(partner, -1)
     taken: list[tuple[int, int]] = []
-    for helix in sorted(helices, key=lambda pairs: (structure[pairs[0][0]] != "(", -len(pairs))):
-        i, j = helix[0]
+    for helix in sorted(helices, key=lambda helix: (structure[helix[0]] != "(", -len(helix))):
+        i, j = helix[0], partner[helix[0]]
         clash = any(i < a < j < b or a < i < b < j for a, b in taken)
         taken += [] if clash else [(i, j)]
         target = crossing if clash else nested
-        for a, b in helix:
-            target[a], target[b] = b, a
+        target[helix], target[partner[helix]] = partner[helix], helix
     return nested, crossing
 
 
@@ -107,10 +100,7 @@ def _letter(graph, name: str, exterior: set[str]) -> str:
 
 
 def add_elements(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with the column `element`, computed from their structures where it is not there yet.
-
-    It takes a millisecond a record or more: choose records first. Those without structures stay as they are.
-    """
+    """`records` with the column `element`, computed if it can and need be: a millisecond a record or more."""
     if "element" in records or "secondary_structure" not in records:
         return records
     structures = records.secondary_structure.unique()
@@ -119,10 +109,9 @@ def add_elements(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with a minimum free energy structure for every sequence, predicted by ViennaRNA.
+    """`records` with `secondary_structure`: where there is none, of minimum free energy, by ViennaRNA.
 
-    The column `structure_source` says so from then on. Records with `secondary_structure` come back as they
-    are. Raises ImportError, naming the remedy, if ViennaRNA is not installed.
+    `structure_source` says so. Raises ImportError, naming the remedy, if ViennaRNA is not installed.
     """
     if "secondary_structure" in records:
         return records
