@@ -1,15 +1,13 @@
 """What a sparse autoencoder must beat: the same concepts, found without one and scored by the same code.
 
 A control turns hidden states of one layer (not standardised) into non-negative activations. A direction that
-may be negative counts as two features, one for each sign. Windows and k-mers need no language model: they are
-read from the sequences, with rows as `LanguageModel.hidden_states` has them.
+may be negative counts as two features, one for each sign. Windows and k-mers are read from the sequences.
 Shapes: T nucleotides, L layers, D width, F features, B resamples.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -83,14 +81,12 @@ def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
     tokens, width = x_TD.shape
     if tokens < width:
         raise ValueError(f"{width} components are impossible with {tokens} tokens: give more of them")
-    if method == "pca":
-        model = PCA(width, random_state=seed)
-    elif method == "ica":
-        white = {"whiten": "unit-variance", "whiten_solver": "eigh"}
-        model = FastICA(width, **white, max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
-        x_TD = x_TD[np.random.default_rng(seed).permutation(tokens)[:ICA_TOKENS]]
-    else:
+    if method not in ("pca", "ica"):
         raise ValueError(f'components are found by "pca" or by "ica", not by "{method}"')
+    model = PCA(width, random_state=seed)
+    if method == "ica":
+        model = FastICA(width, whiten_solver="eigh", max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
+        x_TD = x_TD[np.random.default_rng(seed).permutation(tokens)[:ICA_TOKENS]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x_TD)
@@ -117,8 +113,7 @@ def latents(stack: SparseAutoencoders) -> Encoder:
 def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
     """`stack` with the weights that training started from; configuration, k and standardisation stay.
 
-    The threshold of batchtopk and matryoshka is learnt in training, so that the untrained one has none: they
-    are given the topk of the same k and the same first weights instead.
+    An untrained batchtopk or matryoshka has no threshold, which is learnt: it is the topk of the same k.
     """
     learnt = stack.config.kind.activation == "batchtopk"
     architecture = "topk" if learnt else stack.config.architecture
@@ -145,9 +140,9 @@ class AnnotatedSets:
     def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], retained_F=None, shuffles: int = 0):
         """`choosing.score_concepts` of activations by split, with intervals over the held-out families."""
         selection, heldout = ((to_csr(activations[split]), of) for split, of in self.annotations.items())
-        known, unseen = (r.family.tolist() if "family" in r else None for r in self.records.values())
-        score = partial(choosing.score_concepts, families=(known, unseen), bootstraps=BOOTSTRAPS)
-        return score(selection, heldout, retained_F, shuffles=shuffles, seed=self.seed)
+        known, unseen = (records.get("family") for records in self.records.values())
+        options = (known, unseen), shuffles, self.seed, BOOTSTRAPS
+        return choosing.score_concepts(selection, heldout, retained_F, *options)
 
 
 def score_concepts(
@@ -167,8 +162,8 @@ def score_concepts(
     training : records on which neurons and components are fitted
 
     Further sources: an untrained SAE on the model's own states, its neurons, principal and independent
-    components, the embedding layer's neurons, one-hot windows and k-mers, of which the last two have no
-    layer. `discovery` is at a false discovery rate of 5 % over the concepts of a source and layer.
+    components, the embedding layer's neurons, and, of no layer, one-hot windows and k-mers. `discovery` is at
+    a false discovery rate of 5 % over the concepts of a source and layer.
     """
     sets, tables = AnnotatedSets(rnas, seed), []
 
@@ -190,9 +185,7 @@ def score_concepts(
     return _with_discoveries(pd.concat(tables, ignore_index=True)).astype({"layer": "Int64"})
 
 
-def _controls(
-    model, autoencoders, fitted: list[str], texts: dict[str, list[str]], seed: int
-) -> Iterator[tuple]:
+def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) -> Iterator[tuple]:
     """Source, layer, encoder and hidden states [T, D] by split of all controls that read such states."""
     first, *others = autoencoders.groups
     for layers in [[0, *first], *others]:
@@ -226,9 +219,8 @@ def best_of(concepts: pd.DataFrame) -> pd.DataFrame:
 def leads(best: pd.DataFrame) -> pd.DataFrame:
     """The rows of `best_of` of the first source, which is under test, each beside its best control by F1.
 
-    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over the families
-    that both are scored on; missing where a concept has no control. The best of many controls is chosen on
-    the very scores, which favours the controls.
+    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over families;
+    missing where a concept has no control. The best control is chosen on the very scores, which favours it.
     """
     keys, tested = ["group", "concept"], best.source == best.source.iloc[0]
     rivals = best[~tested]
@@ -236,9 +228,8 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     names = {"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"}
     both = best[tested].merge(rivals.rename(columns=names), on=keys, how="left")
     both["lead"] = both.f1 - both.control_f1
-    pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
-    none = np.empty(0)
-    both[["lead_low", "lead_high"]] = [lead_interval(a, none if b is None else b) for a, b in pairs]
+    others = [np.empty(0) if np.ndim(other) == 0 else other for other in both.control_resampled]
+    both[["lead_low", "lead_high"]] = list(map(lead_interval, both.f1_resampled, others))
     return both.drop(columns=["f1_resampled", "control_resampled"])
 
 

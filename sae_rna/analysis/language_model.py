@@ -81,10 +81,8 @@ def masked_accuracy(
     for split, records in tested.groupby("split"):
         sequences = records.sequence.tolist()
         masked = choose_masked(sequences, seed)
-        guesses = {
-            name: list(map(np.exp, model_log_probabilities(m, sequences, masked)))
-            for name, m in predictors.items()
-        }
+        logs = {name: model_log_probabilities(model, sequences, masked) for name, model in predictors.items()}
+        guesses = {name: list(map(np.exp, log)) for name, log in logs.items()}
         guesses |= {name: chain.probabilities(sequences, masked) for name, chain in chains.items()}
         for name, guess in guesses.items():
             facts = {"set": split, "predictor": name, "sequences": len(records)}
@@ -95,8 +93,8 @@ def masked_accuracy(
 def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
     """Positions to hide in each sequence: 15 % of its A, C, G and U, the same for every predictor."""
     rng = np.random.default_rng(seed)
-    codes_S = encode_bases(sequences)
-    return [np.nonzero((rng.random(len(codes)) < MASKED_SHARE) & (codes >= 0))[0] for codes in codes_S]
+    draws = [(rng.random(len(codes)), codes) for codes in encode_bases(sequences)]
+    return [np.flatnonzero((draw < MASKED_SHARE) & (codes >= 0)) for draw, codes in draws]
 
 
 @torch.inference_mode()
@@ -125,8 +123,7 @@ class MarkovBaseline:
     """Order-k Markov chain; a hidden base is predicted from both its sides by the chain's exact conditional.
 
     P(x_i | rest) is proportional to the product of the k+1 transition probabilities that involve x_i; counts
-    are smoothed by one half. That it sees true neighbours which are masked for the language model favours it.
-    Order 0 always predicts the most common base.
+    are smoothed by one half. That it sees neighbours which the language model does not favours it.
     """
 
     def __init__(self, order: int, sequences: Sequence[str]):
@@ -159,21 +156,20 @@ class MarkovBaseline:
 def choose_order(sequences: Sequence[str], validation: Sequence[str], seed: int) -> MarkovBaseline:
     """The chain fitted on `sequences`, of the order from 1 to 6 that predicts `validation` best."""
     masked = choose_masked(validation, seed)
-    truth = _hidden_bases(validation, masked)
+    truth = hidden_bases(validation, masked)
     chains = [MarkovBaseline(order, sequences) for order in range(1, 7)]
     guesses = [np.concatenate(chain.probabilities(validation, masked)) for chain in chains]
     return chains[np.argmax([(guess.argmax(1) == truth).mean() for guess in guesses])]
 
 
-def _hidden_bases(sequences: Sequence[str], masked: list[np.ndarray]) -> np.ndarray:
+def hidden_bases(sequences: Sequence[str], masked: list[np.ndarray]) -> np.ndarray:
+    """Indices into ACGU of the masked bases of all sequences one after the other, [M]."""
     return np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(sequences), masked)])
 
 
-def masked_scores(
-    records: pd.DataFrame, masked: list[np.ndarray], probabilities: list[np.ndarray]
-) -> dict[str, float]:
+def masked_scores(records: pd.DataFrame, masked: list, probabilities: list[np.ndarray]) -> dict[str, float]:
     """Accuracy over all, paired and unpaired masked bases, their numbers, and loss (cross-entropy, nats)."""
-    truth, guess = _hidden_bases(records.sequence, masked), np.concatenate(probabilities)
+    truth, guess = hidden_bases(records.sequence, masked), np.concatenate(probabilities)
     letters = [np.array(list(element))[hidden] for element, hidden in zip(records.element, masked)]
     right, paired = guess.argmax(1) == truth, np.concatenate(letters) == "S"
     return {

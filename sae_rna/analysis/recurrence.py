@@ -1,13 +1,12 @@
 """Are the features the same when the autoencoder is trained again, from another seed or at another size?
 
-Features of two dictionaries are matched one to one by the Hungarian algorithm (scipy's linear sum
-assignment), once by the cosine similarity of their decoder rows and once by the correlation of their
-activations on the same tokens. A feature recurs where both matchings give it the same counterpart and both
-similarities are at least 0.7. The criterion follows Paulo & Belrose 2025 (arXiv:2501.16615), who match
-decoder and encoder rows; activations stand in the encoder's place here, since they also count its bias and
-the competition for the K places.
+Features of two dictionaries are matched one to one by the Hungarian algorithm, once by the cosine similarity
+of their decoder rows and once by the correlation of their activations on the same tokens. A feature recurs
+where both matchings give it the same counterpart and both similarities are at least 0.7. The criterion
+follows Paulo & Belrose 2025 (arXiv:2501.16615), who match decoder and encoder rows; activations, in the
+encoder's place here, also count its bias and the competition for the K places.
 
-On one core a matching of decoder rows takes 0.1 s for 1,024 features and 6 to 15 s, with 3 GB, for 10,240.
+A matching of decoder rows takes 0.1 s for 1,024 features and 6 to 15 s, with 3 GB, for 10,240, on one core.
 Shapes: T tokens, F features (A of the reference, B of another dictionary), D width.
 """
 
@@ -37,13 +36,11 @@ SEED, SIZE, RANDOM = "another seed", "the other size", "a random dictionary"
 
 
 class Dictionary(NamedTuple):
-    """One trained autoencoder of a layer."""
+    """One trained autoencoder of a layer. Without activations decoder rows alone are matched."""
 
     seed: int
-    decoder: np.ndarray
-    """Rows of the decoder, [F, D]."""
-    activations: sparse.csr_matrix | None = None
-    """Of the same tokens for all dictionaries, [T, F]; without them decoder rows alone are matched."""
+    decoder: np.ndarray  # [F, D]
+    activations: sparse.csr_matrix | None = None  # [T, F], of the same tokens for all dictionaries
 
     @classmethod
     def of(cls, sae: SparseAutoencoders, states_TD: np.ndarray) -> "Dictionary":
@@ -54,16 +51,14 @@ class Dictionary(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Counterpart of every feature of the first of two dictionaries."""
+    """Counterpart of every feature of the first of two dictionaries, if it is not left out or supernumerary.
 
-    partner: np.ndarray
-    """Number of the counterpart, [A]; -1 where there is none, because the feature was left out or the other
-    dictionary is smaller."""
-    similarity: np.ndarray
-    """[A]; NaN where there is no counterpart."""
-    left_out: tuple[int, int]
-    """Features of either dictionary that have no direction, or an activation that never changes (dead
-    features)."""
+    Left out are features without a direction, or of an activation that never changes (dead features).
+    """
+
+    partner: np.ndarray  # number of the counterpart, [A]; -1 for none
+    similarity: np.ndarray  # [A]; NaN without a counterpart
+    left_out: tuple[int, int]  # features of either dictionary
 
 
 def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
@@ -72,40 +67,34 @@ def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
     Rows of zeros are left out. Raises ValueError where the widths differ.
     """
     if decoder_a.shape[1] != decoder_b.shape[1]:
-        raise ValueError(
-            f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions: only autoencoders "
-            "of one layer can be matched"
-        )
+        found = f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions"
+        raise ValueError(f"{found}: only autoencoders of one layer can be matched")
     norms = [np.linalg.norm(decoder, axis=1) for decoder in (decoder_a, decoder_b)]
     return _assign(decoder_a @ decoder_b.T, *norms)
 
 
 def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.csr_matrix) -> Match:
-    """The one-to-one matching of features with the highest sum of Pearson correlations of their activations,
-    [T, A] and [T, B].
+    """The one-to-one matching of activations [T, A] and [T, B] with the highest sum of Pearson correlations.
 
-    Correlations come from the sparse product and the moments. Features whose activation is the same on all
-    tokens, as that of dead features, have none and are left out. Raises ValueError where the tokens differ in
-    number.
+    Features whose activation is the same on all tokens have none and are left out. Raises ValueError where
+    the tokens differ in number.
     """
-    tokens = activations_a.shape[0]
-    if tokens != activations_b.shape[0]:
-        raise ValueError(
-            f"activations are of {tokens} and of {activations_b.shape[0]} tokens: encode the same tokens "
-            "with both autoencoders"
-        )
+    tokens, other = activations_a.shape[0], activations_b.shape[0]
+    if tokens != other:
+        found = f"activations are of {tokens} and of {other} tokens"
+        raise ValueError(f"{found}: encode the same tokens with both autoencoders")
     pair = [sparse.csc_matrix(activations, dtype=float) for activations in (activations_a, activations_b)]
-    means = [np.asarray(columns.mean(axis=0)).ravel() for columns in pair]
-    variances = [
-        np.asarray(columns.multiply(columns).mean(axis=0)).ravel() - mean**2
-        for columns, mean in zip(pair, means)
-    ]
-    # what rounding leaves of the variance of a constant column is no variance
-    deviations = [
-        np.sqrt(np.where(variance > 1e-12 * mean**2, variance, 0)) for variance, mean in zip(variances, means)
-    ]
+    means, deviations = zip(*map(_moments, pair))
     covariance_AB = (pair[0].T @ pair[1]).toarray() / tokens - np.outer(*means)
     return _assign(covariance_AB, *deviations)
+
+
+def _moments(columns_TF: sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column."""
+    mean_F, square_F = (np.asarray(x.mean(axis=0)).ravel() for x in (columns_TF, columns_TF.power(2)))
+    variance_F = square_F - mean_F**2
+    # what rounding leaves of the variance of a constant column is no variance
+    return mean_F, np.sqrt(np.where(variance_F > 1e-12 * mean_F**2, variance_F, 0))
 
 
 def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) -> Match:
@@ -121,11 +110,9 @@ def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) ->
 
 
 def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many random directions as `decoder` has rows, [F, D]: normal with the mean and the covariance of its
-    unit rows.
+    """As many random directions as rows, [F, D]: normal with the mean and the covariance of the unit rows.
 
-    Decoder rows crowd into few of the D dimensions, where directions drawn evenly from the sphere would be
-    too easy a control.
+    These crowd into few of the D dimensions: directions drawn evenly would be too easy a control.
     """
     norm = np.linalg.norm(decoder, axis=1, keepdims=True)
     unit = np.divide(decoder, norm, out=np.zeros(decoder.shape), where=norm > 0)
@@ -171,11 +158,9 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
     Columns: seed and latents of the other dictionary; feature; dead (it never fires); match and cosine
     (counterpart by decoder rows, -1 for none); activation_match and correlation (by activations; -1 and NaN
     without them); recurs (both similarities at least 0.7 and of the same counterpart; without activations,
-    the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire).
-    null_cosine and null_correlation are the same for all rows of a dictionary: 95th percentiles of the
-    reference's cosines with a `random_dictionary`, and of its correlations after the other's activations were
-    moved along the tokens by a random offset.
-
+    the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire);
+    null_cosine and null_correlation (95th percentiles of the reference's cosines with a `random_dictionary`,
+    and of its correlations after the other's activations were moved along the tokens by a random offset).
     Raises ValueError where dictionaries do not fit together.
     """
     rng = np.random.default_rng(seed)
@@ -206,10 +191,8 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
     for seed, decoder, activations in (reference, other):
         columns, rows = 0 if activations is None else activations.shape[1], len(decoder)
         if columns != rows:
-            raise ValueError(
-                f"seed {seed}: activations of {columns} features, but {rows} decoder rows; "
-                "use one autoencoder for both"
-            )
+            found = f"seed {seed}: activations of {columns} features, but {rows} decoder rows"
+            raise ValueError(f"{found}; use one autoencoder for both")
     by_activation = match_activations(reference.activations, other.activations)
     tokens = other.activations.shape[0]
     offset = rng.integers(tokens // 4, tokens - tokens // 4)  # far from where it was
@@ -236,16 +219,12 @@ def by_layer(compared: pd.DataFrame) -> pd.DataFrame:
     row alone has a counterpart; share_null, that of random directions.
     """
     live = compared[~compared.dead].assign(by_decoder=lambda table: table.cosine >= RECURS)
-    pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(
-        share=("recurs", "mean"),
-        median_cosine=("cosine", "median"),
-        null_cosine=("null_cosine", "first"),
-        by_decoder=("by_decoder", "mean"),
-    )
+    taken = {"share": ("recurs", "mean"), "median_cosine": ("cosine", "median")}
+    taken |= {"null_cosine": ("null_cosine", "first"), "by_decoder": ("by_decoder", "mean")}
+    pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(**taken)
     means = pairs.groupby(["layer", "comparison"], sort=False).mean().reset_index()
     chance = means[means.comparison == RANDOM].set_index("layer").by_decoder
-    table = means[means.comparison != RANDOM]
-    return table.assign(share_null=table.layer.map(chance))
+    return means[means.comparison != RANDOM].assign(share_null=lambda table: table.layer.map(chance))
 
 
 def recurring(compared: pd.DataFrame) -> pd.DataFrame:
@@ -257,10 +236,8 @@ def recurring(compared: pd.DataFrame) -> pd.DataFrame:
 def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
     """Best held-out F1 of every feature over all concepts, and whether it is above a concept's chance.
 
-    concepts : of `controls.score_concepts`, the rows of the autoencoder. Chance is the concept's null or an
-        always-on feature, whichever is higher.
-
-    Columns layer, feature, f1 and above.
+    concepts : of `controls.score_concepts`, the rows of the autoencoder; chance is the concept's null or an
+        always-on feature, whichever is higher
     """
     sets, tables = AnnotatedSets(rnas), []
     labels = sets.annotations["heldout"]
@@ -277,8 +254,7 @@ def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
 
 
 def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Do features that recur stand for concepts more often? Per layer two rows: those that recur, and the
-    others.
+    """Do features that recur stand for concepts more often? A row per layer and value of recurs.
 
     recurring, scores : of the functions of these names (`score_features`)
 
@@ -288,26 +264,20 @@ def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.D
     no score.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
-    if scored.f1.isna().any():
-        raise ValueError(
-            f"{int(scored.f1.isna().sum())} features have no score: give scores of the same autoencoder"
-        )
-    tables = []
+    missing = int(scored.f1.isna().sum())
+    if missing:
+        raise ValueError(f"{missing} features have no score: give scores of the same autoencoder")
+    taken = {"features": ("f1", "size"), "with_concept": ("above", "sum")}
+    taken |= {"share": ("above", "mean"), "median_f1": ("f1", "median")}
+    tables, counts = [], ["features", "with_concept"]
     for layer, part in scored.groupby("layer"):
-        groups = part.groupby("recurs").agg(
-            features=("f1", "size"),
-            with_concept=("above", "sum"),
-            share=("above", "mean"),
-            median_f1=("f1", "median"),
-        )
-        groups = groups.reindex([True, False])
-        groups[["features", "with_concept"]] = groups[["features", "with_concept"]].fillna(0).astype(int)
+        groups = part.groupby("recurs").agg(**taken).reindex([True, False])
+        groups[counts] = groups[counts].fillna(0).astype(int)
         test = fisher_exact(np.stack([groups.with_concept, groups.features - groups.with_concept], axis=1))
-        tables.append(
-            groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index().assign(layer=layer)
-        )
-    table = pd.concat(tables, ignore_index=True)
-    return table[["layer", *table.columns.drop("layer")]]
+        groups = groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index()
+        groups.insert(0, "layer", layer)
+        tables.append(groups)
+    return pd.concat(tables, ignore_index=True)
 
 
 def numbers(table: pd.DataFrame) -> dict:

@@ -36,8 +36,8 @@ FamilyLabels = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
 def score_concepts(
-    selection: tuple[sparse.spmatrix, Annotations],
-    heldout: tuple[sparse.spmatrix, Annotations],
+    selection: Set,
+    heldout: Set,
     retained_F: np.ndarray | None = None,
     families: FamilyLabels = (None, None),
     shuffles: int = 20,
@@ -50,18 +50,16 @@ def score_concepts(
     Both sets are (activations [N, F], annotations with the same concepts). A concept with fewer than
     `min_instances` instances in either set has no row. Columns: concept, group, feature, threshold;
 
-    f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision
-        On the held-out set, as in `Scores` and `rank_scores`. `selection_f1` is what the choice was made by.
-    f1_low, f1_high, auroc_low, auroc_high
-        `intervals.family_intervals` over `bootstraps` resamples of the held-out families.
-    f1_resampled
-        The F1 in each of them, [B]. Two tables of the same families and seed have the same resamples, so that
-        their differences have an interval: `intervals.lead_interval`.
-    base_rate, base_f1, tokens, elements
-        Share of held-out rows with the concept, F1 of a feature that always fires, rows and instances.
-    null_p95, p_value, p_pooled
-        `nulls.against_null` of the held-out F1 that the same choice, among all features and thresholds,
-        reaches on `shuffles` annotations of both sets that were `nulls.shuffled`, families as one.
+    f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision : on the
+        held-out set, as in `Scores` and `rank_scores`; `selection_f1` is what the choice was made by
+    f1_low, f1_high, auroc_low, auroc_high : `intervals.family_intervals` over `bootstraps` resamples of the
+        held-out families
+    f1_resampled : the F1 in each of them, [B]. Two tables of the same families and seed have the same
+        resamples, so that their differences have an interval: `intervals.lead_interval`.
+    base_rate, base_f1, tokens, elements : share of held-out rows with the concept, F1 of a feature that
+        always fires, rows and instances
+    null_p95, p_value, p_pooled : `nulls.against_null` of the held-out F1 that the same choice, among all
+        features and thresholds, reaches on `shuffles` annotations of both sets that were `nulls.shuffled`
 
     Raises ValueError where sets or families do not fit each other, and where no feature is retained.
     """
@@ -70,11 +68,7 @@ def score_concepts(
 
 
 def score_elements(
-    selection: tuple[sparse.spmatrix, pd.DataFrame],
-    heldout: tuple[sparse.spmatrix, pd.DataFrame],
-    retained_F: np.ndarray | None = None,
-    shuffles: int = 20,
-    seed: int = 0,
+    selection: tuple, heldout: tuple, retained_F: np.ndarray | None = None, shuffles: int = 20, seed: int = 0
 ) -> pd.DataFrame:
     """`score_concepts` of the structural elements that both sets have, with `ELEMENT_COLUMNS`.
 
@@ -85,8 +79,8 @@ def score_elements(
 
 
 def score_types(
-    selection: tuple[sparse.spmatrix, Sequence[str]],
-    heldout: tuple[sparse.spmatrix, Sequence[str]],
+    selection: tuple,
+    heldout: tuple,
     retained_F: np.ndarray | None = None,
     families: FamilyLabels = (None, None),
     shuffles: int = 100,
@@ -95,10 +89,9 @@ def score_types(
     """The best feature of every RNA type: chosen by AUROC against all others, scored on `heldout`.
 
     Both sets are (`pool_sequences` [S, F], types [S]). `f1` has the threshold that is best on the selection
-    set. `null_p95` is the 95th percentile of the held-out AUROC that the same choice reaches on `shuffles`
-    permutations of the types in both sets, among `families` where they are given: their sequences share more
-    than a type. `sequences` counts the type's held-out sequences. A type that one of the sets lacks has no
-    row.
+    set. `null_p95` is that of the held-out AUROC on `shuffles` permutations of the types in both sets, among
+    `families` where they are given: their sequences share more than a type. `sequences` counts the type's
+    held-out sequences. A type that one of the sets lacks has no row.
     """
     table = _best("auroc", *_with_types(selection, heldout), retained_F, families, shuffles, seed)
     table = table.rename(columns={"concept": "type", "tokens": "sequences"})[TYPE_SCORE_COLUMNS]
@@ -106,10 +99,7 @@ def score_types(
 
 
 def top_features(
-    elements: tuple[tuple, tuple],
-    types: tuple[tuple, tuple],
-    count: int = 3,
-    retained_F: np.ndarray | None = None,
+    elements: tuple[tuple, tuple], types: tuple[tuple, tuple], count: int = 3, retained_F=None
 ) -> pd.DataFrame:
     """The `count` best features of every element (by F1) and type (by AUROC) on the selection set.
 
@@ -139,8 +129,8 @@ def _with_types(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
 
 def _best(
     merit: str,
-    selection: tuple[sparse.spmatrix, Annotations],
-    heldout: tuple[sparse.spmatrix, Annotations],
+    selection: Set,
+    heldout: Set,
     retained_F: np.ndarray | None,
     families: FamilyLabels = (None, None),
     shuffles: int = 0,
@@ -156,7 +146,7 @@ def _best(
     selected = Sample(*selection, scale_F, name="the selection set's")
     unseen = Sample(*heldout, scale_F, name="the held-out set's")
     labels, other = selected.annotations, unseen.annotations
-    numbers = family_numbers(labels, families[0]), family_numbers(other, families[1])
+    numbers = [family_numbers(of, names) for of, names in zip((labels, other), families)]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
 
@@ -177,9 +167,7 @@ def _best(
     )
 
 
-def _choose(
-    merit: str, sample: Sample, labels: Annotations, retained_F: np.ndarray | None, count: int = 1
-) -> Choice:
+def _choose(merit: str, sample: Sample, labels: Annotations, retained_F, count: int = 1) -> Choice:
     """The `count` retained features of highest merit for every concept, each at the threshold of its best F1.
 
     Among equals the lower number is first.
@@ -200,14 +188,12 @@ def _choose(
     return Choice(concept_J, feature_J, f1_JH.argmax(axis=-1))
 
 
-def _null(
-    merit: str, selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng
-) -> np.ndarray:
+def _null(merit: str, selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng):
     """Merit on the held-out set where choice and scoring meet shuffled annotations of both sets, [R, C]."""
     null_RC = np.empty((shuffles, len(selected.annotations.concepts)))
     for row_C in null_RC:
-        known = shuffled(selected.annotations, rng, families[0])
-        other = shuffled(unseen.annotations, rng, families[1])
+        pairs = zip((selected, unseen), families)
+        known, other = (shuffled(sample.annotations, rng, family_S) for sample, family_S in pairs)
         choice = _choose(merit, selected, known, retained_F)
         if merit == "f1":
             row_C[:] = unseen.scores(choice.feature_J, other).f1[choice.places]
