@@ -22,7 +22,6 @@ from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
 from sae_rna.analysis.statistics.nulls import discoveries
 from sae_rna.analysis.structure_features import evaluated
-from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser, hidden_states
 from sae_rna.records import composition
 from sae_rna.sae.activations import Activations
@@ -33,10 +32,8 @@ MOST_RNAS, TRAINING_RNAS, BOOTSTRAPS = 2000, 300, 500
 """Scored of each split (hidden states lie in memory), to fit components on, and resamples of families."""
 WINDOW, KMER = 5, 5
 """Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default has latents."""
-ICA_TOKENS, ICA_ITERATIONS = 20_000, 200
-"""At most: more cost time and change little."""
-ENCODED_TOKENS = 4096
-"""Tokens that an autoencoder encodes at a time."""
+ICA_TOKENS, ICA_ITERATIONS = 20_000, 200  # at most: more cost time and change little
+ENCODED_TOKENS = 4096  # tokens that an autoencoder encodes at a time
 
 Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]
 """Hidden states of one layer [T, D] to non-negative activations [T, F]."""
@@ -146,13 +143,7 @@ class AnnotatedSets:
 
 
 def score_concepts(
-    rnas: Activations,
-    random: Activations,
-    model: LanguageModel,
-    autoencoders,
-    training: pd.DataFrame,
-    shuffles: int = 20,
-    seed: int = 0,
+    rnas: Activations, random: Activations, model, autoencoders, training, shuffles: int = 20, seed: int = 0
 ) -> pd.DataFrame:
     """The best feature of every concept, layer and source: `choosing.score_concepts`, with source and layer.
 
@@ -244,13 +235,8 @@ def control_table(led: pd.DataFrame) -> pd.DataFrame:
 def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
     """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records."""
     led, heldout = leads(best), records[records.split == "heldout"]
-    return evaluated(records) | {
-        "concepts": len(led),
-        "controls": best.source.nunique() - 1,
-        "ahead": int((led.lead > 0).sum()),
-        "clearly": int((led.lead_low > 0).sum()),
-        "behind": int((led.lead_high < 0).sum()),
-        "discoveries": int(led.discovery.sum()),
-        "families": heldout.family.nunique() if "family" in heldout else len(heldout),
-        "bootstraps": BOOTSTRAPS,
-    }
+    families = heldout.family.nunique() if "family" in heldout else len(heldout)
+    facts = {"concepts": len(led), "controls": best.source.nunique() - 1, "families": families}
+    facts |= {"ahead": int((led.lead > 0).sum()), "clearly": int((led.lead_low > 0).sum())}
+    facts |= {"behind": int((led.lead_high < 0).sum()), "discoveries": int(led.discovery.sum())}
+    return evaluated(records) | facts | {"bootstraps": BOOTSTRAPS}

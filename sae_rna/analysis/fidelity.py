@@ -24,8 +24,7 @@ from sae_rna.sae.explained_variance import ExplainedVariance
 
 RNAS, TRAINING_RNAS = 60, 300
 """Held-out ones whose masked bases are predicted, and those on which components are fitted."""
-RESAMPLES = 1000
-"""Of the sequences, for the interval of loss recovered."""
+RESAMPLES = 1000  # of the sequences, for the interval of loss recovered
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
 """Hidden states of nucleotides in, others of the same shape [T, D] out."""
@@ -78,11 +77,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
 
 
 def masked_log_probabilities(
-    model: LanguageModel,
-    sequences: Sequence[str],
-    masked: list[np.ndarray],
-    layer: int = 0,
-    replace: Replace | None = None,
+    model: LanguageModel, sequences: Sequence[str], masked: list, layer=0, replace: Replace | None = None
 ) -> np.ndarray:
     """`model_log_probabilities` of all sequences one after the other, shape [M, 4].
 
@@ -175,12 +170,7 @@ class _Variant(NamedTuple):
 
 
 def measure(
-    model: LanguageModel,
-    autoencoders: Mapping[str, Mapping[int, SparseAutoencoders]],
-    training: Sequence[str],
-    heldout: Sequence[str],
-    layers: Sequence[int],
-    seed: int,
+    model: LanguageModel, autoencoders: Mapping, training: list[str], heldout: list[str], layers, seed: int
 ) -> pd.DataFrame:
     """How well the model predicts masked bases with one layer's states replaced: a row per layer and variant.
 
@@ -250,16 +240,10 @@ def numbers(table: pd.DataFrame, architecture: str) -> dict:
     """Numbers of captions from `shown`: also in how many layers `architecture` keeps more than components."""
     by_layer = table.set_index("layer")
     own, pca = (by_layer[by_layer.variant == name] for name in (architecture, "PCA, largest components"))
-    return {
-        "shown": architecture,
-        "rnas": int(table.sequences.iloc[0]),
-        "positions": int(table.positions.iloc[0]),
-        "cross_entropy": table.ce_lm.iloc[0],
-        "missing": int(own.loss_recovered.isna().sum()),
-        "layers": len(own),
-        "more_variance": int((own.explained_variance > pca.explained_variance).sum()),
-        "less_kl": int((own.kl < pca.kl).sum()),
-    }
+    more, any_row = int((own.explained_variance > pca.explained_variance).sum()), table.iloc[0]
+    facts = {"shown": architecture, "rnas": int(any_row.sequences), "positions": int(any_row.positions)}
+    facts |= {"cross_entropy": any_row.ce_lm, "missing": int(own.loss_recovered.isna().sum())}
+    return facts | {"layers": len(own), "more_variance": more, "less_kl": int((own.kl < pca.kl).sum())}
 
 
 def _scores(
@@ -278,16 +262,11 @@ def _scores(
         reason = "the language model predicts no better than its mean ablation at this layer"
     elif np.isnan(low[0]):
         reason = "no interval: in some resamples the language model predicts no better than its mean ablation"
-    return pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1]).assign(
-        cross_entropy=cross_entropy_V,
-        kl=(np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1),
-        loss_recovered=recovered_V,
-        low=low,
-        high=high,
-        ce_lm=cross_entropy_V[0],
-        ce_ablate=cross_entropy_V[1],
-        reason=reason,
-    )
+    kl_V = (np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1)
+    scores = {"cross_entropy": cross_entropy_V, "kl": kl_V, "loss_recovered": recovered_V}
+    scores |= {"low": low, "high": high, "ce_lm": cross_entropy_V[0], "ce_ablate": cross_entropy_V[1]}
+    table = pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1])
+    return table.assign(**scores, reason=reason)
 
 
 def _recovered(loss_V: np.ndarray) -> np.ndarray:

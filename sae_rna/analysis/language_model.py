@@ -93,8 +93,8 @@ def masked_accuracy(
 def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
     """Positions to hide in each sequence: 15 % of its A, C, G and U, the same for every predictor."""
     rng = np.random.default_rng(seed)
-    draws = [(rng.random(len(codes)), codes) for codes in encode_bases(sequences)]
-    return [np.flatnonzero((draw < MASKED_SHARE) & (codes >= 0)) for draw, codes in draws]
+    codes_S = encode_bases(sequences)
+    return [np.nonzero((rng.random(len(codes)) < MASKED_SHARE) & (codes >= 0))[0] for codes in codes_S]
 
 
 @torch.inference_mode()
@@ -172,14 +172,9 @@ def masked_scores(records: pd.DataFrame, masked: list, probabilities: list[np.nd
     truth, guess = hidden_bases(records.sequence, masked), np.concatenate(probabilities)
     letters = [np.array(list(element))[hidden] for element, hidden in zip(records.element, masked)]
     right, paired = guess.argmax(1) == truth, np.concatenate(letters) == "S"
-    return {
-        "accuracy": right.mean(),
-        "loss": -np.log(np.maximum(guess[np.arange(len(truth)), truth], 1e-12)).mean(),
-        "bases": len(truth),
-        "paired": right[paired].mean(),
-        "unpaired": right[~paired].mean(),
-        "paired_bases": int(paired.sum()),
-    }
+    loss = -np.log(np.maximum(guess[np.arange(len(truth)), truth], 1e-12)).mean()
+    scores = {"accuracy": right.mean(), "loss": loss, "bases": len(truth), "paired": right[paired].mean()}
+    return scores | {"unpaired": right[~paired].mean(), "paired_bases": int(paired.sum())}
 
 
 def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:

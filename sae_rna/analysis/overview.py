@@ -13,11 +13,7 @@ TITLES = {"sequences": "RNA records", "hidden states": "language model", "standa
 
 
 def pipeline(
-    model: LanguageModel,
-    sae: AutoencoderConfig,
-    architectures: list[str],
-    rnas: Activations,
-    structures: pd.DataFrame,
+    model: LanguageModel, sae: AutoencoderConfig, architectures: list[str], rnas: Activations, structures
 ) -> pd.DataFrame:
     """Boxes of fig-overview in reading order: step (what flows out of it), title and detail.
 

@@ -28,10 +28,8 @@ from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import column_max
 
-RECURS = 0.7
-"""Least cosine and least correlation of a feature that recurs."""
-RNAS = 400
-"""Of the selection families, on which activations are correlated."""
+RECURS = 0.7  # least cosine and least correlation of a feature that recurs
+RNAS = 400  # of the selection families, on which activations are correlated
 SEED, SIZE, RANDOM = "another seed", "the other size", "a random dictionary"
 
 
@@ -120,11 +118,7 @@ def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def compare_dictionaries(
-    model: LanguageModel,
-    autoencoders: Sequence[Mapping[int, SparseAutoencoders]],
-    sequences: list[str],
-    groups: Sequence[list[int]],
-    seed: int,
+    model: LanguageModel, autoencoders: Sequence[Mapping], sequences: list[str], groups: list, seed: int
 ) -> pd.DataFrame:
     """Every live feature of the first autoencoders in the others: `compare`, with layer and `comparison`.
 
@@ -170,22 +164,15 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
 def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator) -> pd.DataFrame:
     by_decoder = match(reference.decoder, other.decoder)
     null = match(reference.decoder, random_dictionary(other.decoder, rng))
-    table = pd.DataFrame(
-        {
-            "seed": other.seed,
-            "latents": len(other.decoder),
-            "feature": np.arange(len(reference.decoder)),
-            "dead": False,
-            "match": by_decoder.partner,
-            "cosine": by_decoder.similarity,
-            "null_cosine": np.nanpercentile(null.similarity, 95),
-            "activation_match": -1,
-            "correlation": np.nan,
-            "null_correlation": np.nan,
-            "recurs": by_decoder.similarity >= RECURS,
-            "other_dead": 0,
-        }
-    )
+    columns = {
+        "seed": other.seed,
+        "latents": len(other.decoder),
+        "feature": np.arange(len(reference.decoder)),
+    }
+    columns |= {"dead": False, "match": by_decoder.partner, "cosine": by_decoder.similarity}
+    columns |= {"null_cosine": np.nanpercentile(null.similarity, 95), "activation_match": -1}
+    columns |= {"correlation": np.nan, "null_correlation": np.nan, "recurs": by_decoder.similarity >= RECURS}
+    table = pd.DataFrame(columns | {"other_dead": 0})
     if reference.activations is None or other.activations is None:
         return table
     for seed, decoder, activations in (reference, other):

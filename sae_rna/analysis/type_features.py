@@ -27,8 +27,7 @@ from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max, pool_types, type_activation
 
-STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))
-"""Inverse penalties that the probe chooses from."""
+STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))  # inverse penalties that the probe chooses from
 FOLDS, BOOTSTRAPS = 4, 2000
 _SHOWN = "type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
 
@@ -100,22 +99,17 @@ def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activ
     """What the captions of the first two figures say; `random` is `prefer_types` of the random model."""
     layers, kept = first_middle_last(rnas.layers), effects(tested)
     of_layers = tested[tested.layer.isin(layers)]
-    features = [_features(of_layers), _features(surviving(of_layers))]
-    return {
-        "types": rnas.records.type.nunique(),
-        "rnas": len(rnas.records),
-        "layers": ", ".join(f"L{layer}" for layer in layers),
-        "shown": _features(activation),
-        "explained": _features(activation[activation.explained.astype(bool)]),
-        "left_out": features[0] - features[1],
-        "pairs": len(tested),
-        "significant": int(tested.significant.sum()),
-        "replicated": int(tested.replicates.sum()),
+    found, explained = kept.groupby("type").surviving.sum() > 0, activation[activation.explained.astype(bool)]
+    left_out = _features(of_layers) - _features(surviving(of_layers))
+    facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "left_out": left_out}
+    facts |= {"layers": ", ".join(f"L{layer}" for layer in layers)}
+    facts |= {"shown": _features(activation), "explained": _features(explained), "pairs": len(tested)}
+    facts |= {"significant": int(tested.significant.sum()), "replicated": int(tested.replicates.sum())}
+    facts |= {
         "surviving": int(kept.surviving.sum()),
-        "tested_types": tested.type.nunique(),
-        "types_found": int((kept.groupby("type").surviving.sum() > 0).sum()),
         "random_surviving": int(effects(random).surviving.sum()),
     }
+    return facts | {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
 
 
 def _features(table: pd.DataFrame) -> int:
@@ -204,11 +198,7 @@ def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[in
 
 
 def probe(
-    representations: Mapping[str, tuple[sparse.spmatrix | np.ndarray, sparse.spmatrix | np.ndarray]],
-    selection_types: Sequence[str],
-    heldout_types: Sequence[str],
-    families: tuple[Sequence[str], Sequence[str]],
-    seed: int = 0,
+    representations: Mapping[str, tuple], selection_types, heldout_types, families: tuple, seed: int = 0
 ) -> pd.DataFrame:
     """How well a sparse linear classifier tells types of unseen families apart, a row a representation.
 
@@ -254,14 +244,10 @@ def _probe_scores(search: GridSearchCV, unseen, test_S, test_families, seed: int
     guess_S = search.predict(unseen)
     accuracy, low, high = _bootstrap(guess_S == test_S, test_S, test_families, np.random.default_rng(seed))
     weights, labels = (one.coef_ for one in search.best_estimator_[-1].estimators_), sorted(set(test_S))
-    return {
-        "balanced_accuracy": accuracy,
-        "low": low,
-        "high": high,
-        "macro_f1": f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0),
-        "nonzero_weights": int(sum(map(np.count_nonzero, weights))),
-        "strength": search.best_params_["onevsrestclassifier__estimator__C"],
-    }
+    macro_f1 = f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0)
+    scores = {"balanced_accuracy": accuracy, "low": low, "high": high, "macro_f1": macro_f1}
+    scores["nonzero_weights"] = int(sum(map(np.count_nonzero, weights)))
+    return scores | {"strength": search.best_params_["onevsrestclassifier__estimator__C"]}
 
 
 def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> GridSearchCV:

@@ -104,8 +104,7 @@ def annotate(tokens: pd.DataFrame, records: pd.DataFrame, groups=CONCEPT_GROUPS)
 
     Pairs are those of the nested structure; a helix is a run of stacked pairs (i, j), (i + 1, j - 1), ...
 
-    element : the eight of `structure.ELEMENTS`, by name
-    strand : 5' or 3' strand of a helix
+    element : the eight of `structure.ELEMENTS`, by name; strand : 5' or 3' strand of a helix
     closing pair : both nucleotides of the pair that closes a hairpin loop; of the first and last of a helix
     hairpin size : loops of 3, 4, 5, 6, and 7 or more; pseudoknotted nucleotides count but are not marked
     tetraloop : hairpin loops of 4 nucleotides that read GNRA or UNCG (N any, R = A or G)

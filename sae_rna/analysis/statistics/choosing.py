@@ -52,10 +52,8 @@ def score_concepts(
 
     f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision : on the
         held-out set, as in `Scores` and `rank_scores`; `selection_f1` is what the choice was made by
-    f1_low, f1_high, auroc_low, auroc_high : `intervals.family_intervals` over `bootstraps` resamples of the
-        held-out families
-    f1_resampled : the F1 in each of them, [B]. Two tables of the same families and seed have the same
-        resamples, so that their differences have an interval: `intervals.lead_interval`.
+    f1_low, f1_high, auroc_low, auroc_high, f1_resampled [B] : `intervals.family_intervals` over `bootstraps`
+        resamples of the held-out families, the same for all tables of these families and this seed
     base_rate, base_f1, tokens, elements : share of held-out rows with the concept, F1 of a feature that
         always fires, rows and instances
     null_p95, p_value, p_pooled : `nulls.against_null` of the held-out F1 that the same choice, among all
@@ -70,21 +68,13 @@ def score_concepts(
 def score_elements(
     selection: tuple, heldout: tuple, retained_F: np.ndarray | None = None, shuffles: int = 20, seed: int = 0
 ) -> pd.DataFrame:
-    """`score_concepts` of the structural elements that both sets have, with `ELEMENT_COLUMNS`.
-
-    Both sets are (activations [N, F], token table). Every record is shifted by itself.
-    """
+    """`score_concepts` of the elements that both sets, (activations [N, F], token table), have."""
     table = _best("f1", *_with_elements(selection, heldout), retained_F, shuffles=shuffles, seed=seed)
     return table.rename(columns={"concept": "element"})[ELEMENT_COLUMNS]
 
 
 def score_types(
-    selection: tuple,
-    heldout: tuple,
-    retained_F: np.ndarray | None = None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 100,
-    seed: int = 0,
+    selection: tuple, heldout: tuple, retained_F=None, families: tuple = (None, None), shuffles=100, seed=0
 ) -> pd.DataFrame:
     """The best feature of every RNA type: chosen by AUROC against all others, scored on `heldout`.
 
@@ -112,19 +102,17 @@ def top_features(
     return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
 
 
-def _with_elements(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
+def _with_elements(*sets: tuple) -> list[Set]:
     """Both sets with annotations in the place of the token tables."""
-    known, unseen = ((values_TF, annotate_elements(tokens)) for values_TF, tokens in (selection, heldout))
-    return known, unseen
+    return [(values_TF, annotate_elements(tokens)) for values_TF, tokens in sets]
 
 
-def _with_types(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
+def _with_types(*sets: tuple) -> list[Set]:
     """Both sets with annotations in the place of the types."""
-    types = sorted(set(selection[1]) | set(heldout[1]))
+    types = sorted(set().union(*(type_S for _, type_S in sets)))
     if len(types) < 2:
         raise ValueError(f"scores of types need 2 RNA types or more, there is {len(types)}")
-    known, unseen = ((pooled_SF, annotate_types(kind_S, types)) for pooled_SF, kind_S in (selection, heldout))
-    return known, unseen
+    return [(pooled_SF, annotate_types(type_S, types)) for pooled_SF, type_S in sets]
 
 
 def _best(
@@ -152,18 +140,16 @@ def _best(
 
     enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(min_instances, 1)
     choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
-    on_selection, table = selected.evaluate(choice), unseen.evaluate(choice)
-    rng = np.random.default_rng((seed, 1))
+    concept_J, on_selection, table = choice.concept_J, selected.evaluate(choice), unseen.evaluate(choice)
+    for column, names_C in (("concept", labels.concepts), ("group", labels.groups)):
+        table[column] = np.take(np.array(names_C, object), concept_J)
     return table.assign(
-        concept=np.take(np.array(labels.concepts, object), choice.concept_J),
-        group=np.take(np.array(labels.groups, object), choice.concept_J),
         feature=choice.feature_J,
-        rank=pd.Series(choice.concept_J).groupby(choice.concept_J).cumcount() + 1,
+        rank=pd.Series(concept_J).groupby(concept_J).cumcount() + 1,
         threshold=np.take(THRESHOLDS, choice.level_J),
-        selection_f1=on_selection["f1"],
-        selection_auroc=on_selection["auroc"],
-        **against_null(table[merit].to_numpy(), null_RC[:, choice.concept_J]),
-        **family_intervals(unseen, choice, numbers[1], bootstraps, rng),
+        **on_selection[["f1", "auroc"]].add_prefix("selection_"),
+        **against_null(table[merit].to_numpy(), null_RC[:, concept_J]),
+        **family_intervals(unseen, choice, numbers[1], bootstraps, np.random.default_rng((seed, 1))),
     )
 
 

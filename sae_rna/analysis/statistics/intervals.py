@@ -8,8 +8,7 @@ from scipy import sparse
 
 from sae_rna.analysis.statistics.scoring import Choice, Sample, harmonic_mean, share
 
-CLASSES = 100
-"""Of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC."""
+CLASSES = 100  # of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC
 
 
 def family_intervals(

@@ -16,16 +16,11 @@ from sae_rna.analysis.statistics.nulls import q_values
 from sae_rna.records.composition import length_and_gc
 from sae_rna.sae.features import pool_types, type_codes
 
-FALSE_DISCOVERIES = 0.05
-"""Share of wrong ones among the discoveries that is accepted."""
-ENOUGH = 20
-"""A permutation test has its answer once so many permutations were as extreme as the observation."""
-PERMUTATIONS = 10_000
-"""Of a test that does not have its answer earlier."""
-BLOCK = 2**23
-"""Sums held at a time: 32 MiB."""
-TOLERANCE = 1e-4
-"""Sums of standardised float32 values that differ by less are equal."""
+FALSE_DISCOVERIES = 0.05  # share of wrong ones among the discoveries that is accepted
+ENOUGH = 20  # a permutation test has its answer once so many permutations were as extreme as the observation
+PERMUTATIONS = 10_000  # of a test that does not have its answer earlier
+BLOCK = 2**23  # sums held at a time: 32 MiB
+TOLERANCE = 1e-4  # sums of standardised float32 values that differ by less are equal
 SELECTIVITY_COLUMNS = (
     "feature type effect adjusted_effect p_value q_value significant heldout_effect heldout_p replicates "
     "families sequences"
@@ -152,11 +147,7 @@ def permutation_p_values(
 
 
 def type_selectivity(
-    selection: tuple[sparse.spmatrix, pd.DataFrame],
-    heldout: tuple[sparse.spmatrix, pd.DataFrame],
-    retained_F: np.ndarray | None = None,
-    min_families: int = 3,
-    seed: int = 0,
+    selection: tuple, heldout: tuple, retained_F: np.ndarray | None = None, min_families=3, seed: int = 0
 ) -> pd.DataFrame:
     """Which features prefer which RNA types, a row for each of both, tested on `selection` and on `heldout`.
 

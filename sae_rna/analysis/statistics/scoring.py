@@ -154,12 +154,7 @@ class Sample:
         names = ("f1", "precision", "element_recall", "token_recall", "token_f1", "enrichment")
         table = pd.DataFrame({name: getattr(scores, name)[places] for name in names})
         auroc_JC, average_precision_JC = rank_scores(self.activations[:, choice.feature_J], labels)
-        base_rate_J = scores.base_rate_C[choice.concept_J]
-        return table.assign(
-            auroc=auroc_JC[places[:2]],
-            average_precision=average_precision_JC[places[:2]],
-            base_rate=base_rate_J,
-            base_f1=harmonic_mean(base_rate_J, np.ones(len(base_rate_J))),
-            tokens=labels.rows_C[choice.concept_J],
-            elements=labels.elements_C[choice.concept_J],
-        )
+        rate_J, precision_J = scores.base_rate_C[choice.concept_J], average_precision_JC[places[:2]]
+        table = table.assign(auroc=auroc_JC[places[:2]], average_precision=precision_J, base_rate=rate_J)
+        tokens_J, elements_J = (count_C[choice.concept_J] for count_C in (labels.rows_C, labels.elements_C))
+        return table.assign(base_f1=harmonic_mean(rate_J, np.ones(1)), tokens=tokens_J, elements=elements_J)
