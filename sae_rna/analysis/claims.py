@@ -58,9 +58,7 @@ class Finding(NamedTuple):
     why: str
 
 
-def trend(
-    claim: str, measured: str, by_layer: pd.Series, control: str, control_by_layer: pd.Series, direction: int
-) -> Finding:
+def trend(claim: str, measured: str, by_layer, control: str, control_by_layer, direction: int) -> Finding:
     """Whether a quantity rises (`direction` 1) or falls (-1) over the layers, and its control does not.
 
     The series have the layer as index; missing values are left out. `found` is Spearman's rank correlation.

@@ -64,26 +64,21 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> d
         raise ValueError(f"record {record}, position {position}: token and sequence differ; {remedy}")
     one_hot, length_T = window_TW[:, :, None] == np.arange(len(NUCLEOTIDES)), length_S[record_T]
     relative_T = position_T / np.maximum(length_T - 1, 1)
-    groups = {
-        "base": one_hot[:, reach],
-        "neighbours": np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES)),
-        "position": np.stack([position_T, length_T - 1 - position_T, relative_T], axis=1),
-        "composition": np.stack([gc_content(sequences)[record_T], length_T], axis=1),
-    }
-    return {name: values.astype(np.float32) for name, values in groups.items()}
+    neighbours = np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES))
+    position = np.column_stack([position_T, length_T - 1 - position_T, relative_T])
+    composition = np.column_stack([gc_content(sequences)[record_T], length_T])
+    groups = zip(GROUPS, (one_hot[:, reach], neighbours, position, composition))
+    return {name: values.astype(np.float32) for name, values in groups}
 
 
 def sequence_covariates(records: pd.DataFrame) -> np.ndarray:
     """Of every sequence length, GC share, share of each base and of each dinucleotide, float32 [S, 22]."""
-    texts = records["sequence"]
-    bases, pairs = (kmer_frequencies(texts, k).toarray() for k in (1, 2))
-    parts = [texts.str.len().to_numpy()[:, None], gc_content(texts)[:, None], bases, pairs]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    bases, pairs = (kmer_frequencies(records.sequence, k).toarray() for k in (1, 2))
+    parts = [records.sequence.str.len(), gc_content(records.sequence), bases, pairs]
+    return np.column_stack(parts).astype(np.float32)
 
 
-def explain_elements(
-    rnas: Activations, chosen: pd.DataFrame, seed: int = 0, by_group: bool = False
-) -> pd.DataFrame:
+def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = False) -> pd.DataFrame:
     """How far covariates explain features that were chosen for structural elements; rows as in `chosen`.
 
     rnas : RNAs of known structure, of which the splits selection and heldout are used
@@ -133,9 +128,8 @@ def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     """
     for split in SPLITS:
         rnas.rows(split)  # ValueError where it is missing
-    split_S = rnas.records["split"].to_numpy(dtype=object)
-    used = np.isin(split_S, SPLITS)
-    records, heldout_S = rnas.records[used], split_S[used] == "heldout"
+    used = rnas.records.split.isin(SPLITS).to_numpy()
+    records, heldout_S = rnas.records[used], (rnas.records.split == "heldout").to_numpy()[used]
     known = {"r2": sequence_covariates(records)}
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
 
@@ -190,9 +184,7 @@ def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:
     return numbers[order[: max(count, 1)]]
 
 
-def _regress(
-    values_NF: np.ndarray, known: dict[str, np.ndarray], fitted_N: np.ndarray, heldout_N: np.ndarray
-) -> tuple[np.ndarray, pd.DataFrame]:
+def _regress(values_NF, known: dict, fitted_N, heldout_N) -> tuple[np.ndarray, pd.DataFrame]:
     """Predictions from the covariates known["r2"], at least 0 [N, F], and the held-out R2 of all sets."""
     predictions, r2 = {}, {}
     for name, known_NP in known.items():

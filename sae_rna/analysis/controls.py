@@ -142,9 +142,7 @@ class AnnotatedSets:
         return choosing.score_concepts(selection, heldout, retained_F, *options)
 
 
-def score_concepts(
-    rnas: Activations, random: Activations, model, autoencoders, training, shuffles: int = 20, seed: int = 0
-) -> pd.DataFrame:
+def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, seed: int = 0) -> pd.DataFrame:
     """The best feature of every concept, layer and source: `choosing.score_concepts`, with source and layer.
 
     rnas, random : RNAs of known structure, encoded by the autoencoders under test, and the same RNAs by those
@@ -173,7 +171,10 @@ def score_concepts(
     windows = {split: composition.windows(of, WINDOW) for split, of in texts.items()}
     add(f"one-hot window of {2 * WINDOW + 1}", None, windows)
     add(f"{KMER}-mers", None, {split: composition.kmers(of, KMER) for split, of in texts.items()})
-    return _with_discoveries(pd.concat(tables, ignore_index=True)).astype({"layer": "Int64"})
+    table = pd.concat(tables, ignore_index=True).astype({"layer": "Int64"}).assign(discovery=False)
+    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"]):
+        table.loc[rows.index, "discovery"] = discoveries(rows)
+    return table
 
 
 def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) -> Iterator[tuple]:
@@ -192,13 +193,6 @@ def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) ->
             yield "neurons", layer, neurons(training_TD), here
             for method in ("pca", "ica"):
                 yield method.upper(), layer, components(training_TD, method, seed), here
-
-
-def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
-    found = pd.Series(False, index=table.index)
-    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"], sort=False):
-        found[rows.index] = discoveries(rows)
-    return table.assign(discovery=found)
 
 
 def best_of(concepts: pd.DataFrame) -> pd.DataFrame:

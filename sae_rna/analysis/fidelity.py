@@ -6,7 +6,7 @@ in the place of the hidden states and the model predicts masked bases from it. L
 CE_lm), here with mean ablation and never clipped.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -76,9 +76,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
             hook.remove()
 
 
-def masked_log_probabilities(
-    model: LanguageModel, sequences: Sequence[str], masked: list, layer=0, replace: Replace | None = None
-) -> np.ndarray:
+def masked_log_probabilities(model, sequences, masked: list, layer=0, replace=None) -> np.ndarray:
     """`model_log_probabilities` of all sequences one after the other, shape [M, 4].
 
     With `replace` the model predicts from replaced states of `layer`, see `replaced_states`.
@@ -100,10 +98,6 @@ class Reconstruction:
         self.variance.update(x_TD[None], guess_TD[None])
         self.active += active
         return guess_TD * self.standardise.std + self.standardise.mean
-
-    @property
-    def l0(self) -> float:
-        return self.active / self.variance.count
 
 
 def mean_ablation(x_TD: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -141,9 +135,7 @@ def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
 COMPONENTS = {"PCA, first components": first_components, "PCA, largest components": largest_components}
 
 
-def principal_components(
-    model: LanguageModel, sequences: Sequence[str], layers: Sequence[int], standardise: Standardiser
-) -> torch.Tensor:
+def principal_components(model, sequences, layers, standardise: Standardiser) -> torch.Tensor:
     """Orthonormal bases [L, D, D] of the standardised states, one component a column, the widest first.
 
     The components go through the mean that `standardise` (one row a layer) made zero. Raises ValueError for
@@ -169,9 +161,7 @@ class _Variant(NamedTuple):
     log_probabilities_M4: np.ndarray
 
 
-def measure(
-    model: LanguageModel, autoencoders: Mapping, training: list[str], heldout: list[str], layers, seed: int
-) -> pd.DataFrame:
+def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, layers, seed) -> pd.DataFrame:
     """How well the model predicts masked bases with one layer's states replaced: a row per layer and variant.
 
     model : with its head for masked bases
@@ -206,8 +196,9 @@ def measure(
     own = _Variant("language model", "", np.nan, 1.0, masked_log_probabilities(model, heldout, masked))
 
     def predict(layer: int, variant: str, architecture: str, replace: Reconstruction) -> _Variant:
-        log_probabilities = masked_log_probabilities(model, heldout, masked, layer, replace)
-        return _Variant(variant, architecture, replace.l0, replace.variance.value().item(), log_probabilities)
+        logs_M4, variance = masked_log_probabilities(model, heldout, masked, layer, replace), replace.variance
+        l0, explained_variance = replace.active / variance.count, variance.value().item()
+        return _Variant(variant, architecture, l0, explained_variance, logs_M4)
 
     tables = []
     for layer, unit in tqdm(units.items(), "fidelity", mininterval=1):
@@ -246,9 +237,7 @@ def numbers(table: pd.DataFrame, architecture: str) -> dict:
     return facts | {"layers": len(own), "more_variance": more, "less_kl": int((own.kl < pca.kl).sum())}
 
 
-def _scores(
-    variants: list[_Variant], truth_M: np.ndarray, sequence_M: np.ndarray, draws_RS: np.ndarray
-) -> pd.DataFrame:
+def _scores(variants: list[_Variant], truth_M, sequence_M, draws_RS) -> pd.DataFrame:
     """Rows of one layer; first the model and its ablation. Draws say how often each sequence counts."""
     stacked_VM4 = np.stack([variant.log_probabilities_M4 for variant in variants])
     logs_VM4 = log_softmax(stacked_VM4.astype(np.float64), axis=-1)

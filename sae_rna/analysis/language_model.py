@@ -64,9 +64,7 @@ def _at_most(count: int, records: pd.DataFrame, seed: int) -> pd.DataFrame:
     return records.sample(min(len(records), count), random_state=seed)
 
 
-def masked_accuracy(
-    predictors: dict[str, LanguageModel], training: pd.DataFrame, tested: pd.DataFrame, seed: int
-) -> pd.DataFrame:
+def masked_accuracy(predictors: dict, training, tested, seed: int) -> pd.DataFrame:
     """Accuracy and cross-entropy on masked bases of `tested`: a row per set (split) and predictor.
 
     To the language models come the most common base and a Markov chain, fitted on `training`; a tenth of it
@@ -98,9 +96,7 @@ def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def model_log_probabilities(
-    model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]
-) -> list[np.ndarray]:
+def model_log_probabilities(model: LanguageModel, sequences, masked: list) -> list[np.ndarray]:
     """ln P(A, C, G, U) at each sequence's masked positions, [masked, 4], all of them hidden at once.
 
     `model` must have been loaded with its head for masked bases.
@@ -186,9 +182,7 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def linear_probes(
-    models: dict[str, LanguageModel], structures: pd.DataFrame, layers: list[int], seed: int, rnas: int = 250
-) -> pd.DataFrame:
+def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: int = 250) -> pd.DataFrame:
     """Linear probes for "is in a stem", fitted on selection families and scored on held-out ones.
 
     A row per source and layer with auroc and tokens (held-out nucleotides): every layer of each model, and

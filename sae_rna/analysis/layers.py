@@ -9,12 +9,9 @@ from sae_rna.sae.activations import Activations
 def by_layer(summary: pd.DataFrame, rnas: Activations) -> pd.DataFrame:
     """Figure 2's table: how sparse, alive, faithful and type-selective each layer is, for every architecture.
 
-    summary : a row per feature, layer and architecture, as `Activations.summary`
-    rnas : the RNAs that it was made on
-
-    Columns layer, architecture, latents, retained (features), dead_share, l0 (active latents a nucleotide),
-    explained_variance, type_selectivity (mean tau of retained features), tokens, sequences, density_p10 to
-    density_p90 (deciles of live features' firing density).
+    `summary` is that of the `rnas`, of all architectures. Columns layer, architecture, latents, retained
+    (features), dead_share, l0 (active latents a nucleotide), explained_variance, type_selectivity (mean tau
+    of retained features), tokens, sequences, density_p10 to density_p90 (deciles of live features' density).
     """
     rows = []
     for (layer, architecture), table in summary.groupby(["layer", "architecture"]):

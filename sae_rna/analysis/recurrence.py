@@ -1,16 +1,15 @@
 """Are the features the same when the autoencoder is trained again, from another seed or at another size?
 
-Features of two dictionaries are matched one to one by the Hungarian algorithm, once by the cosine similarity
-of their decoder rows and once by the correlation of their activations on the same tokens. A feature recurs
-where both matchings give it the same counterpart and both similarities are at least 0.7. The criterion
-follows Paulo & Belrose 2025 (arXiv:2501.16615), who match decoder and encoder rows; activations, in the
-encoder's place here, also count its bias and the competition for the K places.
-
-A matching of decoder rows takes 0.1 s for 1,024 features and 6 to 15 s, with 3 GB, for 10,240, on one core.
-Shapes: T tokens, F features (A of the reference, B of another dictionary), D width.
+Features of two dictionaries are matched one to one by the Hungarian algorithm, by the cosine similarity of
+their decoder rows and by the correlation of their activations on the same tokens. A feature recurs where both
+matchings give it the same counterpart and both similarities are at least 0.7. The criterion follows Paulo &
+Belrose 2025 (arXiv:2501.16615), who match decoder and encoder rows; activations, in the encoder's place here,
+also count its bias and the competition for the K places. A matching of decoder rows takes 0.1 s for 1,024
+features and 6 to 15 s, with 3 GB, for 10,240, on one core. Shapes: T tokens, F features (A of the reference,
+B of another dictionary), D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,6 @@ from tqdm import tqdm
 
 from sae_rna.analysis.controls import AnnotatedSets, latents
 from sae_rna.analysis.statistics import scoring
-from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
@@ -117,9 +115,7 @@ def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return rng.multivariate_normal(unit.mean(axis=0), np.cov(unit.T), len(decoder), method="eigh")
 
 
-def compare_dictionaries(
-    model: LanguageModel, autoencoders: Sequence[Mapping], sequences: list[str], groups: list, seed: int
-) -> pd.DataFrame:
+def compare_dictionaries(model, autoencoders, sequences, groups, seed: int) -> pd.DataFrame:
     """Every live feature of the first autoencoders in the others: `compare`, with layer and `comparison`.
 
     autoencoders : by layer; the ones under test, the same from other seeds, and last the ones of another size
@@ -137,11 +133,8 @@ def compare_dictionaries(
             # only as many features as the smaller dictionary has can have a counterpart
             small, large = sorted((sized, shown), key=lambda dictionary: len(dictionary.decoder))
             chance = Dictionary(-1, random_dictionary(shown.decoder, np.random.default_rng(seed)))
-            compared = {
-                SEED: compare(shown, others, seed),
-                SIZE: compare(small, [large], seed),
-                RANDOM: compare(shown._replace(activations=None), [chance], seed),
-            }
+            pairs = {SEED: (shown, others), SIZE: (small, [large]), RANDOM: (shown, [chance])}
+            compared = {name: compare(*pair, seed) for name, pair in pairs.items()}
             tables += [table.assign(layer=layer, comparison=name) for name, table in compared.items()]
     return pd.concat(tables, ignore_index=True)
 
@@ -164,14 +157,11 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
 def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator) -> pd.DataFrame:
     by_decoder = match(reference.decoder, other.decoder)
     null = match(reference.decoder, random_dictionary(other.decoder, rng))
-    columns = {
-        "seed": other.seed,
-        "latents": len(other.decoder),
-        "feature": np.arange(len(reference.decoder)),
-    }
-    columns |= {"dead": False, "match": by_decoder.partner, "cosine": by_decoder.similarity}
+    numbers, cosine = np.arange(len(reference.decoder)), by_decoder.similarity
+    columns = {"seed": other.seed, "latents": len(other.decoder), "feature": numbers, "dead": False}
+    columns |= {"match": by_decoder.partner, "cosine": cosine}
     columns |= {"null_cosine": np.nanpercentile(null.similarity, 95), "activation_match": -1}
-    columns |= {"correlation": np.nan, "null_correlation": np.nan, "recurs": by_decoder.similarity >= RECURS}
+    columns |= {"correlation": np.nan, "null_correlation": np.nan, "recurs": cosine >= RECURS}
     table = pd.DataFrame(columns | {"other_dead": 0})
     if reference.activations is None or other.activations is None:
         return table
@@ -185,14 +175,10 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
     offset = rng.integers(tokens // 4, tokens - tokens // 4)  # far from where it was
     null = match_activations(reference.activations, other.activations[np.roll(np.arange(tokens), offset)])
     both = (by_activation.similarity >= RECURS) & (by_activation.partner == by_decoder.partner)
-    return table.assign(
-        dead=_dead(reference.activations),
-        activation_match=by_activation.partner,
-        correlation=by_activation.similarity,
-        null_correlation=np.nanpercentile(null.similarity, 95),
-        recurs=table.recurs & both,
-        other_dead=int(_dead(other.activations).sum()),
-    )
+    table["activation_match"], table["correlation"] = by_activation.partner, by_activation.similarity
+    table["null_correlation"], table["recurs"] = np.nanpercentile(null.similarity, 95), table.recurs & both
+    table["dead"], table["other_dead"] = _dead(reference.activations), int(_dead(other.activations).sum())
+    return table
 
 
 def _dead(activations: sparse.csr_matrix) -> np.ndarray:
@@ -243,12 +229,10 @@ def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
 def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Do features that recur stand for concepts more often? A row per layer and value of recurs.
 
-    recurring, scores : of the functions of these names (`score_features`)
-
-    Columns: layer, recurs, features, with_concept (how many are above chance), share, median_f1; of both rows
-    together odds_ratio and p_value of Fisher's exact test, two-sided. Features that fire often may both recur
-    and score higher: the test shows that the two go together, not why. Raises ValueError where a feature has
-    no score.
+    `recurring`, `scores` : from `recurring` and `score_features`. Columns: layer, recurs, features,
+    with_concept (how many are above chance), share, median_f1; of both rows together odds_ratio and p_value
+    of Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
+    shows that the two go together, not why. Raises ValueError where a feature has no score.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
     missing = int(scored.f1.isna().sum())

@@ -15,9 +15,7 @@ from sae_rna.sae.activations import Activations
 _SHOWN = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc"]
 
 
-def score_elements(
-    rnas: Activations, scored_on: str = "heldout", shuffles: int = 20, seed: int = 0
-) -> pd.DataFrame:
+def score_elements(rnas: Activations, scored_on="heldout", shuffles=20, seed: int = 0) -> pd.DataFrame:
     """`choosing.score_elements` of all layers of RNAs of known structure.
 
     `scored_on` is the split whose scores are reported; the choice is always made on the selection split.

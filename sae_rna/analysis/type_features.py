@@ -32,9 +32,6 @@ FOLDS, BOOTSTRAPS = 4, 2000
 _SHOWN = "type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
 
 
-# -- selectivity ---------------------------------------------------------------------------------------------
-
-
 def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
     """`permutation.type_selectivity` of every layer, with `layer`; `filtered`: of retained features alone.
 
@@ -62,9 +59,7 @@ def surviving(tested: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(by, ascending=[True, False, True, True], ignore_index=True)
 
 
-def surviving_activations(
-    rnas: Activations, kept: pd.DataFrame, explained: pd.DataFrame, layers: Sequence[int], top_k: int
-) -> pd.DataFrame:
+def surviving_activations(rnas: Activations, kept, explained, layers, top_k: int) -> pd.DataFrame:
     """Figure 5's table: in every layer the union of each type's `top_k` strongest of the surviving features.
 
     kept, explained : of `surviving`, and of `confounds.explain_types` on it
@@ -100,16 +95,13 @@ def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activ
     layers, kept = first_middle_last(rnas.layers), effects(tested)
     of_layers = tested[tested.layer.isin(layers)]
     found, explained = kept.groupby("type").surviving.sum() > 0, activation[activation.explained.astype(bool)]
-    left_out = _features(of_layers) - _features(surviving(of_layers))
-    facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "left_out": left_out}
-    facts |= {"layers": ", ".join(f"L{layer}" for layer in layers)}
-    facts |= {"shown": _features(activation), "explained": _features(explained), "pairs": len(tested)}
+    facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "pairs": len(tested)}
+    facts |= {"layers": ", ".join(f"L{layer}" for layer in layers), "shown": _features(activation)}
+    facts |= {"left_out": _features(of_layers) - _features(surviving(of_layers))}
     facts |= {"significant": int(tested.significant.sum()), "replicated": int(tested.replicates.sum())}
-    facts |= {
-        "surviving": int(kept.surviving.sum()),
-        "random_surviving": int(effects(random).surviving.sum()),
-    }
-    return facts | {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
+    facts |= {"surviving": int(kept.surviving.sum()), "explained": _features(explained)}
+    facts |= {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
+    return facts | {"random_surviving": int(effects(random).surviving.sum())}
 
 
 def _features(table: pd.DataFrame) -> int:
@@ -120,9 +112,6 @@ def _features(table: pd.DataFrame) -> int:
 def first_middle_last(layers: Sequence[int]) -> list[int]:
     """The layers of Figure 5: the first studied, the middle one and the last."""
     return sorted({layers[0], layers[len(layers) // 2], layers[-1]})
-
-
-# -- the best features of types and elements -----------------------------------------------------------------
 
 
 def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.DataFrame:
@@ -148,29 +137,18 @@ def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     return confounds.mark(best, explained)[_SHOWN]
 
 
-def top_features(
-    structures: Activations, types: Activations, layer: int, count: int = 3, seed: int = 0
-) -> pd.DataFrame:
+def top_features(structures: Activations, types: Activations, layer: int, count=3, seed=0) -> pd.DataFrame:
     """`choosing.top_features`: the `count` best of every element and type at `layer`, with `explained`."""
     elements, typed = ([of(layer, split) for split in SPLITS] for of in (structures.of_split, types.pooled))
     typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in typed]
     table = choosing.top_features(elements, typed, count, types.retained(layer)).assign(layer=layer)
-    by_element, by_type = (
-        table[table.kind == kind].rename(columns={"label": kind}) for kind in ("element", "type")
-    )
-    explained = (
-        confounds.explain_elements(structures, by_element, seed),
-        confounds.explain_types(types, by_type),
-    )
-    return table.assign(explained=pd.concat(explained).explained.to_numpy())
+    chosen = {kind: rows.rename(columns={"label": kind}) for kind, rows in table.groupby("kind")}
+    by_element = confounds.explain_elements(structures, chosen["element"], seed).explained
+    by_type = confounds.explain_types(types, chosen["type"]).explained
+    return table.assign(explained=np.append(by_element, by_type))
 
 
-# -- probe ---------------------------------------------------------------------------------------------------
-
-
-def probe_types(
-    rnas: Activations, model: LanguageModel, layers: Sequence[int], seed: int = 0
-) -> pd.DataFrame:
+def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) -> pd.DataFrame:
     """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC content."""
     parts = [rnas.records[rnas.records.split == split] for split in SPLITS]
     texts = [part.sequence.tolist() for part in parts]
@@ -197,9 +175,7 @@ def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[in
     return mean_SLD
 
 
-def probe(
-    representations: Mapping[str, tuple], selection_types, heldout_types, families: tuple, seed: int = 0
-) -> pd.DataFrame:
+def probe(representations: Mapping, selection_types, heldout_types, families, seed=0) -> pd.DataFrame:
     """How well a sparse linear classifier tells types of unseen families apart, a row a representation.
 
     representations : name -> (selection [S, F], held-out [S, F])
@@ -208,12 +184,10 @@ def probe(
     An L1-regularised logistic regression of each type against the rest, types weighted alike, on standardised
     columns (sparse ones are not centred). Its strength has the best balanced accuracy in a cross-validation
     whose folds share no family; it is fitted on the selection set and scored once on the held-out one. Types
-    take part that have 2 families or more in the selection set and one in the held-out set.
-
-    Columns: representation, columns (F), balanced_accuracy with low and high (95 %, held-out families drawn
-    anew within types), macro_f1, nonzero_weights (over all types), strength (inverse of the penalty), types,
-    chance (1 / types), sequences and families (held out). Raises ValueError where rows do not fit or fewer
-    than 2 types can take part.
+    take part with 2 families or more in the selection set and one held out. Columns: representation, columns
+    (F), balanced_accuracy with low and high (95 %, held-out families drawn anew within types), macro_f1,
+    nonzero_weights (of all types), strength (inverse penalty), types, chance (1 / types), sequences, families
+    (held out). Raises ValueError where rows do not fit or fewer than 2 types can take part.
     """
     type_sets = [np.asarray(list(types), dtype=object) for types in (selection_types, heldout_types)]
     family_sets = [permutation.family_names(names) for names in families]
@@ -264,9 +238,7 @@ def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> Gr
         return search.fit(known, fit_S, groups=fit_families)
 
 
-def _bootstrap(
-    right_S: np.ndarray, type_S: np.ndarray, family_S: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float, float]:
+def _bootstrap(right_S, type_S, family_S, rng: np.random.Generator) -> tuple[float, float, float]:
     """Balanced accuracy, and its 2.5th and 97.5th percentile when each type's families are drawn anew."""
     table = pd.DataFrame({"type": type_S, "family": family_S, "right": right_S})
     recalls, drawn = [], []

@@ -30,25 +30,15 @@ TOP_COLUMNS = (
     "kind label rank feature threshold selection_f1 f1 precision enrichment selection_auroc auroc base_rate"
 ).split()
 
-Set = tuple[sparse.spmatrix, Annotations]
-FamilyLabels = tuple[Sequence[str] | None, Sequence[str] | None]
-"""Families of the selection and of the held-out records in order of appearance; None is an unknown one."""
-
 
 def score_concepts(
-    selection: Set,
-    heldout: Set,
-    retained_F: np.ndarray | None = None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 20,
-    seed: int = 0,
-    bootstraps: int = 0,
-    min_instances: int = 10,
+    selection, heldout, retained_F=None, families=None, shuffles=20, seed=0, bootstraps=0, min_instances=10
 ) -> pd.DataFrame:
     """The best feature of every concept: chosen with its threshold by F1 on `selection`, scored on `heldout`.
 
-    Both sets are (activations [N, F], annotations with the same concepts). A concept with fewer than
-    `min_instances` instances in either set has no row. Columns: concept, group, feature, threshold;
+    Both sets are (activations [N, F], annotations with the same concepts), and `families` those of both sets'
+    records in order of appearance; None is an unknown one. A concept with fewer than `min_instances`
+    instances in either set has no row. Columns: concept, group, feature, threshold;
 
     f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision : on the
         held-out set, as in `Scores` and `rank_scores`; `selection_f1` is what the choice was made by
@@ -65,16 +55,14 @@ def score_concepts(
     return _best("f1", selection, heldout, retained_F, families, *options)[CONCEPT_COLUMNS]
 
 
-def score_elements(
-    selection: tuple, heldout: tuple, retained_F: np.ndarray | None = None, shuffles: int = 20, seed: int = 0
-) -> pd.DataFrame:
+def score_elements(selection: tuple, heldout: tuple, retained_F=None, shuffles=20, seed=0) -> pd.DataFrame:
     """`score_concepts` of the elements that both sets, (activations [N, F], token table), have."""
     table = _best("f1", *_with_elements(selection, heldout), retained_F, shuffles=shuffles, seed=seed)
     return table.rename(columns={"concept": "element"})[ELEMENT_COLUMNS]
 
 
 def score_types(
-    selection: tuple, heldout: tuple, retained_F=None, families: tuple = (None, None), shuffles=100, seed=0
+    selection: tuple, heldout: tuple, retained_F=None, families=None, shuffles: int = 100, seed: int = 0
 ) -> pd.DataFrame:
     """The best feature of every RNA type: chosen by AUROC against all others, scored on `heldout`.
 
@@ -88,9 +76,7 @@ def score_types(
     return table.fillna({"selection_auroc": 0.0})  # of a selection set of a single type
 
 
-def top_features(
-    elements: tuple[tuple, tuple], types: tuple[tuple, tuple], count: int = 3, retained_F=None
-) -> pd.DataFrame:
+def top_features(elements: Sequence, types: Sequence, count: int = 3, retained_F=None) -> pd.DataFrame:
     """The `count` best features of every element (by F1) and type (by AUROC) on the selection set.
 
     `elements` and `types` are (selection, heldout) as in `score_elements` and `score_types`. One row per
@@ -102,12 +88,12 @@ def top_features(
     return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
 
 
-def _with_elements(*sets: tuple) -> list[Set]:
+def _with_elements(*sets: tuple) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the token tables."""
     return [(values_TF, annotate_elements(tokens)) for values_TF, tokens in sets]
 
 
-def _with_types(*sets: tuple) -> list[Set]:
+def _with_types(*sets: tuple) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the types."""
     types = sorted(set().union(*(type_S for _, type_S in sets)))
     if len(types) < 2:
@@ -116,16 +102,7 @@ def _with_types(*sets: tuple) -> list[Set]:
 
 
 def _best(
-    merit: str,
-    selection: Set,
-    heldout: Set,
-    retained_F: np.ndarray | None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 0,
-    seed: int = 0,
-    bootstraps: int = 0,
-    min_instances: int = 1,
-    count: int = 1,
+    merit, selection, heldout, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, fewest=1, count=1
 ) -> pd.DataFrame:
     """The `count` best features of every concept by `merit`, "f1" or "auroc"; the columns of all tables."""
     if selection[1].concepts != heldout[1].concepts:
@@ -134,11 +111,11 @@ def _best(
     selected = Sample(*selection, scale_F, name="the selection set's")
     unseen = Sample(*heldout, scale_F, name="the held-out set's")
     labels, other = selected.annotations, unseen.annotations
-    numbers = [family_numbers(of, names) for of, names in zip((labels, other), families)]
+    numbers = [family_numbers(of, names) for of, names in zip((labels, other), families or (None, None))]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
 
-    enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(min_instances, 1)
+    enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(fewest, 1)
     choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
     concept_J, on_selection, table = choice.concept_J, selected.evaluate(choice), unseen.evaluate(choice)
     for column, names_C in (("concept", labels.concepts), ("group", labels.groups)):

@@ -11,9 +11,7 @@ from sae_rna.analysis.statistics.scoring import Choice, Sample, harmonic_mean, s
 CLASSES = 100  # of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC
 
 
-def family_intervals(
-    sample: Sample, choice: Choice, family_S: np.ndarray, bootstraps: int, rng: np.random.Generator
-) -> dict[str, np.ndarray | list]:
+def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, rng) -> dict:
     """f1_low, f1_high, auroc_low, auroc_high [J], and f1_resampled: the F1 of every resample, J arrays [B].
 
     `family_S` numbers the records' families. NaN, and empty, without resamples or with a single family.

@@ -109,17 +109,14 @@ def effect_size(values_GF: np.ndarray, member_CG: np.ndarray) -> np.ndarray:
     return np.where(difference_CF == 0, 0, g_CF)
 
 
-def permutation_p_values(
-    values_GF: np.ndarray, member_CG: np.ndarray, stratum_G: np.ndarray, rng, most: int = PERMUTATIONS
-) -> np.ndarray:
+def permutation_p_values(values_GF, member_CG, stratum_G, rng, most: int = PERMUTATIONS) -> np.ndarray:
     """One-sided p-values of larger values in the type's families, [C, F], by permuting types within strata.
 
-    The statistic is the sum over the type's families, which orders permutations as Hedges' g does. p =
-    (exceeding + 1) / (permutations + 1). All types and features share the permutations. A feature is done
-    once each of its types has met `ENOUGH` permutations at least as extreme (Besag & Clifford 1991,
-    Biometrika 78:301); after `PERMUTATIONS` also once its other types are significant at a false discovery
-    rate of `FALSE_DISCOVERIES` over all [C, F] (Sandve et al. 2011, Bioinformatics 27:3235); after `most` in
-    any case.
+    The statistic, the sum over the type's families, orders permutations as Hedges' g does; p = (exceeding +
+    1) / (permutations + 1). All types and features share the permutations. A feature is done once each of its
+    types has met `ENOUGH` permutations at least as extreme (Besag & Clifford 1991, Biometrika 78:301); after
+    `PERMUTATIONS` also once its other types are significant at a false discovery rate of `FALSE_DISCOVERIES`
+    over all [C, F] (Sandve et al. 2011, Bioinformatics 27:3235); after `most` in any case.
     """
     centred_GF = _unexplained(values_GF, values_GF.mean(0))
     spread_F = centred_GF.std(0)
@@ -146,9 +143,7 @@ def permutation_p_values(
     return (exceeding_CF + 1) / (drawn_F + 1)
 
 
-def type_selectivity(
-    selection: tuple, heldout: tuple, retained_F: np.ndarray | None = None, min_families=3, seed: int = 0
-) -> pd.DataFrame:
+def type_selectivity(selection, heldout, retained_F=None, min_families=3, seed: int = 0) -> pd.DataFrame:
     """Which features prefer which RNA types, a row for each of both, tested on `selection` and on `heldout`.
 
     Both sets are (`pool_sequences` [S, F], records with type, family and sequence). Tested are the retained

@@ -55,9 +55,7 @@ class Scores:
         return share(self.precision, self.base_rate_C[:, None])
 
 
-def score(
-    activations_NF: sparse.spmatrix, scale_F: np.ndarray, annotations: Annotations, thresholds=THRESHOLDS
-) -> Scores:
+def score(activations_NF, scale_F: np.ndarray, annotations: Annotations, thresholds=THRESHOLDS) -> Scores:
     """Scores of every feature for every concept.
 
     activations_NF : non-negative, rows as in `annotations`
@@ -69,9 +67,7 @@ def score(
     return Sample(activations_NF, annotations, scale_F, thresholds).scores()
 
 
-def rank_scores(
-    activations_NF: sparse.spmatrix, annotations: Annotations, order: tuple | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def rank_scores(activations_NF, annotations: Annotations, order=None) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision of every feature's activation for every concept, both [F, C].
 
     AUROC is the Mann-Whitney statistic with ties at their mean rank, NaN for a concept that no or every row
