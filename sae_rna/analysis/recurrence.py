@@ -156,13 +156,12 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
 
 def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator) -> pd.DataFrame:
     by_decoder = match(reference.decoder, other.decoder)
-    null = match(reference.decoder, random_dictionary(other.decoder, rng))
+    null = match(reference.decoder, random_dictionary(other.decoder, rng)).similarity
     numbers, cosine = np.arange(len(reference.decoder)), by_decoder.similarity
-    columns = {"seed": other.seed, "latents": len(other.decoder), "feature": numbers, "dead": False}
-    columns |= {"match": by_decoder.partner, "cosine": cosine}
-    columns |= {"null_cosine": np.nanpercentile(null.similarity, 95), "activation_match": -1}
-    columns |= {"correlation": np.nan, "null_correlation": np.nan, "recurs": cosine >= RECURS}
-    table = pd.DataFrame(columns | {"other_dead": 0})
+    facts = {"seed": other.seed, "latents": len(other.decoder), "feature": numbers, "dead": False}
+    facts |= {"match": by_decoder.partner, "cosine": cosine, "null_cosine": np.nanpercentile(null, 95)}
+    facts |= {"activation_match": -1, "correlation": np.nan, "null_correlation": np.nan}
+    table = pd.DataFrame(facts | {"recurs": cosine >= RECURS, "other_dead": 0})
     if reference.activations is None or other.activations is None:
         return table
     for seed, decoder, activations in (reference, other):
@@ -172,11 +171,12 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
             raise ValueError(f"{found}; use one autoencoder for both")
     by_activation = match_activations(reference.activations, other.activations)
     tokens = other.activations.shape[0]
-    offset = rng.integers(tokens // 4, tokens - tokens // 4)  # far from where it was
-    null = match_activations(reference.activations, other.activations[np.roll(np.arange(tokens), offset)])
+    offset = rng.integers(tokens // 4, tokens - tokens // 4)
+    moved = other.activations[np.roll(np.arange(tokens), offset)]  # far from where it was
+    null = match_activations(reference.activations, moved).similarity
     both = (by_activation.similarity >= RECURS) & (by_activation.partner == by_decoder.partner)
     table["activation_match"], table["correlation"] = by_activation.partner, by_activation.similarity
-    table["null_correlation"], table["recurs"] = np.nanpercentile(null.similarity, 95), table.recurs & both
+    table["null_correlation"], table["recurs"] = np.nanpercentile(null, 95), table.recurs & both
     table["dead"], table["other_dead"] = _dead(reference.activations), int(_dead(other.activations).sum())
     return table
 

@@ -120,8 +120,8 @@ def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.Data
     for layer in tqdm(rnas.layers, "types", mininterval=1):
         sets = [rnas.pooled(layer, split) for split in SPLITS]
         families = tuple(records.get("family") for _, records in sets)
-        of = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in sets]
-        table = choosing.score_types(*of, rnas.retained(layer), families, shuffles, seed)
+        known, unseen = ((pooled_SF, records.type.to_numpy()) for pooled_SF, records in sets)
+        table = choosing.score_types(known, unseen, rnas.retained(layer), families, shuffles, seed)
         tables.append(table.assign(layer=layer))
     return pd.concat(tables, ignore_index=True)
 

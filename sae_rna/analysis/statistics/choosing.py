@@ -52,12 +52,12 @@ def score_concepts(
     Raises ValueError where sets or families do not fit each other, and where no feature is retained.
     """
     options = shuffles, seed, bootstraps, min_instances
-    return _best("f1", selection, heldout, retained_F, families, *options)[CONCEPT_COLUMNS]
+    return _best("f1", (selection, heldout), retained_F, families, *options)[CONCEPT_COLUMNS]
 
 
 def score_elements(selection: tuple, heldout: tuple, retained_F=None, shuffles=20, seed=0) -> pd.DataFrame:
     """`score_concepts` of the elements that both sets, (activations [N, F], token table), have."""
-    table = _best("f1", *_with_elements(selection, heldout), retained_F, shuffles=shuffles, seed=seed)
+    table = _best("f1", _with_elements((selection, heldout)), retained_F, None, shuffles, seed)
     return table.rename(columns={"concept": "element"})[ELEMENT_COLUMNS]
 
 
@@ -71,7 +71,7 @@ def score_types(
     `families` where they are given: their sequences share more than a type. `sequences` counts the type's
     held-out sequences. A type that one of the sets lacks has no row.
     """
-    table = _best("auroc", *_with_types(selection, heldout), retained_F, families, shuffles, seed)
+    table = _best("auroc", _with_types((selection, heldout)), retained_F, families, shuffles, seed)
     table = table.rename(columns={"concept": "type", "tokens": "sequences"})[TYPE_SCORE_COLUMNS]
     return table.fillna({"selection_auroc": 0.0})  # of a selection set of a single type
 
@@ -82,18 +82,18 @@ def top_features(elements: Sequence, types: Sequence, count: int = 3, retained_F
     `elements` and `types` are (selection, heldout) as in `score_elements` and `score_types`. One row per
     label and rank, kind "element" or "type"; scores are the held-out set's where not said otherwise.
     """
-    by_element = _best("f1", *_with_elements(*elements), retained_F, count=count).assign(kind="element")
-    by_type = _best("auroc", *_with_types(*types), retained_F, count=count).assign(kind="type")
+    by_element = _best("f1", _with_elements(elements), retained_F, count=count).assign(kind="element")
+    by_type = _best("auroc", _with_types(types), retained_F, count=count).assign(kind="type")
     table = pd.concat([by_element, by_type], ignore_index=True)
     return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
 
 
-def _with_elements(*sets: tuple) -> list[tuple[sparse.spmatrix, Annotations]]:
+def _with_elements(sets: Sequence) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the token tables."""
     return [(values_TF, annotate_elements(tokens)) for values_TF, tokens in sets]
 
 
-def _with_types(*sets: tuple) -> list[tuple[sparse.spmatrix, Annotations]]:
+def _with_types(sets: Sequence) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the types."""
     types = sorted(set().union(*(type_S for _, type_S in sets)))
     if len(types) < 2:
@@ -101,16 +101,14 @@ def _with_types(*sets: tuple) -> list[tuple[sparse.spmatrix, Annotations]]:
     return [(pooled_SF, annotate_types(type_S, types)) for pooled_SF, type_S in sets]
 
 
-def _best(
-    merit, selection, heldout, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, fewest=1, count=1
-) -> pd.DataFrame:
+def _best(merit: str, sets, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, fewest=1, count=1):
     """The `count` best features of every concept by `merit`, "f1" or "auroc"; the columns of all tables."""
-    if selection[1].concepts != heldout[1].concepts:
+    (known_NF, labels), (unseen_NF, other) = sets
+    if labels.concepts != other.concepts:
         raise ValueError("the selection and the held-out set have different concepts: annotate both alike")
-    scale_F = column_max(selection[0])
-    selected = Sample(*selection, scale_F, name="the selection set's")
-    unseen = Sample(*heldout, scale_F, name="the held-out set's")
-    labels, other = selected.annotations, unseen.annotations
+    scale_F = column_max(known_NF)
+    selected = Sample(known_NF, labels, scale_F, name="the selection set's")
+    unseen = Sample(unseen_NF, other, scale_F, name="the held-out set's")
     numbers = [family_numbers(of, names) for of, names in zip((labels, other), families or (None, None))]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))

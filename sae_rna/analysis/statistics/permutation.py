@@ -52,7 +52,8 @@ class Families(NamedTuple):
         if mixed.any():
             raise ValueError(f"family {mixed.idxmax()} has sequences of more than one type")
         means = facts[["length", "gc"]].mean()
-        mean_GF = pool_types(pooled_SF, family_S, np.ones(pooled_SF.shape[1])).loc[means.index].to_numpy()
+        by_family = pool_types(pooled_SF, list(family_S), np.ones(pooled_SF.shape[1]))
+        mean_GF = by_family.loc[means.index].to_numpy()
         columns = [values.to_numpy() for _, values in means.items()]
         tertiles = [np.searchsorted(np.quantile(x_G, [1 / 3, 2 / 3]), x_G, side="right") for x_G in columns]
         stratum_G = 3 * tertiles[0] + tertiles[1]
