@@ -15,9 +15,8 @@ from sae_rna.records.structure import ELEMENTS
 
 HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "cannot be told"
 LEVEL = 0.05  # of every test, and of the false discovery rate
-FEWEST_LAYERS, FEWEST_INSTANCES = 4, 10
-"""Four values have 24 orders: with fewer, none is rarer than `LEVEL`. Held-out instances of an element."""
-
+FEWEST_LAYERS = 4  # four values have 24 orders: with fewer, none is rarer than `LEVEL`
+FEWEST_INSTANCES = 10  # of an element, held out
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
@@ -95,7 +94,7 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
 def element_feature(claim: str, best: pd.Series) -> Finding:
     """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained`."""
     chance, control = max(best.base_f1, best.null_p95), best.control if pd.notna(best.control) else "none"
-    above = f"above chance ({chance:.3f})"
+    above, lead = f"above chance ({chance:.3f})", f"{best.lead_low:+.3f}"
     if best.elements < FEWEST_INSTANCES:
         verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
     elif pd.isna(best.f1_low):
@@ -103,12 +102,11 @@ def element_feature(claim: str, best: pd.Series) -> Finding:
     elif not best.f1_low > chance:
         verdict, why = NOT, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
     elif control != "none" and not best.lead_low > 0:
-        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {best.lead_low:+.3f}"
+        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {lead}"
     elif best.explained:
         verdict, why = WEAKLY, f"{above} and all controls, but its confounds explain it"
     else:
-        verdict = HOLDS
-        why = f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {best.lead_low:+.3f}"
+        verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {lead}"
     against = f"best control: {control}"
     return Finding(claim, "best held-out F1", best.f1, against, best.control_f1, verdict, FEATURE, why)
 

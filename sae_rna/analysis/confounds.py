@@ -21,19 +21,15 @@ from tqdm import tqdm
 
 from sae_rna.analysis.statistics import scoring
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
-from sae_rna.analysis.structure_features import best_by_element
+from sae_rna.analysis.structure_features import SPLITS, best_by_element
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max
 
-SPLITS = ("selection", "heldout")
-FITTED_TOKENS = 20_000
-"""Trees are fitted on whole records of the selection split with at most so many tokens together."""
-EXPLAINED_R2 = 0.5
-"""Held-out share of a feature's variance from which the covariates explain the feature."""
-FINE_THRESHOLDS = np.arange(20) / 20
-"""A prediction is smoother than a feature: it may choose between features' thresholds, which favours it."""
+FITTED_TOKENS = 20_000  # of whole records of the selection split that trees are fitted on, at most
+EXPLAINED_R2 = 0.5  # held-out share of a feature's variance from which the covariates explain the feature
+FINE_THRESHOLDS = np.arange(20) / 20  # a smooth prediction may choose between features', which favours it
 GROUPS = {"base": "base", "neighbours": "neighbours", "position": "position", "composition": "GC and length"}
 """Covariates of nucleotides by group, with the group's name in tables."""
 
@@ -81,15 +77,13 @@ def sequence_covariates(records: pd.DataFrame) -> np.ndarray:
 def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = False) -> pd.DataFrame:
     """How far covariates explain features that were chosen for structural elements; rows as in `chosen`.
 
-    rnas : RNAs of known structure, of which the splits selection and heldout are used
     chosen : layer, element (letter), feature and threshold, as in `structure_features.score_elements`
     seed : draws the records that trees are fitted on
 
     Columns layer, element, feature, explained and, all on the held-out split, `own_f1` of the feature and
     `confound_f1` of its prediction, whose threshold is chosen on the selection split; `r2` (0 for a feature
     that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
-    fitted does not carry over). Raises ValueError where a split is missing, tokens do not spell the records,
-    or a name is unknown.
+    fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown element.
     """
     of_split = [rnas.rows(split) for split in SPLITS]
     used = of_split[0] | of_split[1]
@@ -120,11 +114,9 @@ def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = 
 def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     """How far length, composition and dinucleotides explain features of RNA types; rows as in `chosen`.
 
-    rnas : RNAs of known type, of which the splits selection and heldout are used
-    chosen : layer, type and feature
-
-    As `explain_elements`, with a row a sequence, each feature at its strongest nucleotide, and AUROC in the
-    place of F1: `own_auroc` and `confound_auroc`. Trees are fitted on all selection sequences.
+    As `explain_elements` (chosen: layer, type and feature), with a row a sequence, each feature at its
+    strongest nucleotide, and AUROC in the place of F1: `own_auroc` and `confound_auroc`. Trees are fitted on
+    all selection sequences.
     """
     for split in SPLITS:
         rnas.rows(split)  # ValueError where it is missing
@@ -137,7 +129,7 @@ def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
         concept_J = _numbers(rows["type"], labels.concepts)
         prediction_SF, r2 = _regress(values_SF[used], known, ~heldout_S, heldout_S)
         sets = [sparse.csc_matrix(values[heldout_S]) for values in (values_SF[used], prediction_SF)]
-        own, confound = (scoring.auroc(values, labels)[place_J, concept_J] for values in sets)
+        own, confound = (scoring.rank_scores(values, labels)[0][place_J, concept_J] for values in sets)
         return r2.iloc[place_J].assign(own_auroc=own, confound_auroc=confound)
 
     return _by_layer(chosen, "type", lambda layer: rnas.pooled(layer)[0], explain)

@@ -21,7 +21,7 @@ from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
 from sae_rna.analysis.statistics.nulls import discoveries
-from sae_rna.analysis.structure_features import evaluated
+from sae_rna.analysis.structure_features import SPLITS, evaluated
 from sae_rna.extraction.stream import Standardiser, hidden_states
 from sae_rna.records import composition
 from sae_rna.sae.activations import Activations
@@ -30,13 +30,11 @@ from sae_rna.sae.features import to_csr
 
 MOST_RNAS, TRAINING_RNAS, BOOTSTRAPS = 2000, 300, 500
 """Scored of each split (hidden states lie in memory), to fit components on, and resamples of families."""
-WINDOW, KMER = 5, 5
-"""Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default has latents."""
+WINDOW, KMER = 5, 5  # on each side of a window, in a k-mer: 4 ** 5 are as many as the default has latents
 ICA_TOKENS, ICA_ITERATIONS = 20_000, 200  # at most: more cost time and change little
 ENCODED_TOKENS = 4096  # tokens that an autoencoder encodes at a time
 
-Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]
-"""Hidden states of one layer [T, D] to non-negative activations [T, F]."""
+Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]  # states [T, D] to activations [T, F]
 
 
 def _checked(values_TD: np.ndarray, width: int | None = None) -> torch.Tensor:
@@ -68,10 +66,9 @@ def neurons(training_TD: np.ndarray) -> Encoder:
 def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
     """Principal or independent components of the standardised dimensions, as many: both signs of each.
 
-    method : "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
-        Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not
-
-    Raises ValueError for another method and for fewer tokens than dimensions.
+    `method` is "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
+    Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not. Raises
+    ValueError for another method and for fewer tokens than dimensions.
     """
     standardise = _standardiser(training_TD)
     x_TD = standardise(training_TD)
@@ -120,15 +117,12 @@ def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
 
 
 class AnnotatedSets:
-    """The first `MOST_RNAS` selection and held-out RNAs with the concepts of their nucleotides, by split.
-
-    `rows` says which tokens of all the RNAs belong to a split, boolean [T].
-    """
+    """The first `MOST_RNAS` selection and held-out RNAs, their tokens (`rows`, boolean [T]) and concepts."""
 
     def __init__(self, rnas: Activations, seed: int = 0):
         self.seed, self.records, self.rows = seed, {}, {}
         self.annotations: dict[str, Annotations] = {}
-        for split in ("selection", "heldout"):
+        for split in SPLITS:
             numbers = rnas.tokens.record[rnas.rows(split)].unique()[:MOST_RNAS]
             self.records[split] = rnas.records.iloc[numbers].reset_index(drop=True)
             self.rows[split] = np.isin(rnas.tokens.record, numbers)

@@ -22,12 +22,10 @@ from sae_rna.extraction.stream import Standardiser
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
 
-RNAS, TRAINING_RNAS = 60, 300
-"""Held-out ones whose masked bases are predicted, and those on which components are fitted."""
+RNAS, TRAINING_RNAS = 60, 300  # held out, whose masked bases are predicted; that components are fitted on
 RESAMPLES = 1000  # of the sequences, for the interval of loss recovered
 
-Replace = Callable[[torch.Tensor], torch.Tensor]
-"""Hidden states of nucleotides in, others of the same shape [T, D] out."""
+Replace = Callable[[torch.Tensor], torch.Tensor]  # hidden states of nucleotides in, others out, [T, D]
 Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
 """Standardised x [T, D] in; its reconstruction and the number of active coefficients of all tokens out."""
 
@@ -174,9 +172,8 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
     nats); loss_recovered, low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions, sequences;
     reason (why loss recovered or its interval is missing). Autoencoders and components were fitted on
-    unmasked sequences: what the shift to masked ones costs is included.
-
-    Raises ValueError without autoencoders or masked positions, and for a layer that the model does not have.
+    unmasked sequences: what the shift to masked ones costs is included. Raises ValueError without
+    autoencoders or masked positions, and for a layer that the model does not have.
     """
     if not autoencoders:
         raise ValueError("there is nothing to compare without autoencoders: give at least one architecture")

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import auroc
+from sae_rna.analysis.statistics.scoring import rank_scores
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
@@ -42,10 +42,7 @@ def models(model: LanguageModel, trained: list) -> pd.DataFrame:
 
 
 def masked_models(load: Callable[[bool], LanguageModel]) -> dict[str, LanguageModel]:
-    """The language model and the one of random weights by name, loaded as by `Study.masked_model`.
-
-    Without a head for masked bases there are none, which is warned of: the baselines then stand alone.
-    """
+    """The language model and that of random weights by name; none, with a warning, if they have no heads."""
     try:
         return {TRAINED: load(False), RANDOM: load(True)}
     except ValueError as error:
@@ -183,10 +180,9 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: int = 250) -> pd.DataFrame:
-    """Linear probes for "is in a stem", fitted on selection families and scored on held-out ones.
+    """Linear probes for "is in a stem", fitted on at most `rnas` selection RNAs and scored on held-out ones.
 
-    A row per source and layer with auroc and tokens (held-out nucleotides): every layer of each model, and
-    one-hot windows of the sequence. Of both splits at most `rnas` are read.
+    Every layer of each model, and one-hot windows of the sequence: source, layer, auroc, tokens (held out).
     """
     splits = [structures[structures.split == split] for split in ("selection", "heldout")]
     parts = [_at_most(rnas, records, seed) for records in splits]
@@ -216,9 +212,9 @@ def single_features(rnas: Activations, element: str = "S") -> pd.DataFrame:
     for layer in rnas.layers:
         selection, known = rnas.of_split(layer, "selection")
         heldout, unseen = rnas.of_split(layer, "heldout")
-        chosen_on = auroc(selection, annotate_elements(known))[:, concept]
+        chosen_on = rank_scores(selection, annotate_elements(known))[0][:, concept]
         feature = int(np.where(rnas.retained(layer), chosen_on, 0).argmax())
-        score = auroc(heldout[:, [feature]], annotate_elements(unseen))[0, concept]
+        score = rank_scores(heldout[:, [feature]], annotate_elements(unseen))[0][0, concept]
         rows.append({"layer": layer, "feature": feature, "auroc": score})
     return pd.DataFrame(rows).assign(source=f"best single feature {rnas.name.removeprefix('SAE ')}")
 

@@ -47,14 +47,11 @@ class Dictionary(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Counterpart of every feature of the first of two dictionaries, if it is not left out or supernumerary.
+    """Counterpart of every feature of the first of two dictionaries."""
 
-    Left out are features without a direction, or of an activation that never changes (dead features).
-    """
-
-    partner: np.ndarray  # number of the counterpart, [A]; -1 for none
+    partner: np.ndarray  # number of the counterpart, [A]; -1 for none: left out, or the other is smaller
     similarity: np.ndarray  # [A]; NaN without a counterpart
-    left_out: tuple[int, int]  # features of either dictionary
+    left_out: tuple[int, int]  # features of either without a direction, or whose activation never changes
 
 
 def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
@@ -188,8 +185,7 @@ def _dead(activations: sparse.csr_matrix) -> np.ndarray:
 def by_layer(compared: pd.DataFrame) -> pd.DataFrame:
     """The figure's table: per layer and comparison, means over the other dictionaries.
 
-    share of the live features that recur; median_cosine with null_cosine; by_decoder, the share whose decoder
-    row alone has a counterpart; share_null, that of random directions.
+    by_decoder, share_null : shares with a counterpart by decoder rows alone, and of random directions
     """
     live = compared[~compared.dead].assign(by_decoder=lambda table: table.cosine >= RECURS)
     taken = {"share": ("recurs", "mean"), "median_cosine": ("cosine", "median")}
@@ -209,8 +205,7 @@ def recurring(compared: pd.DataFrame) -> pd.DataFrame:
 def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
     """Best held-out F1 of every feature over all concepts, and whether it is above a concept's chance.
 
-    concepts : of `controls.score_concepts`, the rows of the autoencoder; chance is the concept's null or an
-        always-on feature, whichever is higher
+    That is the null or an always-on feature in the autoencoder's rows of `controls.score_concepts`.
     """
     sets, tables = AnnotatedSets(rnas), []
     labels = sets.annotations["heldout"]

@@ -12,13 +12,13 @@ from sae_rna.analysis.statistics import choosing
 from sae_rna.records.structure import ELEMENTS, pair_table
 from sae_rna.sae.activations import Activations
 
+SPLITS = ("selection", "heldout")  # features are chosen on the one and scored on the other
 _SHOWN = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc"]
 
 
 def score_elements(rnas: Activations, scored_on="heldout", shuffles=20, seed: int = 0) -> pd.DataFrame:
-    """`choosing.score_elements` of all layers of RNAs of known structure.
+    """`choosing.score_elements` of all layers, chosen on the selection split and scored on another.
 
-    `scored_on` is the split whose scores are reported; the choice is always made on the selection split.
     Raises ValueError where a split has no records and where no feature is retained.
     """
     tables = []
@@ -37,10 +37,7 @@ def best_by_element(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(scores: pd.DataFrame, element: str) -> pd.Series:
-    """The row of `best_by_element` for an element by name, such as "stem".
-
-    Raises ValueError for an unknown name, and for an element that the records of one split lack.
-    """
+    """The row of `best_by_element` of an element by name ("stem"). ValueError for one that it lacks."""
     found = best_by_element(scores).set_index("concept", drop=False)
     if element not in found.index:
         there = ", ".join(found.concept)
@@ -62,8 +59,7 @@ def tracks(best: pd.Series, rnas: Activations, count: int = 2, longest: int = 11
     count : of held-out RNAs up to `longest` nt that have the element, one per family, those in which the
         feature's strongest nucleotide is strongest; they are not chosen by agreement
 
-    Activations are shares of the feature's maximum on the selection split, at most 1; 0 for letters other
-    than A, C, G, U.
+    Activations are shares of the maximum on the selection split, at most 1; 0 for other letters than ACGU.
     """
     column_T = rnas.features(int(best.layer))[:, int(best.feature)].toarray().ravel()
     scale = column_T[rnas.rows("selection")].max()

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from sae_rna.analysis import confounds
-from sae_rna.analysis.confounds import SPLITS
 from sae_rna.analysis.statistics import choosing, permutation
+from sae_rna.analysis.structure_features import SPLITS
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.sae.activations import Activations

@@ -69,10 +69,10 @@ def number_instances(labels_NC: sparse.spmatrix, record_N: np.ndarray) -> sparse
 
 
 def annotate_elements(tokens: pd.DataFrame) -> Annotations:
-    """Structural elements of a token table (columns record, position, element), named by their letters.
+    """Structural elements, by letter, of a token table (columns record, position, element).
 
-    The two strands of a helix are two instances, and so are the sides of an internal loop and the stretches
-    of a multiloop; helices that touch are one. Raises ValueError naming a nucleotide without an element.
+    The strands of a helix, the sides of an internal loop and the stretches of a multiloop are instances of
+    their own; helices that touch are one. Raises ValueError naming a nucleotide without an element.
     """
     record_N = record_runs(tokens["record"].to_numpy())
     return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
@@ -166,7 +166,6 @@ def _structure_concepts(base_L, partner_L, crossing_L) -> dict[str, dict[str, np
     # whether the position before, or after, is of the same strand
     before, after = np.append(False, stacked)[:length], np.append(stacked, False)[:length]
     start, end = paired & ~before, paired & ~after
-
     place = np.flatnonzero(paired)
     closes = (partner_L[place[:-1]] == place[1:]) & (np.diff(place) > 1)  # nothing paired between the two
     left, right = place[:-1][closes], place[1:][closes]

@@ -13,7 +13,7 @@ from scipy import sparse
 from sae_rna.analysis.statistics.annotations import Annotations, annotate_elements, annotate_types
 from sae_rna.analysis.statistics.intervals import family_intervals
 from sae_rna.analysis.statistics.nulls import against_null, family_numbers, shuffled
-from sae_rna.analysis.statistics.scoring import THRESHOLDS, Choice, Sample, auroc, rank_scores
+from sae_rna.analysis.statistics.scoring import THRESHOLDS, Choice, Sample, rank_scores
 from sae_rna.sae.features import column_max
 
 CONCEPT_COLUMNS = (
@@ -112,7 +112,6 @@ def _best(merit: str, sets, retained_F, families=None, shuffles=0, seed=0, boots
     numbers = [family_numbers(of, names) for of, names in zip((labels, other), families or (None, None))]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
-
     enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(fewest, 1)
     choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
     concept_J, on_selection, table = choice.concept_J, selected.evaluate(choice), unseen.evaluate(choice)
@@ -159,5 +158,5 @@ def _null(merit: str, selected: Sample, unseen: Sample, retained_F, families, sh
         if merit == "f1":
             row_C[:] = unseen.scores(choice.feature_J, other).f1[choice.places]
         else:
-            row_C[:] = auroc(unseen.activations[:, choice.feature_J], other)[choice.places[:2]]
+            row_C[:] = rank_scores(unseen.activations[:, choice.feature_J], other)[0][choice.places[:2]]
     return null_RC

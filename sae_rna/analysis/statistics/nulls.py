@@ -70,8 +70,7 @@ def against_null(value_C: np.ndarray, null_RC: np.ndarray) -> dict[str, np.ndarr
 
     null_p95 : the null's 95th percentile: the shuffle above it, not a value between two, since chance
         exceeds the maximum of 20 in 1 of 21 cases, but an interpolated percentile in 2
-    p_value : (1 + shuffles that reach the value) / (1 + R) (Phipson & Smyth 2010, Stat Appl Genet Mol Biol
-        9:39)
+    p_value : (1 + shuffles that reach it) / (1 + R) (Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39)
     p_pooled : the same among the null values of all concepts, each less the mean and divided by the standard
         deviation of its concept's other shuffles plus the median deviation of all concepts (Tusher,
         Tibshirani & Chu 2001, PNAS 98:5116). Resolves 1 / (1 + R * C) if nulls differ in location and scale

@@ -91,10 +91,9 @@ def _unexplained(values_GF: np.ndarray, explained_GF: np.ndarray) -> np.ndarray:
 
 
 def effect_size(values_GF: np.ndarray, member_CG: np.ndarray) -> np.ndarray:
-    """Hedges' g of every type against all other rows, [C, F], corrected for small samples.
+    """Hedges' g of every type against all other rows, [C, F] (Hedges 1981, J Educational Statistics 6:107).
 
-    Hedges 1981, Journal of Educational Statistics 6:107. 0 for a constant feature, infinite for one that is
-    constant on either side and differs; NaN for a type that no row or every row has.
+    0 for a constant feature, infinite for one that is constant on either side; NaN for no or all rows.
     """
     rows, inside_C1 = len(values_GF), member_CG.sum(1)[:, None]
     if rows < 3:
