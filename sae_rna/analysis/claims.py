@@ -1,7 +1,6 @@
-"""The paper's claims, each with what is found here, what its control does, and a verdict by rules.
+"""The paper's claims, each with what is found here, what its control does, and a verdict by `RULES`.
 
-The rules know nothing of the model at hand: other data give other verdicts. They are `RULES`, which the page
-prints.
+The rules know nothing of the model at hand: other data give other verdicts.
 """
 
 from typing import NamedTuple
@@ -15,11 +14,9 @@ from sae_rna.analysis.type_features import surviving
 from sae_rna.records.structure import ELEMENTS
 
 HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "cannot be told"
-LEVEL = 0.05
-"""Of every test, and of the false discovery rate."""
-FEWEST_LAYERS, FEWEST_INSTANCES = 4, 10
-"""Four values have 24 orders: with fewer, none is rarer than `LEVEL`. Held-out instances of an element."""
-
+LEVEL = 0.05  # of every test, and of the false discovery rate
+FEWEST_LAYERS = 4  # four values have 24 orders: with fewer, none is rarer than `LEVEL`
+FEWEST_INSTANCES = 10  # of an element, held out
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
@@ -60,13 +57,10 @@ class Finding(NamedTuple):
     why: str
 
 
-def trend(
-    claim: str, measured: str, by_layer: pd.Series, control: str, control_by_layer: pd.Series, direction: int
-) -> Finding:
+def trend(claim: str, measured: str, by_layer, control: str, control_by_layer, direction: int) -> Finding:
     """Whether a quantity rises (`direction` 1) or falls (-1) over the layers, and its control does not.
 
-    `by_layer` and `control_by_layer` have the layer as index; missing values are left out. `found` is
-    Spearman's rank correlation.
+    The series have the layer as index; missing values are left out. `found` is Spearman's rank correlation.
     """
     rho, p = _rank_correlation(by_layer, direction)
     control_rho, control_p = _rank_correlation(control_by_layer, direction)
@@ -90,25 +84,17 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
     if values.nunique() == 1:
         return 0.0, 1.0
     layer, value = values.index.to_numpy(float), values.to_numpy(float)
-    test = permutation_test(
-        (value,),
-        lambda shuffled: spearmanr(layer, shuffled).statistic,
-        permutation_type="pairings",
-        alternative="greater" if direction > 0 else "less",
-        n_resamples=9999,
-        rng=np.random.default_rng(0),
-    )
+    rho = lambda shuffled: spearmanr(layer, shuffled).statistic  # noqa: E731
+    side = "greater" if direction > 0 else "less"
+    options = {"permutation_type": "pairings", "n_resamples": 9999, "rng": np.random.default_rng(0)}
+    test = permutation_test((value,), rho, alternative=side, **options)
     return float(test.statistic), float(test.pvalue)
 
 
 def element_feature(claim: str, best: pd.Series) -> Finding:
-    """Whether a feature for an element exists.
-
-    best : its row of `controls.leads`, of which f1, f1_low, base_f1, null_p95, elements, control, control_f1
-        and lead_low are used, and explained (by its confounds)
-    """
+    """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained`."""
     chance, control = max(best.base_f1, best.null_p95), best.control if pd.notna(best.control) else "none"
-    above = f"above chance ({chance:.3f})"
+    above, lead = f"above chance ({chance:.3f})", f"{best.lead_low:+.3f}"
     if best.elements < FEWEST_INSTANCES:
         verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
     elif pd.isna(best.f1_low):
@@ -116,19 +102,16 @@ def element_feature(claim: str, best: pd.Series) -> Finding:
     elif not best.f1_low > chance:
         verdict, why = NOT, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
     elif control != "none" and not best.lead_low > 0:
-        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {best.lead_low:+.3f}"
+        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {lead}"
     elif best.explained:
         verdict, why = WEAKLY, f"{above} and all controls, but its confounds explain it"
     else:
-        verdict = HOLDS
-        why = f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {best.lead_low:+.3f}"
+        verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {lead}"
     against = f"best control: {control}"
     return Finding(claim, "best held-out F1", best.f1, against, best.control_f1, verdict, FEATURE, why)
 
 
-def concepts_found(
-    claim: str, measured: str, found: int, tested: int, control: str, control_found: int
-) -> Finding:
+def concepts_found(claim: str, measured: str, found: int, tested: int, control: str, control_found: int):
     """Whether features align with concepts: `found` of `tested` do, and `control_found` in the control."""
     if not tested:
         verdict = UNKNOWN
@@ -139,20 +122,12 @@ def concepts_found(
     return Finding(claim, measured, found, control, control_found, verdict, COUNT, f"{found} of {tested}")
 
 
-def findings(
-    concepts: pd.DataFrame,
-    explained: pd.DataFrame,
-    summary: pd.DataFrame,
-    random_summary: pd.DataFrame,
-    types: pd.DataFrame,
-    random_types: pd.DataFrame,
-) -> list[Finding]:
-    """The paper's claims with what is found here.
+def findings(concepts, explained, summary, random_summary, types, random_types) -> list[Finding]:
+    """The paper's claims with what is found here, from six tables.
 
     concepts : `controls.score_concepts`; its first two sources are that under test and the random model's
     explained : `confounds.explain_elements` of every layer's best feature of every element
-    summary, random_summary : `Activations.summary` of all architectures, the shown one first, and of the
-        control
+    summary, random_summary : `Activations.summary` of all architectures, the shown one first; the control's
     types, random_types : `type_features.prefer_types` of both; empty where types cannot be tested
     """
     best = best_of(concepts)
@@ -177,9 +152,8 @@ def findings(
 
 def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str) -> list[Finding]:
     claim, architectures = "layers pass from diffuse to sparse", summary.architecture.unique()
-    live = [table[table.density > 0] for table in (summary, random_summary)]
-    shown = live[0][live[0].architecture == architectures[0]]
-    breadth = [table.groupby("layer").sequences.mean() for table in (shown, live[1])]
+    both = summary[summary.architecture == architectures[0]], random_summary
+    breadth = [table[table.density > 0].groupby("layer").sequences.mean() for table in both]
     measured = "share of the RNAs in which a live feature fires"
     found = [trend(claim, measured, breadth[0], control, breadth[1], -1)]
     if "relu-l1" in architectures[1:]:

@@ -1,16 +1,13 @@
 """How much of a feature base, neighbours, position, composition and length explain, without a language model.
 
-A feature that fires on G agrees with stems, since stems are rich in G; so does a feature of the middle of an
-RNA. Each chosen feature's activation is predicted from such covariates alone by gradient-boosted trees
-(Friedman 2001, Annals of Statistics 29:1189; scikit-learn's histogram implementation), fitted on the
-selection split and scored on held-out families. The prediction is then scored for the feature's concept as if
-it were a feature itself. What is fitted to a sample may miss what the covariates could explain: R2 is a lower
-bound.
+A feature that fires on G agrees with stems, since stems are rich in G. Each chosen feature's activation is
+predicted from such covariates alone by gradient-boosted trees (Friedman 2001, Annals of Statistics 29:1189;
+scikit-learn's histogram implementation), fitted on the selection split and scored on held-out families. The
+prediction is then scored for the feature's concept as if it were a feature itself. R2 is a lower bound.
 
 A feature counts as explained if R2 >= 0.5, or if its prediction does as well as itself. One that is not
-explained need not stand for its concept: that is for its scores to say, beside their null.
-Shapes: T tokens, S sequences, F features, P covariates, N rows of either kind, J choices (a feature of a
-concept).
+explained need not stand for its concept: that is for its scores to say, beside their null. Shapes: T tokens,
+S sequences, F features, P covariates, N rows of either kind, J choices (a feature of a concept).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,19 +21,15 @@ from tqdm import tqdm
 
 from sae_rna.analysis.statistics import scoring
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
-from sae_rna.analysis.structure_features import best_by_element
+from sae_rna.analysis.structure_features import SPLITS, best_by_element
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max
 
-SPLITS = ("selection", "heldout")
-FITTED_TOKENS = 20_000
-"""Trees are fitted on whole records of the selection split with at most so many tokens together."""
-EXPLAINED_R2 = 0.5
-"""Held-out share of a feature's variance from which the covariates explain the feature."""
-FINE_THRESHOLDS = np.arange(20) / 20
-"""A prediction is smoother than a feature: it may choose between features' thresholds, which favours it."""
+FITTED_TOKENS = 20_000  # of whole records of the selection split that trees are fitted on, at most
+EXPLAINED_R2 = 0.5  # held-out share of a feature's variance from which the covariates explain the feature
+FINE_THRESHOLDS = np.arange(20) / 20  # a smooth prediction may choose between features', which favours it
 GROUPS = {"base": "base", "neighbours": "neighbours", "position": "position", "composition": "GC and length"}
 """Covariates of nucleotides by group, with the group's name in tables."""
 
@@ -49,16 +42,14 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> d
 
     ``base`` is one-hot, A C G U; ``neighbours`` those on each side up to `reach`, from 5' to 3', all 0 beyond
     the ends; ``position`` nucleotides to the 5' and to the 3' end, and relative, 0 to 1; ``composition`` GC
-    share and length of the RNA. Raises ValueError naming the first token that does not fit the records'
-    sequences.
+    share and length of the RNA. Raises ValueError naming the first token that does not fit its record.
     """
     record_T, position_T = tokens["record"].to_numpy(), tokens["position"].to_numpy()
+    remedy, sequences = "take both from one table", records["sequence"]
     if len(tokens) and record_T.max() >= len(records):
-        raise ValueError(
-            f"a token is of record {record_T.max()}, but there are {len(records)}: take both from one table"
-        )
-    length_S = records["sequence"].str.len().to_numpy()
-    codes = [np.pad(code, reach, constant_values=-1) for code in encode_bases(records["sequence"])]
+        raise ValueError(f"a token is of record {record_T.max()}, but there are {len(records)}: {remedy}")
+    length_S = sequences.str.len().to_numpy()
+    codes = [np.pad(code, reach, constant_values=-1) for code in encode_bases(sequences)]
     start_S = np.cumsum(length_S + 2 * reach) - (length_S + 2 * reach)
     wrong_T = position_T >= length_S[record_T]
     first_T = start_S[record_T] + np.where(wrong_T, 0, position_T)
@@ -66,53 +57,41 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> d
     wrong_T |= window_TW[:, reach] != pd.Index(list(NUCLEOTIDES)).get_indexer(tokens["base"].astype(object))
     if wrong_T.any():
         record, position = record_T[wrong_T][0], position_T[wrong_T][0] + 1
-        raise ValueError(
-            f"record {record}, position {position}: token and sequence differ; take both from one table"
-        )
-    one_hot = window_TW[:, :, None] == np.arange(len(NUCLEOTIDES))
-    length_T = length_S[record_T]
+        raise ValueError(f"record {record}, position {position}: token and sequence differ; {remedy}")
+    one_hot, length_T = window_TW[:, :, None] == np.arange(len(NUCLEOTIDES)), length_S[record_T]
     relative_T = position_T / np.maximum(length_T - 1, 1)
-    groups = {
-        "base": one_hot[:, reach],
-        "neighbours": np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES)),
-        "position": np.stack([position_T, length_T - 1 - position_T, relative_T], axis=1),
-        "composition": np.stack([gc_content(records["sequence"])[record_T], length_T], axis=1),
-    }
-    return {name: values.astype(np.float32) for name, values in groups.items()}
+    neighbours = np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES))
+    position = np.column_stack([position_T, length_T - 1 - position_T, relative_T])
+    composition = np.column_stack([gc_content(sequences)[record_T], length_T])
+    groups = zip(GROUPS, (one_hot[:, reach], neighbours, position, composition))
+    return {name: values.astype(np.float32) for name, values in groups}
 
 
 def sequence_covariates(records: pd.DataFrame) -> np.ndarray:
     """Of every sequence length, GC share, share of each base and of each dinucleotide, float32 [S, 22]."""
-    texts = records["sequence"]
-    bases, pairs = (kmer_frequencies(texts, k).toarray() for k in (1, 2))
-    parts = [texts.str.len().to_numpy()[:, None], gc_content(texts)[:, None], bases, pairs]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    bases, pairs = (kmer_frequencies(records.sequence, k).toarray() for k in (1, 2))
+    parts = [records.sequence.str.len(), gc_content(records.sequence), bases, pairs]
+    return np.column_stack(parts).astype(np.float32)
 
 
-def explain_elements(
-    rnas: Activations, chosen: pd.DataFrame, seed: int = 0, by_group: bool = False
-) -> pd.DataFrame:
+def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = False) -> pd.DataFrame:
     """How far covariates explain features that were chosen for structural elements; rows as in `chosen`.
 
-    rnas : RNAs of known structure, of which the splits selection and heldout are used
     chosen : layer, element (letter), feature and threshold, as in `structure_features.score_elements`
     seed : draws the records that trees are fitted on
 
     Columns layer, element, feature, explained and, all on the held-out split, `own_f1` of the feature and
     `confound_f1` of its prediction, whose threshold is chosen on the selection split; `r2` (0 for a feature
     that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
-    fitted does not carry over to other families).
-
-    Raises ValueError where a split is missing, tokens do not spell the records, or a name is unknown.
+    fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown element.
     """
     of_split = [rnas.rows(split) for split in SPLITS]
     used = of_split[0] | of_split[1]
     tokens, sets = rnas.tokens[used], [rows[used] for rows in of_split]
     labels = [annotate_elements(tokens[rows]) for rows in sets]
-    known = covariates(tokens, rnas.records)
-    known = {"r2": np.concatenate([*known.values()], axis=1)} | {
-        f"r2_{group}": values_TP for group, values_TP in known.items() if by_group
-    }
+    groups = covariates(tokens, rnas.records)
+    known = {"r2": np.concatenate([*groups.values()], axis=1)}
+    known |= {f"r2_{group}": values_TP for group, values_TP in groups.items() if by_group}
     fitted_T = np.isin(tokens["record"], _sample(tokens["record"].to_numpy()[sets[0]], seed))
 
     def f1(values_TF: np.ndarray, thresholds) -> list[np.ndarray]:
@@ -127,8 +106,7 @@ def explain_elements(
         own_f1 = f1(values_TF, thresholds)[1][place_J, concept_J, level_J]
         selection_f1, heldout_f1 = f1(prediction_TF, FINE_THRESHOLDS)
         best_J = selection_f1[place_J, concept_J].argmax(axis=-1)
-        confound_f1 = heldout_f1[place_J, concept_J, best_J]
-        return r2.iloc[place_J].assign(own_f1=own_f1, confound_f1=confound_f1)
+        return r2.iloc[place_J].assign(own_f1=own_f1, confound_f1=heldout_f1[place_J, concept_J, best_J])
 
     return _by_layer(chosen, "element", rnas.features, explain)
 
@@ -136,28 +114,22 @@ def explain_elements(
 def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     """How far length, composition and dinucleotides explain features of RNA types; rows as in `chosen`.
 
-    rnas : RNAs of known type, of which the splits selection and heldout are used
-    chosen : layer, type and feature
-
-    As `explain_elements`, with a row a sequence, each feature at its strongest nucleotide, and AUROC, by
-    which features are chosen for types, in the place of F1: `own_auroc` and `confound_auroc`. Trees are
-    fitted on all sequences of the selection split.
+    As `explain_elements` (chosen: layer, type and feature), with a row a sequence, each feature at its
+    strongest nucleotide, and AUROC in the place of F1: `own_auroc` and `confound_auroc`. Trees are fitted on
+    all selection sequences.
     """
     for split in SPLITS:
         rnas.rows(split)  # ValueError where it is missing
-    split_S = rnas.records["split"].to_numpy(dtype=object)
-    used = np.isin(split_S, SPLITS)
-    records, heldout_S = rnas.records[used], split_S[used] == "heldout"
+    used = rnas.records.split.isin(SPLITS).to_numpy()
+    records, heldout_S = rnas.records[used], (rnas.records.split == "heldout").to_numpy()[used]
     known = {"r2": sequence_covariates(records)}
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
 
     def explain(values_SF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
         concept_J = _numbers(rows["type"], labels.concepts)
         prediction_SF, r2 = _regress(values_SF[used], known, ~heldout_S, heldout_S)
-        own, confound = (
-            scoring.auroc(sparse.csc_matrix(values[heldout_S]), labels)[place_J, concept_J]
-            for values in (values_SF[used], prediction_SF)
-        )
+        sets = [sparse.csc_matrix(values[heldout_S]) for values in (values_SF[used], prediction_SF)]
+        own, confound = (scoring.rank_scores(values, labels)[0][place_J, concept_J] for values in sets)
         return r2.iloc[place_J].assign(own_auroc=own, confound_auroc=confound)
 
     return _by_layer(chosen, "type", lambda layer: rnas.pooled(layer)[0], explain)
@@ -204,9 +176,7 @@ def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:
     return numbers[order[: max(count, 1)]]
 
 
-def _regress(
-    values_NF: np.ndarray, known: dict[str, np.ndarray], fitted_N: np.ndarray, heldout_N: np.ndarray
-) -> tuple[np.ndarray, pd.DataFrame]:
+def _regress(values_NF, known: dict, fitted_N, heldout_N) -> tuple[np.ndarray, pd.DataFrame]:
     """Predictions from the covariates known["r2"], at least 0 [N, F], and the held-out R2 of all sets."""
     predictions, r2 = {}, {}
     for name, known_NP in known.items():

@@ -1,15 +1,13 @@
 """What a sparse autoencoder must beat: the same concepts, found without one and scored by the same code.
 
 A control turns hidden states of one layer (not standardised) into non-negative activations. A direction that
-may be negative counts as two features, one for each sign. Windows and k-mers need no language model: they are
-read from the sequences, with rows as `LanguageModel.hidden_states` has them.
+may be negative counts as two features, one for each sign. Windows and k-mers are read from the sequences.
 Shapes: T nucleotides, L layers, D width, F features, B resamples.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,8 +21,7 @@ from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
 from sae_rna.analysis.statistics.nulls import discoveries
-from sae_rna.analysis.structure_features import evaluated
-from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.analysis.structure_features import SPLITS, evaluated
 from sae_rna.extraction.stream import Standardiser, hidden_states
 from sae_rna.records import composition
 from sae_rna.sae.activations import Activations
@@ -33,15 +30,11 @@ from sae_rna.sae.features import to_csr
 
 MOST_RNAS, TRAINING_RNAS, BOOTSTRAPS = 2000, 300, 500
 """Scored of each split (hidden states lie in memory), to fit components on, and resamples of families."""
-WINDOW, KMER = 5, 5
-"""Nucleotides on each side of a window, and in a k-mer: 4 ** 5 are as many as the default has latents."""
-ICA_TOKENS, ICA_ITERATIONS = 20_000, 200
-"""At most: more cost time and change little."""
-ENCODED_TOKENS = 4096
-"""Tokens that an autoencoder encodes at a time."""
+WINDOW, KMER = 5, 5  # on each side of a window, in a k-mer: 4 ** 5 are as many as the default has latents
+ICA_TOKENS, ICA_ITERATIONS = 20_000, 200  # at most: more cost time and change little
+ENCODED_TOKENS = 4096  # tokens that an autoencoder encodes at a time
 
-Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]
-"""Hidden states of one layer [T, D] to non-negative activations [T, F]."""
+Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]  # states [T, D] to activations [T, F]
 
 
 def _checked(values_TD: np.ndarray, width: int | None = None) -> torch.Tensor:
@@ -73,24 +66,21 @@ def neurons(training_TD: np.ndarray) -> Encoder:
 def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
     """Principal or independent components of the standardised dimensions, as many: both signs of each.
 
-    method : "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
-        Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not
-
-    Raises ValueError for another method and for fewer tokens than dimensions.
+    `method` is "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
+    Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not. Raises
+    ValueError for another method and for fewer tokens than dimensions.
     """
     standardise = _standardiser(training_TD)
     x_TD = standardise(training_TD)
     tokens, width = x_TD.shape
     if tokens < width:
         raise ValueError(f"{width} components are impossible with {tokens} tokens: give more of them")
-    if method == "pca":
-        model = PCA(width, random_state=seed)
-    elif method == "ica":
-        white = {"whiten": "unit-variance", "whiten_solver": "eigh"}
-        model = FastICA(width, **white, max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
-        x_TD = x_TD[np.random.default_rng(seed).permutation(tokens)[:ICA_TOKENS]]
-    else:
+    if method not in ("pca", "ica"):
         raise ValueError(f'components are found by "pca" or by "ica", not by "{method}"')
+    model = PCA(width, random_state=seed)
+    if method == "ica":
+        model = FastICA(width, whiten_solver="eigh", max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
+        x_TD = x_TD[np.random.default_rng(seed).permutation(tokens)[:ICA_TOKENS]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x_TD)
@@ -117,8 +107,7 @@ def latents(stack: SparseAutoencoders) -> Encoder:
 def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
     """`stack` with the weights that training started from; configuration, k and standardisation stay.
 
-    The threshold of batchtopk and matryoshka is learnt in training, so that the untrained one has none: they
-    are given the topk of the same k and the same first weights instead.
+    An untrained batchtopk or matryoshka has no threshold, which is learnt: it is the topk of the same k.
     """
     learnt = stack.config.kind.activation == "batchtopk"
     architecture = "topk" if learnt else stack.config.architecture
@@ -128,15 +117,12 @@ def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
 
 
 class AnnotatedSets:
-    """The first `MOST_RNAS` selection and held-out RNAs with the concepts of their nucleotides, by split.
-
-    `rows` says which tokens of all the RNAs belong to a split, boolean [T].
-    """
+    """The first `MOST_RNAS` selection and held-out RNAs, their tokens (`rows`, boolean [T]) and concepts."""
 
     def __init__(self, rnas: Activations, seed: int = 0):
         self.seed, self.records, self.rows = seed, {}, {}
         self.annotations: dict[str, Annotations] = {}
-        for split in ("selection", "heldout"):
+        for split in SPLITS:
             numbers = rnas.tokens.record[rnas.rows(split)].unique()[:MOST_RNAS]
             self.records[split] = rnas.records.iloc[numbers].reset_index(drop=True)
             self.rows[split] = np.isin(rnas.tokens.record, numbers)
@@ -145,20 +131,12 @@ class AnnotatedSets:
     def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], retained_F=None, shuffles: int = 0):
         """`choosing.score_concepts` of activations by split, with intervals over the held-out families."""
         selection, heldout = ((to_csr(activations[split]), of) for split, of in self.annotations.items())
-        known, unseen = (r.family.tolist() if "family" in r else None for r in self.records.values())
-        score = partial(choosing.score_concepts, families=(known, unseen), bootstraps=BOOTSTRAPS)
-        return score(selection, heldout, retained_F, shuffles=shuffles, seed=self.seed)
+        known, unseen = (records.get("family") for records in self.records.values())
+        options = (known, unseen), shuffles, self.seed, BOOTSTRAPS
+        return choosing.score_concepts(selection, heldout, retained_F, *options)
 
 
-def score_concepts(
-    rnas: Activations,
-    random: Activations,
-    model: LanguageModel,
-    autoencoders,
-    training: pd.DataFrame,
-    shuffles: int = 20,
-    seed: int = 0,
-) -> pd.DataFrame:
+def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, seed: int = 0) -> pd.DataFrame:
     """The best feature of every concept, layer and source: `choosing.score_concepts`, with source and layer.
 
     rnas, random : RNAs of known structure, encoded by the autoencoders under test, and the same RNAs by those
@@ -167,8 +145,8 @@ def score_concepts(
     training : records on which neurons and components are fitted
 
     Further sources: an untrained SAE on the model's own states, its neurons, principal and independent
-    components, the embedding layer's neurons, one-hot windows and k-mers, of which the last two have no
-    layer. `discovery` is at a false discovery rate of 5 % over the concepts of a source and layer.
+    components, the embedding layer's neurons, and, of no layer, one-hot windows and k-mers. `discovery` is at
+    a false discovery rate of 5 % over the concepts of a source and layer.
     """
     sets, tables = AnnotatedSets(rnas, seed), []
 
@@ -187,12 +165,13 @@ def score_concepts(
     windows = {split: composition.windows(of, WINDOW) for split, of in texts.items()}
     add(f"one-hot window of {2 * WINDOW + 1}", None, windows)
     add(f"{KMER}-mers", None, {split: composition.kmers(of, KMER) for split, of in texts.items()})
-    return _with_discoveries(pd.concat(tables, ignore_index=True)).astype({"layer": "Int64"})
+    table = pd.concat(tables, ignore_index=True).astype({"layer": "Int64"}).assign(discovery=False)
+    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"]):
+        table.loc[rows.index, "discovery"] = discoveries(rows)
+    return table
 
 
-def _controls(
-    model, autoencoders, fitted: list[str], texts: dict[str, list[str]], seed: int
-) -> Iterator[tuple]:
+def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) -> Iterator[tuple]:
     """Source, layer, encoder and hidden states [T, D] by split of all controls that read such states."""
     first, *others = autoencoders.groups
     for layers in [[0, *first], *others]:
@@ -210,13 +189,6 @@ def _controls(
                 yield method.upper(), layer, components(training_TD, method, seed), here
 
 
-def _with_discoveries(table: pd.DataFrame) -> pd.DataFrame:
-    found = pd.Series(False, index=table.index)
-    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"], sort=False):
-        found[rows.index] = discoveries(rows)
-    return table.assign(discovery=found)
-
-
 def best_of(concepts: pd.DataFrame) -> pd.DataFrame:
     """Of each source and concept of `score_concepts` the layer that was best on the selection families."""
     rows = concepts.groupby(["source", "group", "concept"], sort=False).selection_f1.idxmax()
@@ -226,9 +198,8 @@ def best_of(concepts: pd.DataFrame) -> pd.DataFrame:
 def leads(best: pd.DataFrame) -> pd.DataFrame:
     """The rows of `best_of` of the first source, which is under test, each beside its best control by F1.
 
-    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over the families
-    that both are scored on; missing where a concept has no control. The best of many controls is chosen on
-    the very scores, which favours the controls.
+    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over families;
+    missing where a concept has no control. The best control is chosen on the very scores, which favours it.
     """
     keys, tested = ["group", "concept"], best.source == best.source.iloc[0]
     rivals = best[~tested]
@@ -236,9 +207,8 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     names = {"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"}
     both = best[tested].merge(rivals.rename(columns=names), on=keys, how="left")
     both["lead"] = both.f1 - both.control_f1
-    pairs = zip(both.f1_resampled, both.control_resampled.where(both.control.notna(), None))
-    none = np.empty(0)
-    both[["lead_low", "lead_high"]] = [lead_interval(a, none if b is None else b) for a, b in pairs]
+    others = [np.empty(0) if np.ndim(other) == 0 else other for other in both.control_resampled]
+    both[["lead_low", "lead_high"]] = list(map(lead_interval, both.f1_resampled, others))
     return both.drop(columns=["f1_resampled", "control_resampled"])
 
 
@@ -253,13 +223,8 @@ def control_table(led: pd.DataFrame) -> pd.DataFrame:
 def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
     """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records."""
     led, heldout = leads(best), records[records.split == "heldout"]
-    return evaluated(records) | {
-        "concepts": len(led),
-        "controls": best.source.nunique() - 1,
-        "ahead": int((led.lead > 0).sum()),
-        "clearly": int((led.lead_low > 0).sum()),
-        "behind": int((led.lead_high < 0).sum()),
-        "discoveries": int(led.discovery.sum()),
-        "families": heldout.family.nunique() if "family" in heldout else len(heldout),
-        "bootstraps": BOOTSTRAPS,
-    }
+    families = heldout.family.nunique() if "family" in heldout else len(heldout)
+    facts = {"concepts": len(led), "controls": best.source.nunique() - 1, "families": families}
+    facts |= {"ahead": int((led.lead > 0).sum()), "clearly": int((led.lead_low > 0).sum())}
+    facts |= {"behind": int((led.lead_high < 0).sum()), "discoveries": int(led.discovery.sum())}
+    return evaluated(records) | facts | {"bootstraps": BOOTSTRAPS}

@@ -26,15 +26,12 @@ def record_sets(sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _facts(records: pd.DataFrame) -> dict:
     element, lengths = "".join(records.get("element", [])), records.sequence.str.len()
-    return {
-        "RNAs": len(records),
-        "families": records.family.nunique() if "family" in records else pd.NA,
-        "types": records.type.nunique() if "type" in records else pd.NA,
-        "nucleotides": int(lengths.sum()),
-        "median length": int(lengths.median()),
-        "structures": structure_source(records) if element else "–",
-        "in stems": element.count("S") / len(element) if element else np.nan,
-    }
+    families, types = (records[name].nunique() if name in records else pd.NA for name in ("family", "type"))
+    facts = {"RNAs": len(records), "families": families, "types": types, "nucleotides": int(lengths.sum())}
+    facts |= {"median length": int(lengths.median())}
+    if not element:
+        return facts | {"structures": "–", "in stems": np.nan}
+    return facts | {"structures": structure_source(records), "in stems": element.count("S") / len(element)}
 
 
 def lengths(records: pd.DataFrame) -> pd.DataFrame:

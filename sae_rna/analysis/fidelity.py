@@ -1,12 +1,12 @@
 """What an autoencoder keeps of the activations it was given, and of the language model's predictions.
 
-A reconstruction that explains most of the variance may still lose what the model goes on to use, so the
-reconstruction is put in the place of the hidden states and the model predicts masked bases from it. Loss
-recovered (Bricken et al. 2023, "Towards Monosemanticity"; Gao et al. 2024, arXiv:2406.04093) is (CE_ablate -
-CE_variant) / (CE_ablate - CE_lm), here with mean ablation and never clipped.
+A reconstruction that explains most of the variance may still lose what the model goes on to use, so it is put
+in the place of the hidden states and the model predicts masked bases from it. Loss recovered (Bricken et al.
+2023, "Towards Monosemanticity"; Gao et al. 2024, arXiv:2406.04093) is (CE_ablate - CE_variant) / (CE_ablate -
+CE_lm), here with mean ablation and never clipped.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -16,44 +16,34 @@ import torch
 from scipy.special import log_softmax
 from tqdm import tqdm
 
-from sae_rna.analysis.language_model import choose_masked, model_log_probabilities
+from sae_rna.analysis.language_model import choose_masked, hidden_bases, model_log_probabilities
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
-from sae_rna.records.composition import encode_bases
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
 
-RNAS, TRAINING_RNAS = 60, 300
-"""Held-out ones whose masked bases are predicted, and those on which components are fitted."""
-RESAMPLES = 1000
-"""Of the sequences, for the interval of loss recovered."""
+RNAS, TRAINING_RNAS = 60, 300  # held out, whose masked bases are predicted; that components are fitted on
+RESAMPLES = 1000  # of the sequences, for the interval of loss recovered
 
-Replace = Callable[[torch.Tensor], torch.Tensor]
-"""Hidden states of nucleotides in, others of the same shape [T, D] out."""
+Replace = Callable[[torch.Tensor], torch.Tensor]  # hidden states of nucleotides in, others out, [T, D]
+Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
+"""Standardised x [T, D] in; its reconstruction and the number of active coefficients of all tokens out."""
 
 
 @contextmanager
 def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Iterator[None]:
-    """As long as it lasts, the model goes on from `replace(values_TD)` instead of its own hidden states of
-    `layer`.
+    """While it lasts, the model goes on from `replace(values_TD)` instead of its hidden states of `layer`.
 
     Layers are numbered as in `hidden_states`: 0 is the embedding layer, `i` the output of block `i`, the last
-    one taken after the encoder's final layer norm, where it has one. `replace` is called once a batch with
-    the hidden states of all nucleotides, float32 and not standardised, masked positions included; special
-    tokens, padding and ambiguity codes keep their states.
-
-    Raises ValueError if the model has no such layer, or is not built of `encoder.layer` as multimolecule's
-    encoders are.
+    one after the encoder's final layer norm, if any. `replace` is called once a batch with the states of all
+    nucleotides, float32 and not standardised, masked positions included; special tokens, padding and
+    ambiguity codes keep theirs. Raises ValueError if the model has no such layer or no `encoder.layer`.
     """
     model.check_layers([layer])
-    core = model.model.base_model
+    core, nucleotides_BW = model.model.base_model, torch.empty(0)
     blocks = getattr(getattr(core, "encoder", None), "layer", ())
     if len(blocks) != model.blocks:
-        raise ValueError(
-            f"the hidden states of {model.source} cannot be replaced: its blocks are not where BERT-like "
-            "encoders have them"
-        )
-    nucleotides_BW = torch.empty(0)
+        raise ValueError(f"states of {model.source} cannot be replaced: its blocks are not at encoder.layer")
 
     def find_nucleotides(_, args, kwargs):
         nonlocal nucleotides_BW
@@ -73,9 +63,7 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
         return output
 
     hooks = [core.register_forward_pre_hook(find_nucleotides, with_kwargs=True)]
-    if (
-        layer < model.blocks
-    ):  # what enters a block is what the layer before it, or the embedding layer, put out
+    if layer < model.blocks:  # a block is entered by what the layer before it, or the embedding, put out
         hooks.append(blocks[layer].register_forward_pre_hook(enter_block))
     else:  # the encoder's own output is after its final layer norm, whatever that is called
         hooks.append(core.encoder.register_forward_hook(leave_encoder))
@@ -86,33 +74,19 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
             hook.remove()
 
 
-def masked_log_probabilities(
-    model: LanguageModel,
-    sequences: Sequence[str],
-    masked: list[np.ndarray],
-    layer: int = 0,
-    replace: Replace | None = None,
-) -> np.ndarray:
-    """ln P(A, C, G, U) at the masked positions of all sequences one after the other, shape [M, 4].
+def masked_log_probabilities(model, sequences, masked: list, layer=0, replace=None) -> np.ndarray:
+    """`model_log_probabilities` of all sequences one after the other, shape [M, 4].
 
-    `model` comes from `LanguageModel.load(..., masked=True)`, `masked` from `choose_masked`. With `layer` and
-    `replace` the model predicts from replaced hidden states; see `replaced_states`, also for the ValueErrors.
+    With `replace` the model predicts from replaced states of `layer`, see `replaced_states`.
     """
     with replaced_states(model, layer, replace) if replace else nullcontext():
         return np.concatenate(model_log_probabilities(model, sequences, masked))
 
 
-Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
-"""Standardised x [T, D] in; its reconstruction and the number of active coefficients of all its tokens
-together out."""
-
-
 class Reconstruction:
-    """A replacement of hidden states that keeps count of its explained variance and its active coefficients a
-    token."""
+    """A replacement of states (`standardise` has one row) that counts explained variance and coefficients."""
 
     def __init__(self, standardise: Standardiser, reconstruct: Reconstruct):
-        """`standardise` has one row."""
         self.standardise, self.reconstruct = standardise, reconstruct
         self.variance, self.active = ExplainedVariance(), 0
 
@@ -122,10 +96,6 @@ class Reconstruction:
         self.variance.update(x_TD[None], guess_TD[None])
         self.active += active
         return guess_TD * self.standardise.std + self.standardise.mean
-
-    @property
-    def l0(self) -> float:
-        return self.active / self.variance.count
 
 
 def mean_ablation(x_TD: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -149,15 +119,13 @@ def first_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
 
 
 def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
-    """Each token's own k largest of all D coefficients in an orthonormal basis: a sparse code without a
-    learnt dictionary."""
+    """Each token's k largest coefficients in an orthonormal basis: a sparse code that is not learnt."""
 
     def reconstruct(x_TD):
         scores_TD = x_TD @ basis_DD
         chosen = scores_TD.abs().topk(k, dim=-1, sorted=False).indices
-        return torch.zeros_like(scores_TD).scatter(
-            -1, chosen, scores_TD.gather(-1, chosen)
-        ) @ basis_DD.T, k * len(x_TD)
+        kept_TD = torch.zeros_like(scores_TD).scatter(-1, chosen, scores_TD.gather(-1, chosen))
+        return kept_TD @ basis_DD.T, k * len(x_TD)
 
     return reconstruct
 
@@ -165,11 +133,8 @@ def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
 COMPONENTS = {"PCA, first components": first_components, "PCA, largest components": largest_components}
 
 
-def principal_components(
-    model: LanguageModel, sequences: Sequence[str], layers: Sequence[int], standardise: Standardiser
-) -> torch.Tensor:
-    """Orthonormal bases [L, D, D] of the standardised hidden states of `sequences`, one component a column,
-    the widest first.
+def principal_components(model, sequences, layers, standardise: Standardiser) -> torch.Tensor:
+    """Orthonormal bases [L, D, D] of the standardised states, one component a column, the widest first.
 
     The components go through the mean that `standardise` (one row a layer) made zero. Raises ValueError for
     fewer nucleotides than dimensions.
@@ -179,10 +144,8 @@ def principal_components(
         x_LTD = standardise(states.values_TLD).transpose(0, 1).double()
         products, tokens = products + x_LTD.mT @ x_LTD, tokens + len(states.values_TLD)
     if tokens < model.width:
-        raise ValueError(
-            f"{tokens} nucleotides are too few for {model.width} principal components: give more training "
-            "sequences"
-        )
+        few = f"{tokens} nucleotides are too few for {model.width} principal components"
+        raise ValueError(f"{few}: give more training sequences")
     return torch.linalg.eigh(products).eigenvectors.flip(-1).float()
 
 
@@ -196,30 +159,21 @@ class _Variant(NamedTuple):
     log_probabilities_M4: np.ndarray
 
 
-def measure(
-    model: LanguageModel,
-    autoencoders: Mapping[str, Mapping[int, SparseAutoencoders]],
-    training: Sequence[str],
-    heldout: Sequence[str],
-    layers: Sequence[int],
-    seed: int,
-) -> pd.DataFrame:
+def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, layers, seed) -> pd.DataFrame:
     """How well the model predicts masked bases with one layer's states replaced: a row per layer and variant.
 
     model : with its head for masked bases
     autoencoders : by architecture and layer; ablation and components use the first one's mean and units
-    training, heldout : sequences that components are fitted on, and those of which 15 % of the bases are
-        masked
+    training, heldout : sequences to fit components on, and those of which 15 % of the bases are masked
     seed : of the masked positions and the resampling
 
     Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `COMPONENTS` for k
     = the autoencoder's l0, rounded); architecture; l0 (active coefficients a token); explained_variance (of
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
-    nats); loss_recovered (unclipped), low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions,
-    sequences; reason (why loss recovered or its interval is missing). Autoencoders and components were fitted
-    on unmasked sequences: what the shift to masked ones costs is included.
-
-    Raises ValueError without autoencoders or masked positions, and for a layer that the model does not have.
+    nats); loss_recovered, low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions, sequences;
+    reason (why loss recovered or its interval is missing). Autoencoders and components were fitted on
+    unmasked sequences: what the shift to masked ones costs is included. Raises ValueError without
+    autoencoders or masked positions, and for a layer that the model does not have.
     """
     if not autoencoders:
         raise ValueError("there is nothing to compare without autoencoders: give at least one architecture")
@@ -227,21 +181,21 @@ def measure(
     sequence_M = np.repeat(np.arange(len(masked)), [len(positions) for positions in masked])
     if not len(sequence_M):
         raise ValueError(f"no base of the {len(masked)} sequences is masked: give more or longer ones")
-    truth_M = np.concatenate([codes[positions] for codes, positions in zip(encode_bases(heldout), masked)])
+    truth_M = hidden_bases(heldout, masked)
     # Whole sequences are drawn, since masked bases of one sequence are not independent.
     even = np.full(len(masked), 1 / len(masked))
     draws_RS = np.random.default_rng(seed).multinomial(len(masked), even, RESAMPLES)
     first = next(iter(autoencoders.values()))
     units = {layer: first[layer].standardise for layer in model.check_layers(layers)}
-    together = Standardiser(
-        *(torch.cat([getattr(u, name) for u in units.values()]) for name in ("mean", "std"))
-    )
+    means, scales = zip(*[(unit.mean, unit.std) for unit in units.values()])
+    together = Standardiser(torch.cat(means), torch.cat(scales))
     bases = dict(zip(units, principal_components(model, training, list(units), together)))
     own = _Variant("language model", "", np.nan, 1.0, masked_log_probabilities(model, heldout, masked))
 
     def predict(layer: int, variant: str, architecture: str, replace: Reconstruction) -> _Variant:
-        log_probabilities = masked_log_probabilities(model, heldout, masked, layer, replace)
-        return _Variant(variant, architecture, replace.l0, replace.variance.value().item(), log_probabilities)
+        logs_M4, variance = masked_log_probabilities(model, heldout, masked, layer, replace), replace.variance
+        l0, explained_variance = replace.active / variance.count, variance.value().item()
+        return _Variant(variant, architecture, l0, explained_variance, logs_M4)
 
     tables = []
     for layer, unit in tqdm(units.items(), "fidelity", mininterval=1):
@@ -253,9 +207,8 @@ def measure(
             k = max(round(variants[-1].l0), 1)
             for pca, components in COMPONENTS.items():
                 if k < model.width:
-                    variants.append(
-                        predict(layer, pca, name, Reconstruction(unit, components(bases[layer], k)))
-                    )
+                    replace = Reconstruction(unit, components(bases[layer], k))
+                    variants.append(predict(layer, pca, name, replace))
                 else:  # all D components are the state itself
                     variants.append(own._replace(variant=pca, architecture=name, l0=model.width))
         tables.append(_scores(variants, truth_M, sequence_M, draws_RS).assign(layer=layer))
@@ -264,8 +217,7 @@ def measure(
 
 
 def shown(scores: pd.DataFrame, architecture: str) -> pd.DataFrame:
-    """The rows of `measure` that the figure draws: all autoencoders, and components of the L0 of
-    `architecture`."""
+    """The rows of `measure` in the figure: all autoencoders, and components of the L0 of `architecture`."""
     own = scores.variant == "autoencoder"
     table = scores[own | scores.architecture.isin(["", architecture])]
     table = table.assign(variant=table.architecture.where(own, table.variant))
@@ -273,55 +225,37 @@ def shown(scores: pd.DataFrame, architecture: str) -> pd.DataFrame:
 
 
 def numbers(table: pd.DataFrame, architecture: str) -> dict:
-    """What captions and the conclusion say of `shown`: also in how many layers `architecture` keeps more than
-    components."""
+    """Numbers of captions from `shown`: also in how many layers `architecture` keeps more than components."""
     by_layer = table.set_index("layer")
     own, pca = (by_layer[by_layer.variant == name] for name in (architecture, "PCA, largest components"))
-    return {
-        "shown": architecture,
-        "rnas": int(table.sequences.iloc[0]),
-        "positions": int(table.positions.iloc[0]),
-        "cross_entropy": table.ce_lm.iloc[0],
-        "missing": int(own.loss_recovered.isna().sum()),
-        "layers": len(own),
-        "more_variance": int((own.explained_variance > pca.explained_variance).sum()),
-        "less_kl": int((own.kl < pca.kl).sum()),
-    }
+    more, any_row = int((own.explained_variance > pca.explained_variance).sum()), table.iloc[0]
+    facts = {"shown": architecture, "rnas": int(any_row.sequences), "positions": int(any_row.positions)}
+    facts |= {"cross_entropy": any_row.ce_lm, "missing": int(own.loss_recovered.isna().sum())}
+    return facts | {"layers": len(own), "more_variance": more, "less_kl": int((own.kl < pca.kl).sum())}
 
 
-def _scores(
-    variants: list[_Variant], truth_M: np.ndarray, sequence_M: np.ndarray, draws_RS: np.ndarray
-) -> pd.DataFrame:
-    """Rows of one layer; the first two variants are the model and its ablation, the draws say how often each
-    sequence counts."""
-    logs_VM4 = log_softmax(
-        np.stack([variant.log_probabilities_M4 for variant in variants]).astype(np.float64), axis=-1
-    )
+def _scores(variants: list[_Variant], truth_M, sequence_M, draws_RS) -> pd.DataFrame:
+    """Rows of one layer; first the model and its ablation. Draws say how often each sequence counts."""
+    stacked_VM4 = np.stack([variant.log_probabilities_M4 for variant in variants])
+    logs_VM4 = log_softmax(stacked_VM4.astype(np.float64), axis=-1)
     loss_VM = -logs_VM4[:, np.arange(len(truth_M)), truth_M]
     cross_entropy_V = loss_VM.mean(1)
     loss_VS = np.stack([np.bincount(sequence_M, loss_M, minlength=draws_RS.shape[1]) for loss_M in loss_VM])
-    loss_VR = loss_VS @ draws_RS.T
-    recovered_V, recovered_VR = _recovered(cross_entropy_V), _recovered(loss_VR)
+    recovered_V, recovered_VR = _recovered(cross_entropy_V), _recovered(loss_VS @ draws_RS.T)
     low, high = np.quantile(recovered_VR, (0.025, 0.975), axis=1)
     reason = ""
     if np.isnan(recovered_V[0]):
         reason = "the language model predicts no better than its mean ablation at this layer"
     elif np.isnan(low[0]):
         reason = "no interval: in some resamples the language model predicts no better than its mean ablation"
-    return pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1]).assign(
-        cross_entropy=cross_entropy_V,
-        kl=(np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1),
-        loss_recovered=recovered_V,
-        low=low,
-        high=high,
-        ce_lm=cross_entropy_V[0],
-        ce_ablate=cross_entropy_V[1],
-        reason=reason,
-    )
+    kl_V = (np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1)
+    scores = {"cross_entropy": cross_entropy_V, "kl": kl_V, "loss_recovered": recovered_V}
+    scores |= {"low": low, "high": high, "ce_lm": cross_entropy_V[0], "ce_ablate": cross_entropy_V[1]}
+    table = pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1])
+    return table.assign(**scores, reason=reason)
 
 
 def _recovered(loss_V: np.ndarray) -> np.ndarray:
-    """Loss recovered by each variant, NaN where the first, the model, does not beat the second, its
-    ablation."""
+    """Loss recovered by each variant; NaN where the first, the model, does not beat the second, ablation."""
     margin = loss_V[1] - loss_V[0]
     return (loss_V[1] - loss_V) / np.where(margin > 0, margin, np.nan)

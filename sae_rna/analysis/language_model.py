@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import auroc
+from sae_rna.analysis.statistics.scoring import rank_scores
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
@@ -42,10 +42,7 @@ def models(model: LanguageModel, trained: list) -> pd.DataFrame:
 
 
 def masked_models(load: Callable[[bool], LanguageModel]) -> dict[str, LanguageModel]:
-    """The language model and the one of random weights by name, loaded as by `Study.masked_model`.
-
-    Without a head for masked bases there are none, which is warned of: the baselines then stand alone.
-    """
+    """The language model and that of random weights by name; none, with a warning, if they have no heads."""
     try:
         return {TRAINED: load(False), RANDOM: load(True)}
     except ValueError as error:
@@ -64,9 +61,7 @@ def _at_most(count: int, records: pd.DataFrame, seed: int) -> pd.DataFrame:
     return records.sample(min(len(records), count), random_state=seed)
 
 
-def masked_accuracy(
-    predictors: dict[str, LanguageModel], training: pd.DataFrame, tested: pd.DataFrame, seed: int
-) -> pd.DataFrame:
+def masked_accuracy(predictors: dict, training, tested, seed: int) -> pd.DataFrame:
     """Accuracy and cross-entropy on masked bases of `tested`: a row per set (split) and predictor.
 
     To the language models come the most common base and a Markov chain, fitted on `training`; a tenth of it
@@ -81,10 +76,8 @@ def masked_accuracy(
     for split, records in tested.groupby("split"):
         sequences = records.sequence.tolist()
         masked = choose_masked(sequences, seed)
-        guesses = {
-            name: list(map(np.exp, model_log_probabilities(m, sequences, masked)))
-            for name, m in predictors.items()
-        }
+        logs = {name: model_log_probabilities(model, sequences, masked) for name, model in predictors.items()}
+        guesses = {name: list(map(np.exp, log)) for name, log in logs.items()}
         guesses |= {name: chain.probabilities(sequences, masked) for name, chain in chains.items()}
         for name, guess in guesses.items():
             facts = {"set": split, "predictor": name, "sequences": len(records)}
@@ -100,9 +93,7 @@ def choose_masked(sequences: Sequence[str], seed: int) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def model_log_probabilities(
-    model: LanguageModel, sequences: Sequence[str], masked: list[np.ndarray]
-) -> list[np.ndarray]:
+def model_log_probabilities(model: LanguageModel, sequences, masked: list) -> list[np.ndarray]:
     """ln P(A, C, G, U) at each sequence's masked positions, [masked, 4], all of them hidden at once.
 
     `model` must have been loaded with its head for masked bases.
@@ -125,8 +116,7 @@ class MarkovBaseline:
     """Order-k Markov chain; a hidden base is predicted from both its sides by the chain's exact conditional.
 
     P(x_i | rest) is proportional to the product of the k+1 transition probabilities that involve x_i; counts
-    are smoothed by one half. That it sees true neighbours which are masked for the language model favours it.
-    Order 0 always predicts the most common base.
+    are smoothed by one half. That it sees neighbours which the language model does not favours it.
     """
 
     def __init__(self, order: int, sequences: Sequence[str]):
@@ -159,31 +149,25 @@ class MarkovBaseline:
 def choose_order(sequences: Sequence[str], validation: Sequence[str], seed: int) -> MarkovBaseline:
     """The chain fitted on `sequences`, of the order from 1 to 6 that predicts `validation` best."""
     masked = choose_masked(validation, seed)
-    truth = _hidden_bases(validation, masked)
+    truth = hidden_bases(validation, masked)
     chains = [MarkovBaseline(order, sequences) for order in range(1, 7)]
     guesses = [np.concatenate(chain.probabilities(validation, masked)) for chain in chains]
     return chains[np.argmax([(guess.argmax(1) == truth).mean() for guess in guesses])]
 
 
-def _hidden_bases(sequences: Sequence[str], masked: list[np.ndarray]) -> np.ndarray:
+def hidden_bases(sequences: Sequence[str], masked: list[np.ndarray]) -> np.ndarray:
+    """Indices into ACGU of the masked bases of all sequences one after the other, [M]."""
     return np.concatenate([codes[hidden] for codes, hidden in zip(encode_bases(sequences), masked)])
 
 
-def masked_scores(
-    records: pd.DataFrame, masked: list[np.ndarray], probabilities: list[np.ndarray]
-) -> dict[str, float]:
+def masked_scores(records: pd.DataFrame, masked: list, probabilities: list[np.ndarray]) -> dict[str, float]:
     """Accuracy over all, paired and unpaired masked bases, their numbers, and loss (cross-entropy, nats)."""
-    truth, guess = _hidden_bases(records.sequence, masked), np.concatenate(probabilities)
+    truth, guess = hidden_bases(records.sequence, masked), np.concatenate(probabilities)
     letters = [np.array(list(element))[hidden] for element, hidden in zip(records.element, masked)]
     right, paired = guess.argmax(1) == truth, np.concatenate(letters) == "S"
-    return {
-        "accuracy": right.mean(),
-        "loss": -np.log(np.maximum(guess[np.arange(len(truth)), truth], 1e-12)).mean(),
-        "bases": len(truth),
-        "paired": right[paired].mean(),
-        "unpaired": right[~paired].mean(),
-        "paired_bases": int(paired.sum()),
-    }
+    loss = -np.log(np.maximum(guess[np.arange(len(truth)), truth], 1e-12)).mean()
+    scores = {"accuracy": right.mean(), "loss": loss, "bases": len(truth), "paired": right[paired].mean()}
+    return scores | {"unpaired": right[~paired].mean(), "paired_bases": int(paired.sum())}
 
 
 def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -195,13 +179,10 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def linear_probes(
-    models: dict[str, LanguageModel], structures: pd.DataFrame, layers: list[int], seed: int, rnas: int = 250
-) -> pd.DataFrame:
-    """Linear probes for "is in a stem", fitted on selection families and scored on held-out ones.
+def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: int = 250) -> pd.DataFrame:
+    """Linear probes for "is in a stem", fitted on at most `rnas` selection RNAs and scored on held-out ones.
 
-    A row per source and layer with auroc and tokens (held-out nucleotides): every layer of each model, and
-    one-hot windows of the sequence. Of both splits at most `rnas` are read.
+    Every layer of each model, and one-hot windows of the sequence: source, layer, auroc, tokens (held out).
     """
     splits = [structures[structures.split == split] for split in ("selection", "heldout")]
     parts = [_at_most(rnas, records, seed) for records in splits]
@@ -231,9 +212,9 @@ def single_features(rnas: Activations, element: str = "S") -> pd.DataFrame:
     for layer in rnas.layers:
         selection, known = rnas.of_split(layer, "selection")
         heldout, unseen = rnas.of_split(layer, "heldout")
-        chosen_on = auroc(selection, annotate_elements(known))[:, concept]
+        chosen_on = rank_scores(selection, annotate_elements(known))[0][:, concept]
         feature = int(np.where(rnas.retained(layer), chosen_on, 0).argmax())
-        score = auroc(heldout[:, [feature]], annotate_elements(unseen))[0, concept]
+        score = rank_scores(heldout[:, [feature]], annotate_elements(unseen))[0][0, concept]
         rows.append({"layer": layer, "feature": feature, "auroc": score})
     return pd.DataFrame(rows).assign(source=f"best single feature {rnas.name.removeprefix('SAE ')}")
 

@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import AutoencoderConfig
 
@@ -12,16 +11,10 @@ TITLES = {"sequences": "RNA records", "hidden states": "language model", "standa
 """What is done in each box of fig-overview, by what flows out of it."""
 
 
-def pipeline(
-    model: LanguageModel,
-    sae: AutoencoderConfig,
-    architectures: list[str],
-    rnas: Activations,
-    structures: pd.DataFrame,
-) -> pd.DataFrame:
+def pipeline(model, sae: AutoencoderConfig, architectures, rnas: Activations, structures) -> pd.DataFrame:
     """Boxes of fig-overview in reading order: step (what flows out of it), title and detail.
 
-    sae : of the autoencoders shown in the figures, `architectures` being all that are trained
+    model, sae : the language model; the configuration of the autoencoders shown in the figures
     rnas, structures : the evaluation RNAs of known type, encoded, and those of known structure
     """
     fit, types, retained = sae.training, rnas.records, retained_range(rnas)

@@ -1,17 +1,15 @@
 """Are the features the same when the autoencoder is trained again, from another seed or at another size?
 
-Features of two dictionaries are matched one to one by the Hungarian algorithm (scipy's linear sum
-assignment), once by the cosine similarity of their decoder rows and once by the correlation of their
-activations on the same tokens. A feature recurs where both matchings give it the same counterpart and both
-similarities are at least 0.7. The criterion follows Paulo & Belrose 2025 (arXiv:2501.16615), who match
-decoder and encoder rows; activations stand in the encoder's place here, since they also count its bias and
-the competition for the K places.
-
-On one core a matching of decoder rows takes 0.1 s for 1,024 features and 6 to 15 s, with 3 GB, for 10,240.
-Shapes: T tokens, F features (A of the reference, B of another dictionary), D width.
+Features of two dictionaries are matched one to one by the Hungarian algorithm, by the cosine similarity of
+their decoder rows and by the correlation of their activations on the same tokens. A feature recurs where both
+matchings give it the same counterpart and both similarities are at least 0.7. The criterion follows Paulo &
+Belrose 2025 (arXiv:2501.16615), who match decoder and encoder rows; activations, in the encoder's place here,
+also count its bias and the competition for the K places. A matching of decoder rows takes 0.1 s for 1,024
+features and 6 to 15 s, with 3 GB, for 10,240, on one core. Shapes: T tokens, F features (A of the reference,
+B of another dictionary), D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,27 +21,22 @@ from tqdm import tqdm
 
 from sae_rna.analysis.controls import AnnotatedSets, latents
 from sae_rna.analysis.statistics import scoring
-from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import column_max
 
-RECURS = 0.7
-"""Least cosine and least correlation of a feature that recurs."""
-RNAS = 400
-"""Of the selection families, on which activations are correlated."""
+RECURS = 0.7  # least cosine and least correlation of a feature that recurs
+RNAS = 400  # of the selection families, on which activations are correlated
 SEED, SIZE, RANDOM = "another seed", "the other size", "a random dictionary"
 
 
 class Dictionary(NamedTuple):
-    """One trained autoencoder of a layer."""
+    """One trained autoencoder of a layer. Without activations decoder rows alone are matched."""
 
     seed: int
-    decoder: np.ndarray
-    """Rows of the decoder, [F, D]."""
-    activations: sparse.csr_matrix | None = None
-    """Of the same tokens for all dictionaries, [T, F]; without them decoder rows alone are matched."""
+    decoder: np.ndarray  # [F, D]
+    activations: sparse.csr_matrix | None = None  # [T, F], of the same tokens for all dictionaries
 
     @classmethod
     def of(cls, sae: SparseAutoencoders, states_TD: np.ndarray) -> "Dictionary":
@@ -56,14 +49,9 @@ class Dictionary(NamedTuple):
 class Match(NamedTuple):
     """Counterpart of every feature of the first of two dictionaries."""
 
-    partner: np.ndarray
-    """Number of the counterpart, [A]; -1 where there is none, because the feature was left out or the other
-    dictionary is smaller."""
-    similarity: np.ndarray
-    """[A]; NaN where there is no counterpart."""
-    left_out: tuple[int, int]
-    """Features of either dictionary that have no direction, or an activation that never changes (dead
-    features)."""
+    partner: np.ndarray  # number of the counterpart, [A]; -1 for none: left out, or the other is smaller
+    similarity: np.ndarray  # [A]; NaN without a counterpart
+    left_out: tuple[int, int]  # features of either without a direction, or whose activation never changes
 
 
 def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
@@ -72,40 +60,34 @@ def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
     Rows of zeros are left out. Raises ValueError where the widths differ.
     """
     if decoder_a.shape[1] != decoder_b.shape[1]:
-        raise ValueError(
-            f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions: only autoencoders "
-            "of one layer can be matched"
-        )
+        found = f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions"
+        raise ValueError(f"{found}: only autoencoders of one layer can be matched")
     norms = [np.linalg.norm(decoder, axis=1) for decoder in (decoder_a, decoder_b)]
     return _assign(decoder_a @ decoder_b.T, *norms)
 
 
 def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.csr_matrix) -> Match:
-    """The one-to-one matching of features with the highest sum of Pearson correlations of their activations,
-    [T, A] and [T, B].
+    """The one-to-one matching of activations [T, A] and [T, B] with the highest sum of Pearson correlations.
 
-    Correlations come from the sparse product and the moments. Features whose activation is the same on all
-    tokens, as that of dead features, have none and are left out. Raises ValueError where the tokens differ in
-    number.
+    Features whose activation is the same on all tokens have none and are left out. Raises ValueError where
+    the tokens differ in number.
     """
-    tokens = activations_a.shape[0]
-    if tokens != activations_b.shape[0]:
-        raise ValueError(
-            f"activations are of {tokens} and of {activations_b.shape[0]} tokens: encode the same tokens "
-            "with both autoencoders"
-        )
+    tokens, other = activations_a.shape[0], activations_b.shape[0]
+    if tokens != other:
+        found = f"activations are of {tokens} and of {other} tokens"
+        raise ValueError(f"{found}: encode the same tokens with both autoencoders")
     pair = [sparse.csc_matrix(activations, dtype=float) for activations in (activations_a, activations_b)]
-    means = [np.asarray(columns.mean(axis=0)).ravel() for columns in pair]
-    variances = [
-        np.asarray(columns.multiply(columns).mean(axis=0)).ravel() - mean**2
-        for columns, mean in zip(pair, means)
-    ]
-    # what rounding leaves of the variance of a constant column is no variance
-    deviations = [
-        np.sqrt(np.where(variance > 1e-12 * mean**2, variance, 0)) for variance, mean in zip(variances, means)
-    ]
+    means, deviations = zip(*map(_moments, pair))
     covariance_AB = (pair[0].T @ pair[1]).toarray() / tokens - np.outer(*means)
     return _assign(covariance_AB, *deviations)
+
+
+def _moments(columns_TF: sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column."""
+    mean_F, square_F = (np.asarray(x.mean(axis=0)).ravel() for x in (columns_TF, columns_TF.power(2)))
+    variance_F = square_F - mean_F**2
+    # what rounding leaves of the variance of a constant column is no variance
+    return mean_F, np.sqrt(np.where(variance_F > 1e-12 * mean_F**2, variance_F, 0))
 
 
 def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) -> Match:
@@ -121,24 +103,16 @@ def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) ->
 
 
 def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many random directions as `decoder` has rows, [F, D]: normal with the mean and the covariance of its
-    unit rows.
+    """As many random directions as rows, [F, D]: normal with the mean and the covariance of the unit rows.
 
-    Decoder rows crowd into few of the D dimensions, where directions drawn evenly from the sphere would be
-    too easy a control.
+    These crowd into few of the D dimensions: directions drawn evenly would be too easy a control.
     """
     norm = np.linalg.norm(decoder, axis=1, keepdims=True)
     unit = np.divide(decoder, norm, out=np.zeros(decoder.shape), where=norm > 0)
     return rng.multivariate_normal(unit.mean(axis=0), np.cov(unit.T), len(decoder), method="eigh")
 
 
-def compare_dictionaries(
-    model: LanguageModel,
-    autoencoders: Sequence[Mapping[int, SparseAutoencoders]],
-    sequences: list[str],
-    groups: Sequence[list[int]],
-    seed: int,
-) -> pd.DataFrame:
+def compare_dictionaries(model, autoencoders, sequences, groups, seed: int) -> pd.DataFrame:
     """Every live feature of the first autoencoders in the others: `compare`, with layer and `comparison`.
 
     autoencoders : by layer; the ones under test, the same from other seeds, and last the ones of another size
@@ -156,11 +130,8 @@ def compare_dictionaries(
             # only as many features as the smaller dictionary has can have a counterpart
             small, large = sorted((sized, shown), key=lambda dictionary: len(dictionary.decoder))
             chance = Dictionary(-1, random_dictionary(shown.decoder, np.random.default_rng(seed)))
-            compared = {
-                SEED: compare(shown, others, seed),
-                SIZE: compare(small, [large], seed),
-                RANDOM: compare(shown._replace(activations=None), [chance], seed),
-            }
+            pairs = {SEED: (shown, others), SIZE: (small, [large]), RANDOM: (shown, [chance])}
+            compared = {name: compare(*pair, seed) for name, pair in pairs.items()}
             tables += [table.assign(layer=layer, comparison=name) for name, table in compared.items()]
     return pd.concat(tables, ignore_index=True)
 
@@ -171,11 +142,9 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
     Columns: seed and latents of the other dictionary; feature; dead (it never fires); match and cosine
     (counterpart by decoder rows, -1 for none); activation_match and correlation (by activations; -1 and NaN
     without them); recurs (both similarities at least 0.7 and of the same counterpart; without activations,
-    the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire).
-    null_cosine and null_correlation are the same for all rows of a dictionary: 95th percentiles of the
-    reference's cosines with a `random_dictionary`, and of its correlations after the other's activations were
-    moved along the tokens by a random offset.
-
+    the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire);
+    null_cosine and null_correlation (95th percentiles of the reference's cosines with a `random_dictionary`,
+    and of its correlations after the other's activations were moved along the tokens by a random offset).
     Raises ValueError where dictionaries do not fit together.
     """
     rng = np.random.default_rng(seed)
@@ -184,45 +153,29 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
 
 def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator) -> pd.DataFrame:
     by_decoder = match(reference.decoder, other.decoder)
-    null = match(reference.decoder, random_dictionary(other.decoder, rng))
-    table = pd.DataFrame(
-        {
-            "seed": other.seed,
-            "latents": len(other.decoder),
-            "feature": np.arange(len(reference.decoder)),
-            "dead": False,
-            "match": by_decoder.partner,
-            "cosine": by_decoder.similarity,
-            "null_cosine": np.nanpercentile(null.similarity, 95),
-            "activation_match": -1,
-            "correlation": np.nan,
-            "null_correlation": np.nan,
-            "recurs": by_decoder.similarity >= RECURS,
-            "other_dead": 0,
-        }
-    )
+    null = match(reference.decoder, random_dictionary(other.decoder, rng)).similarity
+    numbers, cosine = np.arange(len(reference.decoder)), by_decoder.similarity
+    facts = {"seed": other.seed, "latents": len(other.decoder), "feature": numbers, "dead": False}
+    facts |= {"match": by_decoder.partner, "cosine": cosine, "null_cosine": np.nanpercentile(null, 95)}
+    facts |= {"activation_match": -1, "correlation": np.nan, "null_correlation": np.nan}
+    table = pd.DataFrame(facts | {"recurs": cosine >= RECURS, "other_dead": 0})
     if reference.activations is None or other.activations is None:
         return table
     for seed, decoder, activations in (reference, other):
         columns, rows = 0 if activations is None else activations.shape[1], len(decoder)
         if columns != rows:
-            raise ValueError(
-                f"seed {seed}: activations of {columns} features, but {rows} decoder rows; "
-                "use one autoencoder for both"
-            )
+            found = f"seed {seed}: activations of {columns} features, but {rows} decoder rows"
+            raise ValueError(f"{found}; use one autoencoder for both")
     by_activation = match_activations(reference.activations, other.activations)
     tokens = other.activations.shape[0]
-    offset = rng.integers(tokens // 4, tokens - tokens // 4)  # far from where it was
-    null = match_activations(reference.activations, other.activations[np.roll(np.arange(tokens), offset)])
+    offset = rng.integers(tokens // 4, tokens - tokens // 4)
+    moved = other.activations[np.roll(np.arange(tokens), offset)]  # far from where it was
+    null = match_activations(reference.activations, moved).similarity
     both = (by_activation.similarity >= RECURS) & (by_activation.partner == by_decoder.partner)
-    return table.assign(
-        dead=_dead(reference.activations),
-        activation_match=by_activation.partner,
-        correlation=by_activation.similarity,
-        null_correlation=np.nanpercentile(null.similarity, 95),
-        recurs=table.recurs & both,
-        other_dead=int(_dead(other.activations).sum()),
-    )
+    table["activation_match"], table["correlation"] = by_activation.partner, by_activation.similarity
+    table["null_correlation"], table["recurs"] = np.nanpercentile(null, 95), table.recurs & both
+    table["dead"], table["other_dead"] = _dead(reference.activations), int(_dead(other.activations).sum())
+    return table
 
 
 def _dead(activations: sparse.csr_matrix) -> np.ndarray:
@@ -232,20 +185,15 @@ def _dead(activations: sparse.csr_matrix) -> np.ndarray:
 def by_layer(compared: pd.DataFrame) -> pd.DataFrame:
     """The figure's table: per layer and comparison, means over the other dictionaries.
 
-    share of the live features that recur; median_cosine with null_cosine; by_decoder, the share whose decoder
-    row alone has a counterpart; share_null, that of random directions.
+    by_decoder, share_null : shares with a counterpart by decoder rows alone, and of random directions
     """
     live = compared[~compared.dead].assign(by_decoder=lambda table: table.cosine >= RECURS)
-    pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(
-        share=("recurs", "mean"),
-        median_cosine=("cosine", "median"),
-        null_cosine=("null_cosine", "first"),
-        by_decoder=("by_decoder", "mean"),
-    )
+    taken = {"share": ("recurs", "mean"), "median_cosine": ("cosine", "median")}
+    taken |= {"null_cosine": ("null_cosine", "first"), "by_decoder": ("by_decoder", "mean")}
+    pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(**taken)
     means = pairs.groupby(["layer", "comparison"], sort=False).mean().reset_index()
     chance = means[means.comparison == RANDOM].set_index("layer").by_decoder
-    table = means[means.comparison != RANDOM]
-    return table.assign(share_null=table.layer.map(chance))
+    return means[means.comparison != RANDOM].assign(share_null=lambda table: table.layer.map(chance))
 
 
 def recurring(compared: pd.DataFrame) -> pd.DataFrame:
@@ -257,10 +205,7 @@ def recurring(compared: pd.DataFrame) -> pd.DataFrame:
 def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
     """Best held-out F1 of every feature over all concepts, and whether it is above a concept's chance.
 
-    concepts : of `controls.score_concepts`, the rows of the autoencoder. Chance is the concept's null or an
-        always-on feature, whichever is higher.
-
-    Columns layer, feature, f1 and above.
+    That is the null or an always-on feature in the autoencoder's rows of `controls.score_concepts`.
     """
     sets, tables = AnnotatedSets(rnas), []
     labels = sets.annotations["heldout"]
@@ -277,37 +222,28 @@ def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
 
 
 def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Do features that recur stand for concepts more often? Per layer two rows: those that recur, and the
-    others.
+    """Do features that recur stand for concepts more often? A row per layer and value of recurs.
 
-    recurring, scores : of the functions of these names (`score_features`)
-
-    Columns: layer, recurs, features, with_concept (how many are above chance), share, median_f1; of both rows
-    together odds_ratio and p_value of Fisher's exact test, two-sided. Features that fire often may both recur
-    and score higher: the test shows that the two go together, not why. Raises ValueError where a feature has
-    no score.
+    `recurring`, `scores` : from `recurring` and `score_features`. Columns: layer, recurs, features,
+    with_concept (how many are above chance), share, median_f1; of both rows together odds_ratio and p_value
+    of Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
+    shows that the two go together, not why. Raises ValueError where a feature has no score.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
-    if scored.f1.isna().any():
-        raise ValueError(
-            f"{int(scored.f1.isna().sum())} features have no score: give scores of the same autoencoder"
-        )
-    tables = []
+    missing = int(scored.f1.isna().sum())
+    if missing:
+        raise ValueError(f"{missing} features have no score: give scores of the same autoencoder")
+    taken = {"features": ("f1", "size"), "with_concept": ("above", "sum")}
+    taken |= {"share": ("above", "mean"), "median_f1": ("f1", "median")}
+    tables, counts = [], ["features", "with_concept"]
     for layer, part in scored.groupby("layer"):
-        groups = part.groupby("recurs").agg(
-            features=("f1", "size"),
-            with_concept=("above", "sum"),
-            share=("above", "mean"),
-            median_f1=("f1", "median"),
-        )
-        groups = groups.reindex([True, False])
-        groups[["features", "with_concept"]] = groups[["features", "with_concept"]].fillna(0).astype(int)
+        groups = part.groupby("recurs").agg(**taken).reindex([True, False])
+        groups[counts] = groups[counts].fillna(0).astype(int)
         test = fisher_exact(np.stack([groups.with_concept, groups.features - groups.with_concept], axis=1))
-        tables.append(
-            groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index().assign(layer=layer)
-        )
-    table = pd.concat(tables, ignore_index=True)
-    return table[["layer", *table.columns.drop("layer")]]
+        groups = groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index()
+        groups.insert(0, "layer", layer)
+        tables.append(groups)
+    return pd.concat(tables, ignore_index=True)
 
 
 def numbers(table: pd.DataFrame) -> dict:

@@ -12,17 +12,12 @@ from sae_rna.analysis.statistics import choosing
 from sae_rna.records.structure import ELEMENTS, pair_table
 from sae_rna.sae.activations import Activations
 
+SPLITS = ("selection", "heldout")  # features are chosen on the one and scored on the other
 _SHOWN = ["element", "layer", "feature", "f1", "base_f1", "null_p95", "precision", "base_rate", "auroc"]
 
 
-def score_elements(
-    rnas: Activations, scored_on: str = "heldout", shuffles: int = 20, seed: int = 0
-) -> pd.DataFrame:
-    """`choosing.score_elements` of all layers: the best retained feature of every structural element.
-
-    rnas : RNAs of known structure
-    scored_on : the split whose scores are reported; the choice is always made on the selection split
-    shuffles : repetitions of choice and scoring on shifted annotations, for the null
+def score_elements(rnas: Activations, scored_on="heldout", shuffles=20, seed: int = 0) -> pd.DataFrame:
+    """`choosing.score_elements` of all layers, chosen on the selection split and scored on another.
 
     Raises ValueError where a split has no records and where no feature is retained.
     """
@@ -42,15 +37,11 @@ def best_by_element(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(scores: pd.DataFrame, element: str) -> pd.Series:
-    """The row of `best_by_element` for an element by name, such as "stem".
-
-    Raises ValueError for an unknown name, and for an element that the records of one split lack.
-    """
+    """The row of `best_by_element` of an element by name ("stem"). ValueError for one that it lacks."""
     found = best_by_element(scores).set_index("concept", drop=False)
     if element not in found.index:
-        raise ValueError(
-            f"'{element}' is no element of records in both splits: choose {', '.join(found.concept)}"
-        )
+        there = ", ".join(found.concept)
+        raise ValueError(f"'{element}' is no element of records in both splits: choose {there}")
     return found.loc[element]
 
 
@@ -68,8 +59,7 @@ def tracks(best: pd.Series, rnas: Activations, count: int = 2, longest: int = 11
     count : of held-out RNAs up to `longest` nt that have the element, one per family, those in which the
         feature's strongest nucleotide is strongest; they are not chosen by agreement
 
-    Activations are shares of the feature's maximum on the selection split and end at 1. Nucleotides that the
-    language model has no state for (letters other than A, C, G, U) have activation 0.
+    Activations are shares of the maximum on the selection split, at most 1; 0 for other letters than ACGU.
     """
     column_T = rnas.features(int(best.layer))[:, int(best.feature)].toarray().ravel()
     scale = column_T[rnas.rows("selection")].max()
@@ -88,16 +78,10 @@ def _track(record: pd.Series, share_T: np.ndarray, tokens: pd.DataFrame) -> pd.D
     """The rows of one record, whose name is its row number."""
     own_T, activation = (tokens.record == record.name).to_numpy(), np.zeros(len(record.sequence))
     activation[tokens.position[own_T]] = share_T[own_T]
-    columns = {
-        "record": record.id,
-        "position": np.arange(len(record.sequence)) + 1,
-        "base": list(record.sequence),
-        "bracket": list(record.secondary_structure),
-        "element": list(record.element),
-        "activation": activation,
-        "partner": pair_table(record.secondary_structure) + 1,
-    }
-    return pd.DataFrame(columns)
+    columns = {"record": record.id, "position": np.arange(len(record.sequence)) + 1}
+    columns |= {"base": list(record.sequence), "bracket": list(record.secondary_structure)}
+    columns |= {"element": list(record.element), "activation": activation}
+    return pd.DataFrame(columns | {"partner": pair_table(record.secondary_structure) + 1})
 
 
 def second_split(records: pd.DataFrame) -> str:

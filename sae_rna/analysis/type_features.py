@@ -1,5 +1,4 @@
-"""Features of RNA types: which prefer a type beyond length and GC content, and whether they do so in other
-families.
+"""Features of RNA types: which prefer a type beyond length and GC content, in other families, too?
 
 All choices are made on the selection families and tested again, or scored, on the held-out ones; the unit of
 every test is the family (`statistics.permutation`).
@@ -22,31 +21,15 @@ from tqdm import tqdm
 
 from sae_rna.analysis import confounds
 from sae_rna.analysis.statistics import choosing, permutation
+from sae_rna.analysis.structure_features import SPLITS
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max, pool_types, type_activation
 
-STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))
-"""Inverse penalties that the probe chooses from."""
+STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))  # inverse penalties that the probe chooses from
 FOLDS, BOOTSTRAPS = 4, 2000
-SPLITS = ("selection", "heldout")
-_SHOWN = [
-    "type",
-    "layer",
-    "feature",
-    "selection_auroc",
-    "auroc",
-    "null_p95",
-    "f1",
-    "base_rate",
-    "sequences",
-    "explained",
-]
-
-
-# -- selectivity
-# -----------------------------------------------------------------------------------------------------
+_SHOWN = "type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
 
 
 def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
@@ -70,26 +53,19 @@ def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.
 
 
 def surviving(tested: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `prefer_types` that replicate in held-out families and whose type is ahead as it
-    stands, too.
-
-    The largest adjusted effect of a layer first.
-    """
+    """The rows of `prefer_types` that replicate and whose type is ahead unadjusted, too; strongest first."""
     rows = tested[tested.replicates.astype(bool) & (tested.effect > 0)]
     by = ["layer", "adjusted_effect", "feature", "type"]
     return rows.sort_values(by, ascending=[True, False, True, True], ignore_index=True)
 
 
-def surviving_activations(
-    rnas: Activations, kept: pd.DataFrame, explained: pd.DataFrame, layers: Sequence[int], top_k: int
-) -> pd.DataFrame:
+def surviving_activations(rnas: Activations, kept, explained, layers, top_k: int) -> pd.DataFrame:
     """Figure 5's table: in every layer the union of each type's `top_k` strongest of the surviving features.
 
     kept, explained : of `surviving`, and of `confounds.explain_types` on it
 
     Columns feature, type, activation (mean over the type's RNAs, each at its strongest nucleotide, in shares
-    of the feature's maximum), rank (1: the type's strongest), layer, explained (for a type that the feature
-    prefers).
+    of the feature's maximum), rank (from 1), layer, explained (for a type that the feature prefers).
     """
     tables = []
     for layer in layers:
@@ -106,8 +82,7 @@ def surviving_activations(
 
 
 def effects(tested: pd.DataFrame) -> pd.DataFrame:
-    """The table of fig-type-effects: how many features of each layer and type survive, and how many were
-    tested."""
+    """The table of fig-type-effects: how many features of each layer and type survive and were tested."""
     keys = ["layer", "type"]
     counts = tested.groupby(keys, sort=False).feature.nunique().rename("tested")
     kept = surviving(tested).groupby(keys).feature.nunique().rename("surviving")
@@ -117,26 +92,21 @@ def effects(tested: pd.DataFrame) -> pd.DataFrame:
 
 def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activation: pd.DataFrame) -> dict:
     """What the captions of the first two figures say; `random` is `prefer_types` of the random model."""
-    shown = activation[["layer", "feature"]].drop_duplicates()
-    marked = activation[activation.explained.astype(bool)][["layer", "feature"]].drop_duplicates()
-    of_layers = tested[tested.layer.isin(first_middle_last(rnas.layers))]
-    kept = effects(tested)
-    return {
-        "types": rnas.records.type.nunique(),
-        "rnas": len(rnas.records),
-        "layers": ", ".join(f"L{layer}" for layer in first_middle_last(rnas.layers)),
-        "shown": len(shown),
-        "explained": len(marked),
-        "left_out": of_layers.groupby("layer").feature.nunique().sum()
-        - surviving(of_layers).groupby("layer").feature.nunique().sum(),
-        "pairs": len(tested),
-        "significant": int(tested.significant.sum()),
-        "replicated": int(tested.replicates.sum()),
-        "surviving": int(kept.surviving.sum()),
-        "tested_types": tested.type.nunique(),
-        "types_found": int((kept.groupby("type").surviving.sum() > 0).sum()),
-        "random_surviving": int(effects(random).surviving.sum()),
-    }
+    layers, kept = first_middle_last(rnas.layers), effects(tested)
+    of_layers = tested[tested.layer.isin(layers)]
+    found, explained = kept.groupby("type").surviving.sum() > 0, activation[activation.explained.astype(bool)]
+    facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "pairs": len(tested)}
+    facts |= {"layers": ", ".join(f"L{layer}" for layer in layers), "shown": _features(activation)}
+    facts |= {"left_out": _features(of_layers) - _features(surviving(of_layers))}
+    facts |= {"significant": int(tested.significant.sum()), "replicated": int(tested.replicates.sum())}
+    facts |= {"surviving": int(kept.surviving.sum()), "explained": _features(explained)}
+    facts |= {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
+    return facts | {"random_surviving": int(effects(random).surviving.sum())}
+
+
+def _features(table: pd.DataFrame) -> int:
+    """How many features a table names over all layers."""
+    return len(table[["layer", "feature"]].drop_duplicates())
 
 
 def first_middle_last(layers: Sequence[int]) -> list[int]:
@@ -144,27 +114,20 @@ def first_middle_last(layers: Sequence[int]) -> list[int]:
     return sorted({layers[0], layers[len(layers) // 2], layers[-1]})
 
 
-# -- the best features of types and elements
-# -------------------------------------------------------------------------
-
-
 def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.DataFrame:
     """`choosing.score_types` of the retained features of every layer, with `layer`."""
     tables = []
     for layer in tqdm(rnas.layers, "types", mininterval=1):
-        (known_SF, known), (unseen_SF, unseen) = (rnas.pooled(layer, split) for split in SPLITS)
-        sets = (known_SF, known.type.to_numpy()), (unseen_SF, unseen.type.to_numpy())
-        families = known.get("family"), unseen.get("family")
-        table = choosing.score_types(
-            *sets, rnas.retained(layer), families=families, shuffles=shuffles, seed=seed
-        )
+        sets = [rnas.pooled(layer, split) for split in SPLITS]
+        families = tuple(records.get("family") for _, records in sets)
+        known, unseen = ((pooled_SF, records.type.to_numpy()) for pooled_SF, records in sets)
+        table = choosing.score_types(known, unseen, rnas.retained(layer), families, shuffles, seed)
         tables.append(table.assign(layer=layer))
     return pd.concat(tables, ignore_index=True)
 
 
 def best_by_type(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of each type in `score_types` the layer and feature with the best selection AUROC; best held-out AUROC
-    first."""
+    """Of each type in `score_types` the row of best selection AUROC; the best held-out AUROC first."""
     best = scores.loc[scores.groupby("type").selection_auroc.idxmax()]
     return best.sort_values("auroc", ascending=False, ignore_index=True)
 
@@ -174,35 +137,18 @@ def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     return confounds.mark(best, explained)[_SHOWN]
 
 
-def top_features(
-    structures: Activations, types: Activations, layer: int, count: int = 3, seed: int = 0
-) -> pd.DataFrame:
-    """The `count` best features of every element and type at `layer`, see `choosing.top_features`, with
-    `explained`."""
-    elements = structures.of_split(layer, "selection"), structures.of_split(layer, "heldout")
-    (known_SF, known), (unseen_SF, unseen) = (types.pooled(layer, split) for split in SPLITS)
-    typed = (known_SF, known.type.to_numpy()), (unseen_SF, unseen.type.to_numpy())
+def top_features(structures: Activations, types: Activations, layer: int, count=3, seed=0) -> pd.DataFrame:
+    """`choosing.top_features`: the `count` best of every element and type at `layer`, with `explained`."""
+    elements, typed = ([of(layer, split) for split in SPLITS] for of in (structures.of_split, types.pooled))
+    typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in typed]
     table = choosing.top_features(elements, typed, count, types.retained(layer)).assign(layer=layer)
-    kinds = {
-        "element": lambda chosen: confounds.explain_elements(structures, chosen, seed),
-        "type": lambda chosen: confounds.explain_types(types, chosen),
-    }
-    marked = []
-    for kind, explain in kinds.items():
-        rows = table[table.kind == kind].reset_index(drop=True)
-        marked.append(
-            rows.assign(explained=explain(rows.rename(columns={"label": kind})).explained.to_numpy())
-        )
-    return pd.concat(marked, ignore_index=True)
+    chosen = {kind: rows.rename(columns={"label": kind}) for kind, rows in table.groupby("kind")}
+    by_element = confounds.explain_elements(structures, chosen["element"], seed).explained
+    by_type = confounds.explain_types(types, chosen["type"]).explained
+    return table.assign(explained=np.append(by_element, by_type))
 
 
-# -- probe
-# -----------------------------------------------------------------------------------------------------------
-
-
-def probe_types(
-    rnas: Activations, model: LanguageModel, layers: Sequence[int], seed: int = 0
-) -> pd.DataFrame:
+def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) -> pd.DataFrame:
     """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC content."""
     parts = [rnas.records[rnas.records.split == split] for split in SPLITS]
     texts = [part.sequence.tolist() for part in parts]
@@ -213,9 +159,8 @@ def probe_types(
     states = [_mean_states(model, sequences, layers) for sequences in texts]
     for place, layer in enumerate(layers):
         representations[f"mean hidden state, layer {layer}"] = tuple(part[:, place] for part in states)
-        representations[f"SAE features, layer {layer}"] = tuple(
-            rnas.pooled(layer, split)[0] for split in SPLITS
-        )
+        pooled = tuple(rnas.pooled(layer, split)[0] for split in SPLITS)
+        representations[f"SAE features, layer {layer}"] = pooled
     families = tuple(part.get("family", pd.Series([None] * len(part))) for part in parts)
     return probe(representations, parts[0].type, parts[1].type, families, seed)
 
@@ -225,56 +170,41 @@ def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[in
     mean_SLD = np.zeros((len(sequences), len(layers), model.width), np.float32)
     for states in model.hidden_states(sequences, layers):
         for row in np.unique(states.sequence_T):
-            mean_SLD[row] = (
-                states.values_TLD[torch.from_numpy(states.sequence_T == row)].mean(0).cpu().numpy()
-            )
+            values_TLD = states.values_TLD[torch.from_numpy(states.sequence_T == row)]
+            mean_SLD[row] = values_TLD.mean(0).cpu().numpy()
     return mean_SLD
 
 
-def probe(
-    representations: Mapping[str, tuple[sparse.spmatrix | np.ndarray, sparse.spmatrix | np.ndarray]],
-    selection_types: Sequence[str],
-    heldout_types: Sequence[str],
-    families: tuple[Sequence[str], Sequence[str]],
-    seed: int = 0,
-) -> pd.DataFrame:
-    """How well a sparse linear classifier tells RNA types of unseen families apart, one row per
-    representation.
+def probe(representations: Mapping, selection_types, heldout_types, families, seed=0) -> pd.DataFrame:
+    """How well a sparse linear classifier tells types of unseen families apart, a row a representation.
 
     representations : name -> (selection [S, F], held-out [S, F])
     families : of the selection and of the held-out sequences; an unknown one (None) counts as one of its own
 
     An L1-regularised logistic regression of each type against the rest, types weighted alike, on standardised
-    columns (sparse ones are not centred). Its strength is the one of `STRENGTHS` with the best balanced
-    accuracy in a cross-validation whose folds share no family; it is fitted on the selection set and scored
-    once on the held-out one. Types take part that have 2 families or more in the selection set and one in the
-    held-out set.
-
-    Columns: representation, columns (F), balanced_accuracy with low and high (95 %, held-out families drawn
-    anew within types), macro_f1, nonzero_weights (over all types), strength (inverse of the penalty), types,
-    chance (1 / types), sequences and families (held out). Raises ValueError where rows do not fit or fewer
-    than 2 types can take part.
+    columns (sparse ones are not centred). Its strength has the best balanced accuracy in a cross-validation
+    whose folds share no family; it is fitted on the selection set and scored once on the held-out one. Types
+    take part with 2 families or more in the selection set and one held out. Columns: representation, columns
+    (F), balanced_accuracy with low and high (95 %, held-out families drawn anew within types), macro_f1,
+    nonzero_weights (of all types), strength (inverse penalty), types, chance (1 / types), sequences, families
+    (held out). Raises ValueError where rows do not fit or fewer than 2 types can take part.
     """
     type_sets = [np.asarray(list(types), dtype=object) for types in (selection_types, heldout_types)]
     family_sets = [permutation.family_names(names) for names in families]
     distinct = pd.Series(family_sets[0]).groupby(type_sets[0]).nunique()
     types = sorted(set(distinct[distinct >= 2].index) & set(type_sets[1]))
     if len(types) < 2:
-        raise ValueError(
-            f"{len(types)} RNA types have 2 families to fit on and 1 held out: a probe needs 2 types"
-        )
+        found = f"{len(types)} RNA types have 2 families to fit on and 1 held out"
+        raise ValueError(f"{found}: a probe needs 2 types")
     rows = [np.isin(names, types) for names in type_sets]
-    (fit_S, test_S), (fit_families, test_families) = (
-        [values[keep] for values, keep in zip(pair, rows)] for pair in (type_sets, family_sets)
-    )
+    fit_S, test_S = (names[keep] for names, keep in zip(type_sets, rows))
+    fit_families, test_families = (names[keep] for names, keep in zip(family_sets, rows))
     table = []
     for name, sets in representations.items():
         for values, keep, split in zip(sets, rows, ("selection", "held-out")):
             if values.shape[0] != len(keep):
-                raise ValueError(
-                    f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences: "
-                    "give one for each"
-                )
+                found = f"{name} has {values.shape[0]} {split} rows for {len(keep)} {split} sequences"
+                raise ValueError(f"{found}: give one for each")
         known, unseen = (values[np.flatnonzero(keep)] for values, keep in zip(sets, rows))
         search = _search(known, fit_S, fit_families, seed)
         scores = _probe_scores(search, unseen, test_S, test_families, seed)
@@ -287,16 +217,11 @@ def _probe_scores(search: GridSearchCV, unseen, test_S, test_families, seed: int
     """The scores of `probe` for one representation."""
     guess_S = search.predict(unseen)
     accuracy, low, high = _bootstrap(guess_S == test_S, test_S, test_families, np.random.default_rng(seed))
-    weights = (one.coef_ for one in search.best_estimator_[-1].estimators_)
-    labels = sorted(set(test_S))
-    return {
-        "balanced_accuracy": accuracy,
-        "low": low,
-        "high": high,
-        "macro_f1": f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0),
-        "nonzero_weights": int(sum(map(np.count_nonzero, weights))),
-        "strength": search.best_params_["onevsrestclassifier__estimator__C"],
-    }
+    weights, labels = (one.coef_ for one in search.best_estimator_[-1].estimators_), sorted(set(test_S))
+    macro_f1 = f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0)
+    scores = {"balanced_accuracy": accuracy, "low": low, "high": high, "macro_f1": macro_f1}
+    scores["nonzero_weights"] = int(sum(map(np.count_nonzero, weights)))
+    return scores | {"strength": search.best_params_["onevsrestclassifier__estimator__C"]}
 
 
 def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> GridSearchCV:
@@ -313,9 +238,7 @@ def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> Gr
         return search.fit(known, fit_S, groups=fit_families)
 
 
-def _bootstrap(
-    right_S: np.ndarray, type_S: np.ndarray, family_S: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float, float]:
+def _bootstrap(right_S, type_S, family_S, rng: np.random.Generator) -> tuple[float, float, float]:
     """Balanced accuracy, and its 2.5th and 97.5th percentile when each type's families are drawn anew."""
     table = pd.DataFrame({"type": type_S, "family": family_S, "right": right_S})
     recalls, drawn = [], []

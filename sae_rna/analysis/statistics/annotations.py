@@ -1,7 +1,6 @@
 """What is known of nucleotides and sequences: concepts, several of which may hold of one row.
 
-Shapes: N rows (tokens or sequences), C concepts, E entries (a row that has a concept), S records, L positions
-of all records end to end.
+Shapes: N rows (tokens or sequences), C concepts, E entries (concepts of rows), S records, L their positions.
 """
 
 import re
@@ -27,9 +26,7 @@ class Annotations:
     concepts: tuple[str, ...]
     groups: tuple[str, ...]  # of every concept
     instance_NC: sparse.csr_matrix
-    """Number, from 1, of the concept's instance that the row is part of; nothing where it lacks the concept.
-
-    An instance is a maximal run of adjacent rows of one record that have the concept."""
+    """Number, from 1, of the instance (run of adjacent rows of a record) of each concept that a row has."""
     record_N: np.ndarray  # number of the row's record, from 0 in row order
 
     @classmethod
@@ -72,11 +69,10 @@ def number_instances(labels_NC: sparse.spmatrix, record_N: np.ndarray) -> sparse
 
 
 def annotate_elements(tokens: pd.DataFrame) -> Annotations:
-    """Structural elements of a token table (columns record, position, element), named by their letters.
+    """Structural elements, by letter, of a token table (columns record, position, element).
 
-    The two strands of a helix are two instances, and so are the sides of an internal loop and the stretches
-    of a multiloop; helices that touch are one there. Raises ValueError naming a nucleotide without an
-    element.
+    The strands of a helix, the sides of an internal loop and the stretches of a multiloop are instances of
+    their own; helices that touch are one. Raises ValueError naming a nucleotide without an element.
     """
     record_N = record_runs(tokens["record"].to_numpy())
     return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
@@ -100,9 +96,7 @@ def annotate_types(type_S: Sequence[str], types: Sequence[str]) -> Annotations:
     return Annotations.of(names, ["type"] * len(names), members_SC, np.arange(len(codes_S)))
 
 
-def annotate(
-    tokens: pd.DataFrame, records: pd.DataFrame, groups: Sequence[str] = CONCEPT_GROUPS
-) -> Annotations:
+def annotate(tokens: pd.DataFrame, records: pd.DataFrame, groups=CONCEPT_GROUPS) -> Annotations:
     """Every concept of the chosen groups of concepts of nucleotides.
 
     tokens : columns record, position (0-based), base, element; in record order, nucleotides may be missing
@@ -110,8 +104,7 @@ def annotate(
 
     Pairs are those of the nested structure; a helix is a run of stacked pairs (i, j), (i + 1, j - 1), ...
 
-    element : the eight of `structure.ELEMENTS`, by name
-    strand : 5' or 3' strand of a helix
+    element : the eight of `structure.ELEMENTS`, by name; strand : 5' or 3' strand of a helix
     closing pair : both nucleotides of the pair that closes a hairpin loop; of the first and last of a helix
     hairpin size : loops of 3, 4, 5, 6, and 7 or more; pseudoknotted nucleotides count but are not marked
     tetraloop : hairpin loops of 4 nucleotides that read GNRA or UNCG (N any, R = A or G)
@@ -121,8 +114,8 @@ def annotate(
     Raises ValueError for an unknown group, a missing column and tokens that do not fit the records.
     """
     if not len(groups) or not set(groups) <= set(CONCEPT_GROUPS):
-        chosen = ", ".join(groups) or "none"
-        raise ValueError(f"groups of concepts are {', '.join(CONCEPT_GROUPS)}, not {chosen}")
+        known, chosen = ", ".join(CONCEPT_GROUPS), ", ".join(groups) or "none"
+        raise ValueError(f"groups of concepts are {known}, not {chosen}")
     for column in ("sequence", "secondary_structure"):
         if column not in records:
             raise ValueError(f"the records have no column {column}, which the concepts need")
@@ -168,38 +161,32 @@ def _end_to_end(tokens: pd.DataFrame, records: pd.DataFrame, record_N: np.ndarra
 
 def _structure_concepts(base_L, partner_L, crossing_L) -> dict[str, dict[str, np.ndarray]]:
     """Group -> concept -> places that have it, bool [L]; no pair leaves its record: borders do not matter."""
-    paired = partner_L >= 0
-    five = partner_L > np.arange(len(partner_L))
-    after = np.zeros(len(partner_L), bool)  # whether the next position is of the same strand
-    after[:-1] = paired[:-1] & paired[1:] & (five[:-1] == five[1:]) & (partner_L[1:] == partner_L[:-1] - 1)
-    before = np.zeros_like(after)
-    before[1:] = after[:-1]
+    length, paired, five = len(partner_L), partner_L >= 0, partner_L > np.arange(len(partner_L))
+    stacked = paired[:-1] & paired[1:] & (five[:-1] == five[1:]) & (np.diff(partner_L) == -1)
+    # whether the position before, or after, is of the same strand
+    before, after = np.append(False, stacked)[:length], np.append(stacked, False)[:length]
     start, end = paired & ~before, paired & ~after
-
     place = np.flatnonzero(paired)
-    closes = partner_L[place[:-1]] == place[1:]  # nothing paired between the two
+    closes = (partner_L[place[:-1]] == place[1:]) & (np.diff(place) > 1)  # nothing paired between the two
     left, right = place[:-1][closes], place[1:][closes]
-    left, right = left[right - left > 1], right[right - left > 1]
-    size = right - left - 1
-    letters = base_L.tobytes().decode()
+    size, letters = right - left - 1, base_L.tobytes().decode()
     closing = np.zeros_like(paired)
     closing[left] = closing[right] = True
 
     def loops(chosen: np.ndarray) -> np.ndarray:
-        edge = np.zeros(len(partner_L) + 1, np.int64)
-        edge[left[chosen] + 1] += 1
-        edge[right[chosen]] -= 1
-        return (np.cumsum(edge[:-1]) > 0) & ~crossing_L
+        edge = np.zeros(length, np.int64)
+        edge[left[chosen] + 1], edge[right[chosen]] = 1, -1
+        return (np.cumsum(edge) > 0) & ~crossing_L
 
     def tetraloops(pattern: str) -> np.ndarray:
         reads = [bool(re.match(pattern, letters[at : at + 4])) for at in left + 1]
         return loops((size == 4) & np.array(reads, bool))
 
     def pairs(a: str, b: str) -> np.ndarray:
-        here, there = base_L, base_L[partner_L]
-        return paired & (((here == ord(a)) & (there == ord(b))) | ((here == ord(b)) & (there == ord(a))))
+        is_a, is_b = base_L == ord(a), base_L == ord(b)
+        return paired & (is_a & is_b[partner_L] | is_b & is_a[partner_L])
 
-    sizes = {f"hairpin loop of {length} nt": loops(size == length) for length in (3, 4, 5, 6)}
+    sizes = {f"hairpin loop of {bases} nt": loops(size == bases) for bases in (3, 4, 5, 6)}
     return {
         "strand": {"5' strand": five, "3' strand": paired & ~five},
         "closing pair": {"hairpin-closing pair": closing, "helix-end pair": start | end},

@@ -13,7 +13,7 @@ from scipy import sparse
 from sae_rna.analysis.statistics.annotations import Annotations, annotate_elements, annotate_types
 from sae_rna.analysis.statistics.intervals import family_intervals
 from sae_rna.analysis.statistics.nulls import against_null, family_numbers, shuffled
-from sae_rna.analysis.statistics.scoring import THRESHOLDS, Choice, Sample, auroc, rank_scores
+from sae_rna.analysis.statistics.scoring import THRESHOLDS, Choice, Sample, rank_scores
 from sae_rna.sae.features import column_max
 
 CONCEPT_COLUMNS = (
@@ -30,156 +30,104 @@ TOP_COLUMNS = (
     "kind label rank feature threshold selection_f1 f1 precision enrichment selection_auroc auroc base_rate"
 ).split()
 
-Set = tuple[sparse.spmatrix, Annotations]
-FamilyLabels = tuple[Sequence[str] | None, Sequence[str] | None]
-"""Families of the selection and of the held-out records in order of appearance; None is an unknown one."""
-
 
 def score_concepts(
-    selection: tuple[sparse.spmatrix, Annotations],
-    heldout: tuple[sparse.spmatrix, Annotations],
-    retained_F: np.ndarray | None = None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 20,
-    seed: int = 0,
-    bootstraps: int = 0,
-    min_instances: int = 10,
+    selection, heldout, retained_F=None, families=None, shuffles=20, seed=0, bootstraps=0, min_instances=10
 ) -> pd.DataFrame:
     """The best feature of every concept: chosen with its threshold by F1 on `selection`, scored on `heldout`.
 
-    Both sets are (activations [N, F], annotations with the same concepts). A concept with fewer than
-    `min_instances` instances in either set has no row. Columns: concept, group, feature, threshold;
+    Both sets are (activations [N, F], annotations with the same concepts), and `families` those of both sets'
+    records in order of appearance; None is an unknown one. A concept with fewer than `min_instances`
+    instances in either set has no row. Columns: concept, group, feature, threshold;
 
-    f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision
-        On the held-out set, as in `Scores` and `rank_scores`. `selection_f1` is what the choice was made by.
-    f1_low, f1_high, auroc_low, auroc_high
-        `intervals.family_intervals` over `bootstraps` resamples of the held-out families.
-    f1_resampled
-        The F1 in each of them, [B]. Two tables of the same families and seed have the same resamples, so that
-        their differences have an interval: `intervals.lead_interval`.
-    base_rate, base_f1, tokens, elements
-        Share of held-out rows with the concept, F1 of a feature that always fires, rows and instances.
-    null_p95, p_value, p_pooled
-        `nulls.against_null` of the held-out F1 that the same choice, among all features and thresholds,
-        reaches on `shuffles` annotations of both sets that were `nulls.shuffled`, families as one.
+    f1, precision, element_recall, token_recall, token_f1, enrichment, auroc, average_precision : on the
+        held-out set, as in `Scores` and `rank_scores`; `selection_f1` is what the choice was made by
+    f1_low, f1_high, auroc_low, auroc_high, f1_resampled [B] : `intervals.family_intervals` over `bootstraps`
+        resamples of the held-out families, the same for all tables of these families and this seed
+    base_rate, base_f1, tokens, elements : share of held-out rows with the concept, F1 of a feature that
+        always fires, rows and instances
+    null_p95, p_value, p_pooled : `nulls.against_null` of the held-out F1 that the same choice, among all
+        features and thresholds, reaches on `shuffles` annotations of both sets that were `nulls.shuffled`
 
     Raises ValueError where sets or families do not fit each other, and where no feature is retained.
     """
     options = shuffles, seed, bootstraps, min_instances
-    return _best("f1", selection, heldout, retained_F, families, *options)[CONCEPT_COLUMNS]
+    return _best("f1", (selection, heldout), retained_F, families, *options)[CONCEPT_COLUMNS]
 
 
-def score_elements(
-    selection: tuple[sparse.spmatrix, pd.DataFrame],
-    heldout: tuple[sparse.spmatrix, pd.DataFrame],
-    retained_F: np.ndarray | None = None,
-    shuffles: int = 20,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """`score_concepts` of the structural elements that both sets have, with `ELEMENT_COLUMNS`.
-
-    Both sets are (activations [N, F], token table). Every record is shifted by itself.
-    """
-    table = _best("f1", *_with_elements(selection, heldout), retained_F, shuffles=shuffles, seed=seed)
+def score_elements(selection: tuple, heldout: tuple, retained_F=None, shuffles=20, seed=0) -> pd.DataFrame:
+    """`score_concepts` of the elements that both sets, (activations [N, F], token table), have."""
+    table = _best("f1", _with_elements((selection, heldout)), retained_F, None, shuffles, seed)
     return table.rename(columns={"concept": "element"})[ELEMENT_COLUMNS]
 
 
 def score_types(
-    selection: tuple[sparse.spmatrix, Sequence[str]],
-    heldout: tuple[sparse.spmatrix, Sequence[str]],
-    retained_F: np.ndarray | None = None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 100,
-    seed: int = 0,
+    selection: tuple, heldout: tuple, retained_F=None, families=None, shuffles: int = 100, seed: int = 0
 ) -> pd.DataFrame:
     """The best feature of every RNA type: chosen by AUROC against all others, scored on `heldout`.
 
     Both sets are (`pool_sequences` [S, F], types [S]). `f1` has the threshold that is best on the selection
-    set. `null_p95` is the 95th percentile of the held-out AUROC that the same choice reaches on `shuffles`
-    permutations of the types in both sets, among `families` where they are given: their sequences share more
-    than a type. `sequences` counts the type's held-out sequences. A type that one of the sets lacks has no
-    row.
+    set. `null_p95` is that of the held-out AUROC on `shuffles` permutations of the types in both sets, among
+    `families` where they are given: their sequences share more than a type. `sequences` counts the type's
+    held-out sequences. A type that one of the sets lacks has no row.
     """
-    table = _best("auroc", *_with_types(selection, heldout), retained_F, families, shuffles, seed)
+    table = _best("auroc", _with_types((selection, heldout)), retained_F, families, shuffles, seed)
     table = table.rename(columns={"concept": "type", "tokens": "sequences"})[TYPE_SCORE_COLUMNS]
     return table.fillna({"selection_auroc": 0.0})  # of a selection set of a single type
 
 
-def top_features(
-    elements: tuple[tuple, tuple],
-    types: tuple[tuple, tuple],
-    count: int = 3,
-    retained_F: np.ndarray | None = None,
-) -> pd.DataFrame:
+def top_features(elements: Sequence, types: Sequence, count: int = 3, retained_F=None) -> pd.DataFrame:
     """The `count` best features of every element (by F1) and type (by AUROC) on the selection set.
 
     `elements` and `types` are (selection, heldout) as in `score_elements` and `score_types`. One row per
     label and rank, kind "element" or "type"; scores are the held-out set's where not said otherwise.
     """
-    by_element = _best("f1", *_with_elements(*elements), retained_F, count=count).assign(kind="element")
-    by_type = _best("auroc", *_with_types(*types), retained_F, count=count).assign(kind="type")
+    by_element = _best("f1", _with_elements(elements), retained_F, count=count).assign(kind="element")
+    by_type = _best("auroc", _with_types(types), retained_F, count=count).assign(kind="type")
     table = pd.concat([by_element, by_type], ignore_index=True)
     return table.rename(columns={"concept": "label"})[TOP_COLUMNS]
 
 
-def _with_elements(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
+def _with_elements(sets: Sequence) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the token tables."""
-    known, unseen = ((values_TF, annotate_elements(tokens)) for values_TF, tokens in (selection, heldout))
-    return known, unseen
+    return [(values_TF, annotate_elements(tokens)) for values_TF, tokens in sets]
 
 
-def _with_types(selection: tuple, heldout: tuple) -> tuple[Set, Set]:
+def _with_types(sets: Sequence) -> list[tuple[sparse.spmatrix, Annotations]]:
     """Both sets with annotations in the place of the types."""
-    types = sorted(set(selection[1]) | set(heldout[1]))
+    types = sorted(set().union(*(type_S for _, type_S in sets)))
     if len(types) < 2:
         raise ValueError(f"scores of types need 2 RNA types or more, there is {len(types)}")
-    known, unseen = ((pooled_SF, annotate_types(kind_S, types)) for pooled_SF, kind_S in (selection, heldout))
-    return known, unseen
+    return [(pooled_SF, annotate_types(type_S, types)) for pooled_SF, type_S in sets]
 
 
-def _best(
-    merit: str,
-    selection: tuple[sparse.spmatrix, Annotations],
-    heldout: tuple[sparse.spmatrix, Annotations],
-    retained_F: np.ndarray | None,
-    families: FamilyLabels = (None, None),
-    shuffles: int = 0,
-    seed: int = 0,
-    bootstraps: int = 0,
-    min_instances: int = 1,
-    count: int = 1,
-) -> pd.DataFrame:
+def _best(merit: str, sets, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, fewest=1, count=1):
     """The `count` best features of every concept by `merit`, "f1" or "auroc"; the columns of all tables."""
-    if selection[1].concepts != heldout[1].concepts:
+    (known_NF, labels), (unseen_NF, other) = sets
+    if labels.concepts != other.concepts:
         raise ValueError("the selection and the held-out set have different concepts: annotate both alike")
-    scale_F = column_max(selection[0])
-    selected = Sample(*selection, scale_F, name="the selection set's")
-    unseen = Sample(*heldout, scale_F, name="the held-out set's")
-    labels, other = selected.annotations, unseen.annotations
-    numbers = family_numbers(labels, families[0]), family_numbers(other, families[1])
+    scale_F = column_max(known_NF)
+    selected = Sample(known_NF, labels, scale_F, name="the selection set's")
+    unseen = Sample(unseen_NF, other, scale_F, name="the held-out set's")
+    numbers = [family_numbers(of, names) for of, names in zip((labels, other), families or (None, None))]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
-
-    enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(min_instances, 1)
+    enough_C = np.minimum(labels.elements_C, other.elements_C) >= max(fewest, 1)
     choice = Choice(*(values_J[enough_C[choice.concept_J]] for values_J in choice))
-    on_selection, table = selected.evaluate(choice), unseen.evaluate(choice)
-    rng = np.random.default_rng((seed, 1))
+    concept_J, on_selection, table = choice.concept_J, selected.evaluate(choice), unseen.evaluate(choice)
+    for column, names_C in (("concept", labels.concepts), ("group", labels.groups)):
+        table[column] = np.take(np.array(names_C, object), concept_J)
     return table.assign(
-        concept=np.take(np.array(labels.concepts, object), choice.concept_J),
-        group=np.take(np.array(labels.groups, object), choice.concept_J),
         feature=choice.feature_J,
-        rank=pd.Series(choice.concept_J).groupby(choice.concept_J).cumcount() + 1,
+        rank=pd.Series(concept_J).groupby(concept_J).cumcount() + 1,
         threshold=np.take(THRESHOLDS, choice.level_J),
-        selection_f1=on_selection["f1"],
-        selection_auroc=on_selection["auroc"],
-        **against_null(table[merit].to_numpy(), null_RC[:, choice.concept_J]),
-        **family_intervals(unseen, choice, numbers[1], bootstraps, rng),
+        **on_selection[["f1", "auroc"]].add_prefix("selection_"),
+        **against_null(table[merit].to_numpy(), null_RC[:, concept_J]),
+        **family_intervals(unseen, choice, numbers[1], bootstraps, np.random.default_rng((seed, 1))),
     )
 
 
-def _choose(
-    merit: str, sample: Sample, labels: Annotations, retained_F: np.ndarray | None, count: int = 1
-) -> Choice:
+def _choose(merit: str, sample: Sample, labels: Annotations, retained_F, count: int = 1) -> Choice:
     """The `count` retained features of highest merit for every concept, each at the threshold of its best F1.
 
     Among equals the lower number is first.
@@ -200,17 +148,15 @@ def _choose(
     return Choice(concept_J, feature_J, f1_JH.argmax(axis=-1))
 
 
-def _null(
-    merit: str, selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng
-) -> np.ndarray:
+def _null(merit: str, selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng):
     """Merit on the held-out set where choice and scoring meet shuffled annotations of both sets, [R, C]."""
     null_RC = np.empty((shuffles, len(selected.annotations.concepts)))
     for row_C in null_RC:
-        known = shuffled(selected.annotations, rng, families[0])
-        other = shuffled(unseen.annotations, rng, families[1])
+        pairs = zip((selected, unseen), families)
+        known, other = (shuffled(sample.annotations, rng, family_S) for sample, family_S in pairs)
         choice = _choose(merit, selected, known, retained_F)
         if merit == "f1":
             row_C[:] = unseen.scores(choice.feature_J, other).f1[choice.places]
         else:
-            row_C[:] = auroc(unseen.activations[:, choice.feature_J], other)[choice.places[:2]]
+            row_C[:] = rank_scores(unseen.activations[:, choice.feature_J], other)[0][choice.places[:2]]
     return null_RC

@@ -8,23 +8,17 @@ from scipy import sparse
 
 from sae_rna.analysis.statistics.scoring import Choice, Sample, harmonic_mean, share
 
-CLASSES = 100
-"""Of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC."""
+CLASSES = 100  # of equal size, that a feature's non-zeros are sorted into for the interval of its AUROC
 
 
-def family_intervals(
-    sample: Sample, choice: Choice, family_S: np.ndarray | None, bootstraps: int, rng: np.random.Generator
-) -> dict[str, np.ndarray | list]:
+def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, rng) -> dict:
     """f1_low, f1_high, auroc_low, auroc_high [J], and f1_resampled: the F1 of every resample, J arrays [B].
 
-    `family_S` numbers the records' families; without it records are drawn. NaN, and empty, without resamples
-    or with a single family.
+    `family_S` numbers the records' families. NaN, and empty, without resamples or with a single family.
     """
     columns, labels = sample.activations, sample.annotations
-    family_S = np.arange(labels.record_N[-1] + 1) if family_S is None else family_S
     family_N = np.unique(family_S, return_inverse=True)[1][labels.record_N]
-    families = family_N.max() + 1
-    resampled = [np.empty(0, np.float32)] * len(choice.concept_J)
+    families, resampled = family_N.max() + 1, [np.empty(0, np.float32)] * len(choice.concept_J)
     bounds = np.full((len(resampled), 2, 2), np.nan)
     if bootstraps and families > 1:
         weight_GB = rng.multinomial(families, np.full(families, 1 / families), bootstraps).T.astype(float)
@@ -69,8 +63,7 @@ def _resampled_f1(rows, instance_N, family_N, weight_GB) -> np.ndarray:
 
 def _resampled_auroc(rows, values, member_N, family_N, weight_GB) -> np.ndarray:
     """AUROC of activations sorted into classes with the zeros below, [B]; NaN where it is not defined."""
-    ordered = np.sort(values[values > 0])
-    class_N = np.zeros(len(member_N), np.int64)
+    ordered, class_N = np.sort(values[values > 0]), np.zeros(len(member_N), np.int64)
     above = 1 + np.searchsorted(ordered, values) * CLASSES // max(len(ordered), 1)
     class_N[rows] = np.where(values > 0, above, 0)
 

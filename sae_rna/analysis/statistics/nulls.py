@@ -14,12 +14,8 @@ from sae_rna.analysis.statistics.annotations import Annotations, number_instance
 from sae_rna.analysis.statistics.scoring import share
 
 
-def shuffled(labels: Annotations, rng: np.random.Generator, family_S=None) -> Annotations:
-    """Annotations that agree with the rows by chance alone: tokens' are `shifted`, sequences' are `permuted`.
-
-    `family_S` numbers the records' families; without it every record is a family of its own.
-    """
-    family_S = np.arange(labels.record_N[-1] + 1) if family_S is None else family_S
+def shuffled(labels: Annotations, rng: np.random.Generator, family_S: np.ndarray) -> Annotations:
+    """Annotations, by chance alone: tokens' are `shifted`, sequences' `permuted`; by `family_numbers`."""
     return (permuted if labels.per_sequence else shifted)(labels, rng, family_S)
 
 
@@ -47,14 +43,14 @@ def permuted(labels: Annotations, rng: np.random.Generator, family_S: np.ndarray
     return replace(labels, instance_NC=number_instances(taken_NC, labels.record_N))
 
 
-def family_numbers(labels: Annotations, family_S: Sequence[str] | None) -> np.ndarray | None:
-    """Number of every record's family, [S], an unknown one being a family of its own; None without families.
+def family_numbers(labels: Annotations, family_S: Sequence[str] | None) -> np.ndarray:
+    """Number of every record's family, [S]; an unknown one (of all records if None) is one of its own.
 
     Raises ValueError where they do not fit the records, or sequences of one family differ in concepts.
     """
-    if family_S is None:
-        return None
     records = int(labels.record_N[-1]) + 1
+    if family_S is None:
+        return np.arange(records)
     if len(family_S) != records:
         raise ValueError(f"{len(family_S)} families do not fit {records} sequences: give one for each")
     names = pd.Series(list(family_S))
@@ -72,13 +68,10 @@ def family_numbers(labels: Annotations, family_S: Sequence[str] | None) -> np.nd
 def against_null(value_C: np.ndarray, null_RC: np.ndarray) -> dict[str, np.ndarray]:
     """Where values stand among those of R shuffles, [C] each; NaN without shuffles.
 
-    null_p95
-        The null's 95th percentile: the shuffle above it, not a value between two, since chance exceeds the
-        maximum of 20 in 1 of 21 cases, but an interpolated percentile in 2.
-    p_value
-        (1 + shuffles that reach the value) / (1 + R) (Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39).
-    p_pooled
-        The same among the null values of all concepts, each less the mean and divided by the standard
+    null_p95 : the null's 95th percentile: the shuffle above it, not a value between two, since chance
+        exceeds the maximum of 20 in 1 of 21 cases, but an interpolated percentile in 2
+    p_value : (1 + shuffles that reach it) / (1 + R) (Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39)
+    p_pooled : the same among the null values of all concepts, each less the mean and divided by the standard
         deviation of its concept's other shuffles plus the median deviation of all concepts (Tusher,
         Tibshirani & Chu 2001, PNAS 98:5116). Resolves 1 / (1 + R * C) if nulls differ in location and scale
         alone. NaN for R < 3.
@@ -110,10 +103,9 @@ def _pooled_p_values(value_C: np.ndarray, null_RC: np.ndarray) -> np.ndarray:
 def discoveries(scores: pd.DataFrame, rate: float = 0.05) -> np.ndarray:
     """Which rows of `score_concepts`, or of several such tables, are discoveries, bool.
 
-    By `q_values` of `p_pooled`. A single discovery among the C rows of a table needs a p-value of rate / C: 1
-    / rate shuffles (20 at 5 %), whatever C is; by `p_value` it would take C / rate (500 for 25 concepts). Of
-    L tables joined, L as many shuffles or L discoveries are needed. Raises ValueError for scores without
-    p-values.
+    By `q_values` of `p_pooled`. A single discovery among the C rows of a table takes 1 / rate shuffles (20 at
+    5 %), whatever C is; by `p_value` it would take C / rate. Of L tables joined, L as many shuffles or L
+    discoveries are needed. Raises ValueError for scores without p-values.
     """
     p_values = scores["p_pooled"].to_numpy(float)
     if np.isnan(p_values).any():

@@ -14,21 +14,16 @@ from scipy import sparse
 
 from sae_rna.analysis.statistics.nulls import q_values
 from sae_rna.records.composition import length_and_gc
-from sae_rna.sae.features import pool_types, tau, type_codes
+from sae_rna.sae.features import pool_types, type_codes
 
-FALSE_DISCOVERIES = 0.05
-"""Share of wrong ones among the discoveries that is accepted."""
-ENOUGH = 20
-"""A permutation test has its answer once so many permutations were as extreme as the observation."""
-PERMUTATIONS = 10_000
-"""Of a test that does not have its answer earlier."""
-BLOCK = 2**23
-"""Sums held at a time: 32 MiB."""
-TOLERANCE = 1e-4
-"""Sums of standardised float32 values that differ by less are equal."""
+FALSE_DISCOVERIES = 0.05  # share of wrong ones among the discoveries that is accepted
+ENOUGH = 20  # a permutation test has its answer once so many permutations were as extreme as the observation
+PERMUTATIONS = 10_000  # of a test that does not have its answer earlier
+BLOCK = 2**23  # sums held at a time: 32 MiB
+TOLERANCE = 1e-4  # sums of standardised float32 values that differ by less are equal
 SELECTIVITY_COLUMNS = (
     "feature type effect adjusted_effect p_value q_value significant heldout_effect heldout_p replicates "
-    "families sequences tau gini"
+    "families sequences"
 ).split()
 
 
@@ -57,14 +52,12 @@ class Families(NamedTuple):
         if mixed.any():
             raise ValueError(f"family {mixed.idxmax()} has sequences of more than one type")
         means = facts[["length", "gc"]].mean()
-        mean_GF = (
-            pool_types(pooled_SF, list(family_S), np.ones(pooled_SF.shape[1])).loc[means.index].to_numpy()
-        )
-        cuts = {name: np.quantile(means[name], [1 / 3, 2 / 3]) for name in means}
-        tertile_G = {name: np.searchsorted(cuts[name], means[name], side="right") for name in means}
-        stratum_G = 3 * tertile_G["length"] + tertile_G["gc"]
-        centred_G = {name: (means[name] - means[name].mean()).to_numpy() for name in means}
-        slopes = [np.eye(3)[tertile_G[name]] * centred_G[name][:, None] for name in means]
+        by_family = pool_types(pooled_SF, list(family_S), np.ones(pooled_SF.shape[1]))
+        mean_GF = by_family.loc[means.index].to_numpy()
+        columns = [values.to_numpy() for _, values in means.items()]
+        tertiles = [np.searchsorted(np.quantile(x_G, [1 / 3, 2 / 3]), x_G, side="right") for x_G in columns]
+        stratum_G = 3 * tertiles[0] + tertiles[1]
+        slopes = [np.eye(3)[own] * (x_G - x_G.mean())[:, None] for own, x_G in zip(tertiles, columns)]
         confounders_GZ = np.column_stack([np.eye(9)[stratum_G], *slopes])
         types, sizes = facts["type"].first().to_numpy(), facts.size().to_numpy()
         return cls(types, sizes, mean_GF, stratum_G, confounders_GZ)
@@ -98,10 +91,9 @@ def _unexplained(values_GF: np.ndarray, explained_GF: np.ndarray) -> np.ndarray:
 
 
 def effect_size(values_GF: np.ndarray, member_CG: np.ndarray) -> np.ndarray:
-    """Hedges' g of every type against all other rows, [C, F], corrected for small samples.
+    """Hedges' g of every type against all other rows, [C, F] (Hedges 1981, J Educational Statistics 6:107).
 
-    Hedges 1981, Journal of Educational Statistics 6:107. 0 for a constant feature, infinite for one that is
-    constant on either side and differs; NaN for a type that no row or every row has.
+    0 for a constant feature, infinite for one that is constant on either side; NaN for no or all rows.
     """
     rows, inside_C1 = len(values_GF), member_CG.sum(1)[:, None]
     if rows < 3:
@@ -117,17 +109,14 @@ def effect_size(values_GF: np.ndarray, member_CG: np.ndarray) -> np.ndarray:
     return np.where(difference_CF == 0, 0, g_CF)
 
 
-def permutation_p_values(
-    values_GF: np.ndarray, member_CG: np.ndarray, stratum_G: np.ndarray, rng, most: int = PERMUTATIONS
-) -> np.ndarray:
+def permutation_p_values(values_GF, member_CG, stratum_G, rng, most: int = PERMUTATIONS) -> np.ndarray:
     """One-sided p-values of larger values in the type's families, [C, F], by permuting types within strata.
 
-    The statistic is the sum over the type's families, which orders permutations as Hedges' g does. p =
-    (exceeding + 1) / (permutations + 1). All types and features share the permutations. A feature is done
-    once each of its types has met `ENOUGH` permutations at least as extreme (Besag & Clifford 1991,
-    Biometrika 78:301); after `PERMUTATIONS` also once its other types are significant at a false discovery
-    rate of `FALSE_DISCOVERIES` over all [C, F] (Sandve et al. 2011, Bioinformatics 27:3235); after `most` in
-    any case.
+    The statistic, the sum over the type's families, orders permutations as Hedges' g does; p = (exceeding +
+    1) / (permutations + 1). All types and features share the permutations. A feature is done once each of its
+    types has met `ENOUGH` permutations at least as extreme (Besag & Clifford 1991, Biometrika 78:301); after
+    `PERMUTATIONS` also once its other types are significant at a false discovery rate of `FALSE_DISCOVERIES`
+    over all [C, F] (Sandve et al. 2011, Bioinformatics 27:3235); after `most` in any case.
     """
     centred_GF = _unexplained(values_GF, values_GF.mean(0))
     spread_F = centred_GF.std(0)
@@ -154,25 +143,11 @@ def permutation_p_values(
     return (exceeding_CF + 1) / (drawn_F + 1)
 
 
-def gini(activation_by_type: np.ndarray) -> np.ndarray:
-    """Gini coefficient of features [types, F]: 0 where n types are alike, 1 - 1/n where one is not 0."""
-    x = np.sort(np.asarray(activation_by_type, float), axis=0)
-    weight = 2 * np.arange(1, len(x) + 1) - len(x) - 1
-    total = x.sum(0)
-    return np.divide(weight @ x, len(x) * total, out=np.full(total.shape, np.nan), where=total > 0)
-
-
-def type_selectivity(
-    selection: tuple[sparse.spmatrix, pd.DataFrame],
-    heldout: tuple[sparse.spmatrix, pd.DataFrame],
-    retained_F: np.ndarray | None = None,
-    min_families: int = 3,
-    seed: int = 0,
-) -> pd.DataFrame:
+def type_selectivity(selection, heldout, retained_F=None, min_families=3, seed: int = 0) -> pd.DataFrame:
     """Which features prefer which RNA types, a row for each of both, tested on `selection` and on `heldout`.
 
     Both sets are (`pool_sequences` [S, F], records with type, family and sequence). Tested are the retained
-    features that fire at all on the selection set, for its `Families.movable_types`.
+    features that fire at all on the selection set, for its `Families.movable_types`. Columns:
 
     effect : Hedges' g of the family means, the type's families against all others
     adjusted_effect : the same after regressing out stratum means (length tertile x GC tertile), and log
@@ -182,7 +157,6 @@ def type_selectivity(
     heldout_effect, heldout_p : adjusted effect and p-value on held-out families; NaN for types they lack
     replicates : significant, and on held-out families positive and significant among the significant rows
     families, sequences : of the type, in the selection set
-    tau, gini : selectivity of the feature over all types of the selection set, from their means over families
 
     Raises ValueError where rows do not fit, nothing can be tested, or families are too few to adjust.
     """
@@ -199,16 +173,9 @@ def type_selectivity(
     table["significant"] = (table.q_value <= FALSE_DISCOVERIES) & (table.adjusted_effect > 0)
     again = table[table.significant & table.heldout_p.notna()]
     replicates = (q_values(again.heldout_p.to_numpy()) <= FALSE_DISCOVERIES) & (again.heldout_effect > 0)
-    sequences = pd.Series(known.sequences_G).groupby(known.type_G).agg(["size", "sum"])
-    means = [known.mean_GF[known.type_G == name][:, tested_F].mean(0) for name in sequences.index]
-    tau_F, gini_F = tau(np.stack(means)), gini(np.stack(means))
-    table = table.assign(
-        replicates=replicates.reindex(table.index, fill_value=False),
-        families=table.type.map(sequences["size"]),
-        sequences=table.type.map(sequences["sum"]),
-        tau=np.repeat(tau_F, len(types)),
-        gini=np.repeat(gini_F, len(types)),
-    )
+    table["replicates"] = replicates.reindex(table.index, fill_value=False)
+    sequences = pd.Series(known.sequences_G).groupby(known.type_G)
+    table["families"], table["sequences"] = table.type.map(sequences.size()), table.type.map(sequences.sum())
     return table[SELECTIVITY_COLUMNS]
 
 
@@ -219,12 +186,10 @@ def _testable(known: Families, unseen: Families, retained_F, min_families: int) 
         raise ValueError(f"selection activations have {latents} features, held-out ones {other}")
     fewest, needed = min(len(known.type_G), len(unseen.type_G)), known.confounders_GZ.shape[1] + 3
     if fewest < needed:
-        what = "to hold length and GC content constant"
-        raise ValueError(f"{fewest} families are too few {what}: give {needed} or more in each split")
+        raise ValueError(f"{fewest} families are too few to adjust: give {needed} or more in each split")
     types = known.movable_types(min_families)
     if not len(types):
-        others = "families among others of like length and GC content"
-        raise ValueError(f"no RNA type has {min_families} {others}: lower min_families")
+        raise ValueError(f"no RNA type has {min_families} families like other types': lower min_families")
     fires_F = (known.mean_GF > 0).any(0)
     tested_F = np.flatnonzero(fires_F if retained_F is None else fires_F & retained_F)
     if not len(tested_F):
@@ -239,14 +204,3 @@ def _tested(families: Families, types, tested_F, rng, most: int) -> tuple[np.nda
     p_CF = permutation_p_values(adjusted_GF, member_CG, families.stratum_G, rng, most)
     p_CF[~member_CG.any(1)] = np.nan
     return effect_size(families.mean_GF, member_CG), effect_size(adjusted_GF, member_CG), p_CF
-
-
-def surviving(selectivity: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Rows of `type_selectivity` that replicate and whose feature is stronger in the type unadjusted, too.
-
-    The largest adjusted effect is first. Beside it the number of tested features without such a row.
-    """
-    order, ascending = ["adjusted_effect", "feature", "type"], [False, True, True]
-    shown = selectivity[selectivity.replicates & (selectivity.effect > 0)]
-    shown = shown.sort_values(order, ascending=ascending, ignore_index=True)
-    return shown, selectivity.feature.nunique() - shown.feature.nunique()

@@ -15,8 +15,7 @@ from scipy import sparse
 from sae_rna.analysis.statistics import counting
 from sae_rna.analysis.statistics.annotations import Annotations
 
-THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
-"""A feature fires above a threshold, given in shares of its maximum on the selection set."""
+THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)  # of firing, in shares of a feature's maximum on the selection set
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -32,46 +31,32 @@ def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scores:
-    """Agreement of features with concepts at every threshold, [F, C, H]; 0 for a share of nothing."""
+    """Agreement of features with concepts at every threshold, [F, C, H]; 0 for a share of nothing.
+
+    f1, token_f1 : harmonic mean of precision and element recall, or token recall
+    enrichment : P(concept | feature fires) / P(concept)
+    """
 
     precision: np.ndarray  # share of the feature's firing rows that have the concept
     token_recall: np.ndarray  # share of the concept's rows where the feature fires
     element_recall: np.ndarray  # share of the concept's instances where the feature fires at least once
     base_rate_C: np.ndarray  # share of all rows that have the concept: precision of what always fires, [C]
 
-    @cached_property
-    def f1(self) -> np.ndarray:
-        """Harmonic mean of precision and element recall."""
-        return harmonic_mean(self.precision, self.element_recall)
-
-    @cached_property
-    def token_f1(self) -> np.ndarray:
-        """Harmonic mean of precision and token recall."""
-        return harmonic_mean(self.precision, self.token_recall)
-
-    @cached_property
-    def enrichment(self) -> np.ndarray:
-        """P(concept | feature fires) / P(concept)."""
-        return share(self.precision, self.base_rate_C[:, None])
+    f1 = property(lambda self: harmonic_mean(self.precision, self.element_recall))
+    token_f1 = property(lambda self: harmonic_mean(self.precision, self.token_recall))
+    enrichment = property(lambda self: share(self.precision, self.base_rate_C[:, None]))
 
 
-def score(
-    activations_NF: sparse.spmatrix, scale_F: np.ndarray, annotations: Annotations, thresholds=THRESHOLDS
-) -> Scores:
+def score(activations_NF, scale_F: np.ndarray, annotations: Annotations, thresholds=THRESHOLDS) -> Scores:
     """Scores of every feature for every concept.
 
-    activations_NF : non-negative, rows as in `annotations`
-    scale_F : maximum of each feature on the selection set; a feature whose scale is 0 never fires
-    thresholds : ascending, in shares of `scale_F`
-
-    Raises ValueError where shapes do not fit, activations are negative or thresholds do not ascend.
+    `scale_F` is the maximum of each feature on the selection set, where 0 it never fires; `thresholds` are
+    ascending shares of it. Raises ValueError where shapes do not fit or activations are negative.
     """
     return Sample(activations_NF, annotations, scale_F, thresholds).scores()
 
 
-def rank_scores(
-    activations_NF: sparse.spmatrix, annotations: Annotations, order: tuple | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def rank_scores(activations_NF, annotations: Annotations, order=None) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision of every feature's activation for every concept, both [F, C].
 
     AUROC is the Mann-Whitney statistic with ties at their mean rank, NaN for a concept that no or every row
@@ -85,11 +70,6 @@ def rank_scores(
     pairs_C = rows_C * (rows - rows_C).astype(float)
     auroc_FC = np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, np.nan), where=pairs_C > 0)
     return auroc_FC, np.where(rows_C > 0, precision_FC, np.nan)
-
-
-def auroc(activations_NF: sparse.spmatrix, annotations: Annotations) -> np.ndarray:
-    """The first of `rank_scores`."""
-    return rank_scores(activations_NF, annotations)[0]
 
 
 class Choice(NamedTuple):
@@ -154,12 +134,7 @@ class Sample:
         names = ("f1", "precision", "element_recall", "token_recall", "token_f1", "enrichment")
         table = pd.DataFrame({name: getattr(scores, name)[places] for name in names})
         auroc_JC, average_precision_JC = rank_scores(self.activations[:, choice.feature_J], labels)
-        base_rate_J = scores.base_rate_C[choice.concept_J]
-        return table.assign(
-            auroc=auroc_JC[places[:2]],
-            average_precision=average_precision_JC[places[:2]],
-            base_rate=base_rate_J,
-            base_f1=harmonic_mean(base_rate_J, np.ones(len(base_rate_J))),
-            tokens=labels.rows_C[choice.concept_J],
-            elements=labels.elements_C[choice.concept_J],
-        )
+        rate_J, precision_J = scores.base_rate_C[choice.concept_J], average_precision_JC[places[:2]]
+        table = table.assign(auroc=auroc_JC[places[:2]], average_precision=precision_J, base_rate=rate_J)
+        tokens_J, elements_J = (count_C[choice.concept_J] for count_C in (labels.rows_C, labels.elements_C))
+        return table.assign(base_f1=harmonic_mean(rate_J, np.ones(1)), tokens=tokens_J, elements=elements_J)
