@@ -1,7 +1,13 @@
 """Sparse autoencoders for RNA language models: from sequences to activations, features and figures."""
 
+import os
 import warnings
 
+# OpenMP's workers spin at barriers unless they are told to wait: beside another job each step takes ten times as
+# long then. And numba starts a worker for every core unless it is told how many a job may use.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_NUM_THREADS" in os.environ:
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 # multimolecule's libraries look for Jupyter's progress widgets; this package shows plain progress bars.
 warnings.filterwarnings("ignore", message="IProgress not found")
 

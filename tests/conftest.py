@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the package sets it, before anything imports torch
 
 
 @pytest.fixture(scope="session")
