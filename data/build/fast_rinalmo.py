@@ -1,11 +1,13 @@
-"""RiNALMo's forward pass for training: the architecture of multimolecule's `RiNALMoForMaskedLM`, all weights in one vector.
+"""RiNALMo's forward pass for training: the architecture of multimolecule's `RiNALMoForMaskedLM`, all weights
+in one vector.
 
-Same numbers as the library's model (tests/data_build/test_fast_rinalmo.py), several times as fast on a CPU: matrices of
-all blocks lie side by side, so that they are cast to bfloat16 in one go, query, key and value are one matrix product, all but
-the attention is compiled, once for all blocks and shapes, and the head reads chosen positions alone.
+Same numbers as the library's model (tests/data_build/test_fast_rinalmo.py), several times as fast on a CPU:
+matrices of all blocks lie side by side, so that they are cast to bfloat16 in one go, query, key and value are
+one matrix product, all but the attention is compiled, once for all blocks and shapes, and the head reads
+chosen positions alone.
 
-Shapes: B sequences of W tokens, L blocks, D width, F hidden units of the gated feed-forward layer, V tokens of the
-vocabulary, P weights in all, M chosen positions.
+Shapes: B sequences of W tokens, L blocks, D width, F hidden units of the gated feed-forward layer, V tokens
+of the vocabulary, P weights in all, M chosen positions.
 """
 
 from typing import NamedTuple
@@ -40,9 +42,15 @@ class Layout:
             return [f"model.encoder.layer.{block}.{name}" for block in range(self.blocks) for name in names]
 
         attention, feed_forward = "attention.self.", "intermediate.linear"
-        norms = ("attention.layer_norm.weight", "attention.layer_norm.bias", "layer_norm.weight", "layer_norm.bias")
+        norms = (
+            "attention.layer_norm.weight",
+            "attention.layer_norm.bias",
+            "layer_norm.weight",
+            "layer_norm.bias",
+        )
         matrices = [attention + name + ".weight" for name in ("query", "key", "value")]
-        head = "lm_head.transform."
+        head, last = "lm_head.transform.", "model.encoder.layer_norm."
+        head_rest = [head + name for name in ("dense.bias", "layer_norm.weight", "layer_norm.bias")]
         self.parts = {
             "attention": Part((self.blocks, 4, width, width),
                               of_blocks(*matrices, "attention.output.dense.weight"), True),
@@ -50,13 +58,14 @@ class Layout:
                          of_blocks(feed_forward + ".weight", feed_forward + "_gate.weight"), True),
             "down": Part((self.blocks, width, hidden), of_blocks("output.dense.weight"), True),
             "norms": Part((self.blocks, 4, width), of_blocks(*norms), False),
-            "gate_bias": Part((self.blocks, 2 * hidden), of_blocks(feed_forward + ".bias", feed_forward + "_gate.bias"), False),
+            "gate_bias": Part((self.blocks, 2 * hidden), 
+                              of_blocks(feed_forward + ".bias", feed_forward + "_gate.bias"), False),
             "beta": Part((self.blocks, 1), of_blocks("intermediate.bias"), False),
             "down_bias": Part((self.blocks, width), of_blocks("output.dense.bias"), False),
-            "last_norm": Part((2, width), ["model.encoder.layer_norm.weight", "model.encoder.layer_norm.bias"], False),
+            "last_norm": Part((2, width), [last + "weight", last + "bias"], False),
             "embedding": Part((tokens, width), ["model.embeddings.word_embeddings.weight"], False),
             "head": Part((width, width), [head + "dense.weight"], False),
-            "head_rest": Part((3, width), [head + "dense.bias", head + "layer_norm.weight", head + "layer_norm.bias"], False),
+            "head_rest": Part((3, width), head_rest, False),
             "decoder": Part((tokens, width), ["lm_head.decoder.weight"], False),
             "decoder_bias": Part((tokens,), ["lm_head.bias"], False),
         }  # fmt: skip
@@ -64,7 +73,9 @@ class Layout:
 
     def pack(self, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weight vector [P] of named weights, such as a model's `state_dict()`."""
-        return torch.cat([weights[name].detach().float().flatten() for part in self.parts.values() for name in part.names])
+        return torch.cat(
+            [weights[name].detach().float().flatten() for part in self.parts.values() for name in part.names]
+        )
 
     @torch.no_grad()
     def unpack(self, vector_P: torch.Tensor, model: torch.nn.Module):
@@ -90,7 +101,8 @@ def rotary_table(width: int, head_width: int, device=None) -> torch.Tensor:
 
 
 def before_attention(x, rotary, matrices, norms):
-    """Normalised state [N, D] and rotated query, key and value [N, heads, D / heads] of the rows of x [N, D]."""
+    """Normalised state [N, D] and rotated query, key and value [N, heads, D / heads] of the rows of x [N,
+    D]."""
     width, head_width = x.shape[-1], rotary.shape[-1]
     h = F.layer_norm(x, (width,), norms[0], norms[1], NORM_EPS)
     mixed = F.linear(h.to(matrices.dtype), matrices[:3].reshape(3 * width, width))
@@ -107,31 +119,41 @@ def _rotate(x, rotary):
 def attention(query, key, value, bias):
     """What each token reads, [B W, heads, D / heads]; `bias` [B, 1, 1, W] is added to the scores."""
     batch, width = bias.shape[0], bias.shape[-1]
-    query, key, value = (x[: batch * width].unflatten(0, (batch, width)).transpose(1, 2) for x in (query, key, value))
+    query, key, value = (
+        x[: batch * width].unflatten(0, (batch, width)).transpose(1, 2) for x in (query, key, value)
+    )
     scores = query @ key.transpose(-1, -2)
     return ((scores + bias).softmax(-1) @ value).transpose(1, 2).flatten(0, 1)
 
 
 def after_attention(h, read, output, gate, down, norms, gate_bias, beta, down_bias):
-    """The block's state [N, D]. RiNALMo adds the attention's output to the normalised state `h`, not to the state itself."""
+    """The block's state [N, D]. RiNALMo adds the attention's output to the normalised state `h`, not to the
+    state itself."""
     width, low = h.shape[-1], output.dtype
     x = F.linear(read, output).float() + h
     hidden = F.layer_norm(x, (width,), norms[2], norms[3], NORM_EPS).to(low)
     linear, gated = F.linear(hidden, gate.reshape(-1, width), gate_bias.to(low)).float().chunk(2, -1)
-    return F.linear((linear * torch.sigmoid(beta * linear) * gated).to(low), down, down_bias.to(low)).float() + x
+    return (
+        F.linear((linear * torch.sigmoid(beta * linear) * gated).to(low), down, down_bias.to(low)).float() + x
+    )
 
 
 class FastRiNALMo:
     """A forward pass from a weight vector to logits."""
 
     def __init__(self, layout: Layout, precision: torch.dtype = torch.bfloat16, rows: int | None = None):
-        """Given `rows`, all but the attention is compiled, for so many tokens a batch: others are filled up with nothing."""
+        """Given `rows`, all but the attention is compiled, for so many tokens a batch: others are filled up
+        with nothing."""
         self.layout, self.precision, self.rows = layout, precision, rows
         self.before, self.after = before_attention, after_attention
         if rows:
-            self.before, self.after = (torch.compile(step, dynamic=False) for step in (self.before, self.after))
+            self.before, self.after = (
+                torch.compile(step, dynamic=False) for step in (self.before, self.after)
+            )
 
-    def logits(self, vector_P: torch.Tensor, ids_BW: torch.Tensor, lengths_B: torch.Tensor, chosen_M: torch.Tensor):
+    def logits(
+        self, vector_P: torch.Tensor, ids_BW: torch.Tensor, lengths_B: torch.Tensor, chosen_M: torch.Tensor
+    ):
         """Logits [M, V] at the places `chosen_M` of the flattened batch; sequences are padded on the right.
 
         `lengths_B` counts their tokens, special ones included.
@@ -157,4 +179,8 @@ class FastRiNALMo:
         x = F.layer_norm(x[chosen_M], (layout.width,), *weights["last_norm"].unbind(), NORM_EPS)
         dense_bias, scale, shift = weights["head_rest"].unbind()
         x = F.gelu(F.linear(x, weights["head"], dense_bias))
-        return F.linear(F.layer_norm(x, (layout.width,), scale, shift, NORM_EPS), weights["decoder"], weights["decoder_bias"])
+        return F.linear(
+            F.layer_norm(x, (layout.width,), scale, shift, NORM_EPS),
+            weights["decoder"],
+            weights["decoder_bias"],
+        )

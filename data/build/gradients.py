@@ -1,8 +1,8 @@
 """Gradients of the batches of a step, on several processes of one thread each or in this process.
 
-A small model's operations are too short to be shared out among threads; whole batches are not. Batches of a step are taken by
-whichever process is free, each leaves its gradient in a place of its own, and they are added in a fixed order: the result does
-not depend on who did what.
+A small model's operations are too short to be shared out among threads; whole batches are not. Batches of a
+step are taken by whichever process is free, each leaves its gradient in a place of its own, and they are
+added in a fixed order: the result does not depend on who did what.
 """
 
 import os
@@ -41,7 +41,9 @@ def log_probabilities(model: FastRiNALMo, base_ids: np.ndarray, weights_P, batch
     """ln P(A, C, G, U) among all tokens at the chosen places, [M, 4]."""
     device = weights_P.device
     ids, lengths, chosen = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.lengths, batch.chosen))
-    return model.logits(weights_P, ids, lengths, chosen).log_softmax(-1)[:, torch.from_numpy(base_ids).to(device)]
+    return model.logits(weights_P, ids, lengths, chosen).log_softmax(-1)[
+        :, torch.from_numpy(base_ids).to(device)
+    ]
 
 
 def summed_loss(model: FastRiNALMo, base_ids: np.ndarray, weights_P, batch: Batch) -> torch.Tensor:
@@ -58,7 +60,7 @@ class Gradients:
         if not workers:
             self.work = Work(**work)
             return
-        torch.set_num_threads(1)  # what is left for this process is short, and waiting threads would take the cores
+        torch.set_num_threads(1)  # little is left for this process, and waiting threads would take the cores
         context = multiprocessing.get_context("spawn")
         self.places = torch.zeros(most, len(weights_P)).share_memory_()
         self.tasks, self.results = context.SimpleQueue(), context.Queue()
@@ -67,7 +69,9 @@ class Gradients:
         for process in self.processes:
             process.start()
 
-    def sum(self, pool: int, stage: int, mixture: Mixture, numbers: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
+    def sum(
+        self, pool: int, stage: int, mixture: Mixture, numbers: list[int]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Gradient [P] and sums over the batches `numbers` of a pool."""
         if not self.processes:
             parts = [self.work.gradient(self.weights, pool, stage, mixture, number) for number in numbers]
@@ -85,7 +89,9 @@ class Gradients:
                 place, sums = self.results.get(timeout=60)
             except queue.Empty:
                 if not all(process.is_alive() for process in self.processes):
-                    raise RuntimeError("a process that computes gradients has ended: see its message above") from None
+                    raise RuntimeError(
+                        "a process that computes gradients has ended: see its message above"
+                    ) from None
                 continue
             if isinstance(sums, str):
                 raise RuntimeError(f"a process that computes gradients failed:\n{sums}")

@@ -1,10 +1,12 @@
-"""Masked-language-model pre-training of a small RiNALMo-architecture encoder (rinalmo-nano), from one command.
+"""Masked-language-model pre-training of a small RiNALMo-architecture encoder (rinalmo-nano), from one
+command.
 
     python data/build/pretrain.py --out runs/nano
 
-A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with ``--start`` a released model is
-trained further. The learning rate warms up, stays, and falls linearly to zero. Every batch depends on the recipe, the step
-and the curriculum's stage alone, so a run that was stopped goes on from its last checkpoint as if nothing had happened.
+A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with
+``--start`` a released model is trained further. The learning rate warms up, stays, and falls linearly to
+zero. Every batch depends on the recipe, the step and the curriculum's stage alone, so a run that was stopped
+goes on from its last checkpoint as if nothing had happened.
 """
 
 import argparse
@@ -44,25 +46,27 @@ class Recipe:
     intermediate: int = 576
     """As in RiNALMo's configuration: the gated feed-forward layer is two thirds of it wide."""
     tokens: float = 120e6
-    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While the
-    learning rate is still constant, a run may be gone on with to another end."""
+    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While
+    the learning rate is still constant, a run may be gone on with to another end."""
     anneal: float = 0.3
     """Share of the run, at its end, over which the learning rate falls linearly to zero."""
     batch_tokens: int = 2048
     batches: int = 2
     """Batches a step; they divide a pool."""
     learning_rate: float = 2.5e-3
-    """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it with AdamW."""
+    """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it
+    with AdamW."""
     warmup_steps: int = 100
     families: float = 0.65
     """Share of nucleotides of the training families once the curriculum is mastered."""
     redrawn: float = 0.2
-    """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly drawn helices."""
+    """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly
+    drawn helices."""
     natural: float = 0.1
     """Share of natural RNAs among the families' nucleotides."""
     sharpness: float = 2.0
-    """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none after a third of
-    the run."""
+    """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none
+    after a third of the run."""
     average: float = 0.998
     """Decay a step of the averaged weights, which are released."""
     seed: int = 0
@@ -89,13 +93,14 @@ class Curriculum:
         self.accuracy = accuracy or [0.0] * len(STAGES)
 
     def report(self, stage: int, accuracy: float):
-        self.accuracy[stage] = 0.6 * self.accuracy[stage] + 0.4 * accuracy if self.accuracy[stage] else accuracy
+        before = self.accuracy[stage] or accuracy
+        self.accuracy[stage] = 0.6 * before + 0.4 * accuracy
         if self.stage < len(STAGES) and self.accuracy[self.stage] >= STAGES[self.stage][1]:
             self.stage += 1
 
 
 class Examination:
-    """Accuracy and cross-entropy at fixed positions, 15 % of all, hidden at once as RiNALMo's evaluation does."""
+    """Accuracy and cross-entropy at fixed positions: 15 % of all, hidden at once."""
 
     def __init__(self, pools: Pools, model: FastRiNALMo):
         self.pools, self.model, self.sets = pools, model, {}
@@ -121,13 +126,17 @@ class Examination:
 
 
 def examination_sets(records: pd.DataFrame | None, count: int = 300) -> dict[str, pd.DataFrame]:
-    """Fixed samples of unseen sequences of training families, of unseen families, and of natural tRNA of the training side."""
+    """Fixed samples: unseen sequences of training families, unseen families, natural tRNA not trained on."""
     if records is None:
         return {}
     chosen = {name: records[records.split == name] for name in ("validation", "selection")}
     natural = records[(records.origin == "natural") & (records.type == "tRNA")]
-    chosen["natural tRNA"] = natural[natural.split.str.startswith("seen")] if "exposure" in records else natural
-    return {name: rows.sample(min(count, len(rows)), random_state=0) for name, rows in chosen.items() if len(rows)}
+    chosen["natural tRNA"] = (
+        natural[natural.split.str.startswith("seen")] if "exposure" in records else natural
+    )
+    return {
+        name: rows.sample(min(count, len(rows)), random_state=0) for name, rows in chosen.items() if len(rows)
+    }
 
 
 def build_config(recipe: Recipe) -> RiNALMoConfig:
@@ -139,9 +148,14 @@ def build_config(recipe: Recipe) -> RiNALMoConfig:
 
 
 def save_checkpoint(folder: Path, optimizer: Optimizer, state: dict):
-    """Weights, averaged weights, moments and progress in one safetensors file, written whole or not at all."""
+    """Weights, averaged weights, moments and progress in one safetensors file, written whole or not at
+    all."""
     temporary = folder / "checkpoint.tmp"
-    save_file({name: value.cpu() for name, value in optimizer.state().items()}, temporary, {"state": json.dumps(state)})
+    save_file(
+        {name: value.cpu() for name, value in optimizer.state().items()},
+        temporary,
+        {"state": json.dumps(state)},
+    )
     os.replace(temporary, folder / "checkpoint.safetensors")
 
 
@@ -155,7 +169,8 @@ def load_checkpoint(folder: Path, optimizer: Optimizer) -> dict:
 
 
 def release(folder: Path, layout: Layout, weights_P: torch.Tensor, config: RiNALMoConfig, facts: dict):
-    """Write a model folder that loads like any of multimolecule's, with the run's facts in ``pretraining.json``."""
+    """Write a model folder that loads like any of multimolecule's, with the run's facts in
+    ``pretraining.json``."""
     model = RiNALMoForMaskedLM(config)
     layout.unpack(weights_P.cpu(), model)
     temporary = folder.with_name(folder.name + ".tmp")
@@ -168,12 +183,18 @@ def release(folder: Path, layout: Layout, weights_P: torch.Tensor, config: RiNAL
 
 
 class Run:
-    """A pre-training run in a folder: ``checkpoint.safetensors`` to go on from, ``model`` with the averaged weights so far."""
+    """A pre-training run in a folder: ``checkpoint.safetensors`` to go on from, ``model`` with the averaged
+    weights so far."""
 
-    def __init__(self, recipe: Recipe, corpus, out: Path, records: pd.DataFrame | None = None, start: Path | None = None,
-                 device: str = "cpu", workers: int = 0, compiled: bool = False, every: int = 256):  # fmt: skip
+    def __init__(
+        self, recipe: Recipe, corpus, out: Path, records: pd.DataFrame | None = None,
+        start: Path | None = None,
+        device: str = "cpu", workers: int = 0, compiled: bool = False, every: int = 256,
+    ):  # fmt: skip
         if POOL % recipe.batches or every % (POOL // recipe.batches):
-            raise ValueError(f"batches a step ({recipe.batches}) must divide {POOL}, and {every} be a multiple of the quotient")
+            raise ValueError(
+                f"batches a step ({recipe.batches}) must divide {POOL}, and the quotient {every} steps"
+            )
         out.mkdir(parents=True, exist_ok=True)
         self.recipe, self.out, self.every, self.config = recipe, out, every, build_config(recipe)
         self.layout = Layout(self.config)
@@ -191,11 +212,17 @@ class Run:
         if (out / "checkpoint.safetensors").exists():
             self.state = load_checkpoint(out, self.optimizer)
         self.curriculum = Curriculum(self.state["stage"], self.state["accuracy"])
-        self.gradients = Gradients(weights, workers, recipe.batches, corpus=corpus, config=self.config, seed=recipe.seed,
-                                   batch_tokens=recipe.batch_tokens, batches=POOL, compiled=compiled)  # fmt: skip
+        self.gradients = Gradients(
+            weights, workers, recipe.batches, corpus=corpus, config=self.config, seed=recipe.seed,
+            batch_tokens=recipe.batch_tokens, batches=POOL, compiled=compiled,
+        )  # fmt: skip
         families = {name: Corpus.of_records(rows) for name, rows in examination_sets(records).items()}
-        some = next(iter(families.values()), None) or (corpus if isinstance(corpus, Corpus) else Corpus.read(corpus))
-        self.examination = Examination(Pools(some, recipe.seed, recipe.batch_tokens, POOL), FastRiNALMo(self.layout))
+        some = next(iter(families.values()), None) or (
+            corpus if isinstance(corpus, Corpus) else Corpus.read(corpus)
+        )
+        self.examination = Examination(
+            Pools(some, recipe.seed, recipe.batch_tokens, POOL), FastRiNALMo(self.layout)
+        )
         for stage in range(len(STAGES)):
             helices = draw_helices(6_000, stage, np.random.default_rng(stage))[-1:]
             self.examination.add(f"stage {stage}", Rnas.joined(helices), stage)
@@ -203,7 +230,8 @@ class Run:
             self.examination.add(name, family.take(np.arange(len(family.lengths))), 0)
 
     def train(self, minutes: float = 5.0):
-        """To the end of the recipe, with a checkpoint and a release every so many minutes and when asked to end (SIGTERM)."""
+        """To the end of the recipe, with a checkpoint and a release every so many minutes and when asked to
+        end (SIGTERM)."""
         recipe, state, saved, stop = self.recipe, self.state, time.monotonic(), []
         previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
         sums: list[dict] = []
@@ -232,7 +260,9 @@ class Run:
         gradient /= sums["chosen"]
         norm = gradient.norm()
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient became {norm} at step {state['step']}: lower the learning rate")
+            raise FloatingPointError(
+                f"the gradient became {norm} at step {state['step']}: lower the learning rate"
+            )
         gradient *= min(1.0, 1 / (norm.item() + 1e-6))
         self.optimizer.step(gradient, recipe.rate(state["step"]))
         state["step"] += 1
@@ -244,17 +274,28 @@ class Run:
         """Move the curriculum on and write down how the averaged weights do."""
         state, curriculum = self.state, self.curriculum
         for stage in range(min(curriculum.stage + 1, len(STAGES))):
-            curriculum.report(stage, self.examination.scores(self.optimizer.weights, f"stage {stage}")["paired"])
+            curriculum.report(
+                stage, self.examination.scores(self.optimizer.weights, f"stage {stage}")["paired"]
+            )
         state |= {"stage": curriculum.stage, "accuracy": curriculum.accuracy}
         loss = sum(one["loss"] for one in sums) / max(1, sum(one["chosen"] for one in sums))
         names = [name for name in self.examination.sets if not name.startswith("stage")]
-        report = {"step": state["step"], "nucleotides": state["seen"], "stage": curriculum.stage, "loss": round(loss, 4),
-                  "rate": round(self.recipe.rate(state["step"]), 6), "paired_accuracy": [round(a, 3) for a in curriculum.accuracy]}
+        report = {
+            "step": state["step"],
+            "nucleotides": state["seen"],
+            "stage": curriculum.stage,
+            "loss": round(loss, 4),
+            "rate": round(self.recipe.rate(state["step"]), 6),
+            "paired_accuracy": [round(a, 3) for a in curriculum.accuracy],
+        }
         report |= {name: self.examination.scores(self.optimizer.average, name) for name in names}
         state["history"].append(report)
-        scores = " | ".join(f"{name} " + "/".join(f"{value:.3f}" for value in report[name].values()) for name in names)
+        scores = " | ".join(
+            f"{name} " + "/".join(f"{value:.3f}" for value in report[name].values()) for name in names
+        )
         paired = "/".join(f"{value:.2f}" for value in report["paired_accuracy"])
-        line = f"{state['seen'] / 1e6:.2f} M nt, stage {curriculum.stage}, loss {loss:.3f}, helices {paired}, {scores}"
+        seen = f"{state['seen'] / 1e6:.2f} M nt, stage {curriculum.stage}"
+        line = f"{seen}, loss {loss:.3f}, helices {paired}, {scores}"
         print(f"\n{time.strftime('%H:%M:%S')} step {state['step']}: {line}", flush=True)
         return f"loss {loss:.3f}"
 
@@ -266,11 +307,19 @@ class Run:
 
 def main(arguments: list[str] | None = None):
     data = Path(__file__).resolve().parents[1]
-    parser = argparse.ArgumentParser(description="Pre-train a small RiNALMo on synthetic helices and RNA families.")
+    parser = argparse.ArgumentParser(
+        description="Pre-train a small RiNALMo on synthetic helices and RNA families."
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--corpus", type=Path, help="the families to train on; those of the records by default")
-    parser.add_argument("--records", type=Path, default=data / "records.parquet", help="what is scored on the way")
-    parser.add_argument("--start", type=Path, help="a released model to train further, such as data/rinalmo-nano")
+    parser.add_argument(
+        "--corpus", type=Path, help="the families to train on; those of the records by default"
+    )
+    parser.add_argument(
+        "--records", type=Path, default=data / "records.parquet", help="what is scored on the way"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="a released model to train further, such as data/rinalmo-nano"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 on an accelerator")
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
@@ -278,8 +327,11 @@ def main(arguments: list[str] | None = None):
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
     given = parser.parse_args(arguments)
     recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
-    run = Run(recipe, given.corpus or given.records, given.out, pd.read_parquet(given.records), given.start, given.device,
-              0 if given.device != "cpu" else given.workers, not given.eager)  # fmt: skip
+    run = Run(
+        recipe, given.corpus or given.records, given.out, pd.read_parquet(given.records),
+        given.start, given.device,
+        workers=given.workers if given.device == "cpu" else 0, compiled=not given.eager,
+    )  # fmt: skip
     run.train()
 
 

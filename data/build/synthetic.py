@@ -1,9 +1,9 @@
 """Synthetic RNAs that obey Watson-Crick and wobble pairing and nothing else.
 
-A language model of a few million parameters learns families long before it learns that stems pair. Helices drawn afresh for
-every batch teach pairing as a rule: no sequence is ever seen twice, so only the rule helps. Secondary structures come from a
-small recursive grammar (a pseudoknot-free context-free grammar in the spirit of Sakakibara et al. 1994); bases are then drawn
-pair by pair.
+A language model of a few million parameters learns families long before it learns that stems pair. Helices
+drawn afresh for every batch teach pairing as a rule: no sequence is ever seen twice, so only the rule helps.
+Secondary structures come from a small recursive grammar (a pseudoknot-free context-free grammar in the spirit
+of Sakakibara et al. 1994); bases are then drawn pair by pair.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,10 @@ _FIVE_PRIME = np.array([BASES.index(pair[0]) for pair in PAIRS])
 _THREE_PRIME = np.array([BASES.index(pair[1]) for pair in PAIRS])
 #: Probabilities of the bases in the tetraloops GNRA and UNCG, [motif, place, base].
 _TETRALOOPS = np.array(
-    [[[base in letters for base in BASES] for letters in motif] for motif in (("G", "ACGU", "AG", "A"), ("U", "ACGU", "C", "G"))],
+    [
+        [[base in letters for base in BASES] for letters in motif]
+        for motif in (("G", "ACGU", "AG", "A"), ("U", "ACGU", "C", "G"))
+    ],
     dtype=float,
 )
 _TETRALOOPS /= _TETRALOOPS.sum(-1, keepdims=True)
@@ -58,23 +61,26 @@ class Grammar:
 
     def __post_init__(self):
         if self.hairpin[0] < 3:
-            raise ValueError(f"a hairpin loop needs 3 nucleotides or more, the grammar allows {self.hairpin[0]}")
+            raise ValueError(
+                f"a hairpin loop needs 3 nucleotides or more, the grammar allows {self.hairpin[0]}"
+            )
         if self.stem[0] < 1:
             raise ValueError(f"a helix needs 1 base pair or more, the grammar allows {self.stem[0]}")
 
 
 HAIRPINS = Grammar()
-#: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage. What can be
-#: reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap it.
+#: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage.
+#: What can be reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap
+#: it.
 STAGES = (
     (HAIRPINS, 0.78),
     (replace(HAIRPINS, stem=(4, 9), hairpin=(3, 9), end=(0, 12)), 0.70),
-    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 12), interruption=0.3, bulge=(1, 2), tetraloops=0.3,
-             length=(20, 70)), 0.62),
-    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 10), domains=(1, 2), interruption=0.3, bulge=(1, 3),
-             branching=0.1, wobble=0.06, tetraloops=0.3, length=(20, 102)), 0.46),
-    (Grammar(stem=(3, 8), hairpin=(3, 10), end=(0, 15), domains=(1, 3), linker=(1, 10), interruption=0.4, bulge=(1, 4),
-             branching=0.2, wobble=0.09, tetraloops=0.35, length=(20, 142)), 0.40),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 12), interruption=0.3, bulge=(1, 2),
+             tetraloops=0.3, length=(20, 70)), 0.62),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 10), domains=(1, 2), interruption=0.3,
+             bulge=(1, 3), branching=0.1, wobble=0.06, tetraloops=0.3, length=(20, 102)), 0.46),
+    (Grammar(stem=(3, 8), hairpin=(3, 10), end=(0, 15), domains=(1, 3), linker=(1, 10), interruption=0.4,
+             bulge=(1, 4), branching=0.2, wobble=0.09, tetraloops=0.35, length=(20, 142)), 0.40),
 )  # fmt: skip
 
 
@@ -117,12 +123,14 @@ def stack_pair_tables(structures: list[str], width: int | None = None) -> np.nda
 def draw_with_targets(
     table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU, and their exact conditionals.
+    """Bases for every position of `table_SW` so that each pair of the table is canonical or GU, and their
+    exact conditionals.
 
-    GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition varies around
-    the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at padding, and the probability
-    [S, W, 4] that the generator gave each base here, given the structure, the RNA's composition, its tetraloop motifs and the
-    base of the pairing partner: as a target of a masked base it has the same expected gradient as the base, and less noise.
+    GC content varies from RNA to RNA (uniform between 35 % and 75 % of the base pairs), unpaired composition
+    varies around the purine-rich mean of natural loops. Returns indices into `BASES`, shape [S, W], -1 at
+    padding, and the probability [S, W, 4] that the generator gave each base here, given the structure, the
+    RNA's composition, its tetraloop motifs and the base of the pairing partner: as a target of a masked base
+    it has the same expected gradient as the base, and less noise.
     """
     count, width = table_SW.shape
     strong = rng.uniform(0.35, 0.75, (count, 1)) * (1 - wobble)
@@ -145,17 +153,21 @@ def draw_with_targets(
         places = opening[chosen, None] + np.arange(1, 5)
         motif = _TETRALOOPS[(rng.random(chosen.sum()) > 0.7).astype(int)]
         probability[rows[chosen, None], places] = motif
-        bases[rows[chosen, None], places] = (rng.random((*places.shape, 1)) > np.cumsum(motif, -1)[..., :-1]).sum(-1)
+        bases[rows[chosen, None], places] = (
+            rng.random((*places.shape, 1)) > np.cumsum(motif, -1)[..., :-1]
+        ).sum(-1)
     bases[table_SW == PADDING] = -1
     return bases, probability
 
 
-def draw_bases(table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0) -> np.ndarray:
+def draw_bases(
+    table_SW: np.ndarray, rng: np.random.Generator, wobble: float = 0.03, tetraloops: float = 0.0
+) -> np.ndarray:
     """The bases of `draw_with_targets` alone."""
     return draw_with_targets(table_SW, rng, wobble, tetraloops)[0]
 
 
 def draw_batch(grammar: Grammar, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`count` synthetic RNAs: bases [count, W] (indices into `BASES`, -1 padding) and pair tables [count, W]."""
+    """`count` synthetic RNAs: bases (indices into `BASES`, -1 padding) and pair tables, both [count, W]."""
     table = stack_pair_tables([draw_structure(grammar, rng) for _ in range(count)])
     return draw_bases(table, rng, grammar.wobble, grammar.tetraloops), table

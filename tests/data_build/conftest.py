@@ -5,7 +5,9 @@ import pytest
 from batches import Corpus
 from pretrain import Recipe
 
-RECIPE = Recipe(width=32, blocks=2, heads=2, intermediate=48, tokens=256 * 2 * 48, batch_tokens=256, warmup_steps=2)
+RECIPE = Recipe(
+    width=32, blocks=2, heads=2, intermediate=48, tokens=256 * 2 * 48, batch_tokens=256, warmup_steps=2
+)
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,10 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
-    rows = [("GGGGAAAACCCC", "((((....))))", "A"), ("GGGCAAAAAGCCCA", "((((.....)))).", "B"), ("GCGAAAAUCGC", "((((...))))", "B")]
+    rows = [
+        ("GGGGAAAACCCC", "((((....))))", "A"),
+        ("GGGCAAAAAGCCCA", "((((.....)))).", "B"),
+        ("GCGAAAAUCGC", "((((...))))", "B"),
+    ]
     columns = ["sequence", "secondary_structure", "family"]
     return Corpus.of_records(pd.DataFrame(rows * 5, columns=columns).assign(type="one", origin="sampled"))

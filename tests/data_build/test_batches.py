@@ -70,21 +70,37 @@ def test_a_batch_holds_whole_rnas_with_targets_at_their_places(pools):
 
 
 def test_targets_of_families_follow_the_partners_base():
-    """GAAAC: the model pairs G with C, with the five rows of the first base beginning at 0 and none for the others."""
+    """GAAAC: the model pairs G with C, with the five rows of the first base beginning at 0 and none for the
+    others."""
     targets = np.full((5, 4), 0.25)
     targets[1], targets[4] = (0.1, 0.0, 0.9, 0.0), (0.4, 0.3, 0.2, 0.1)  # partner C, and no partner
-    tensors = {"bases": encode("GAAACGAAA"), "partner": np.array([4, -1, -1, -1, 0, -1, -1, -1, -1]),
-               "cm_partner": np.array([4, -1, -1, -1, 0, -1, -1, -1, -1]), "target": np.array([0, -1, -1, -1, -1, 0, -1, -1, -1]),
-               "targets": targets, "start": np.array([0, 5, 9]), "family": np.zeros(2), "type": np.zeros(2),
-               "noise": np.ones(2), "natural": np.zeros(2)}  # fmt: skip
+    partner = np.array([4, -1, -1, -1, 0, -1, -1, -1, -1])
+    tensors = {
+        "bases": encode("GAAACGAAA"), "partner": partner, "cm_partner": partner,
+        "target": np.array([0, -1, -1, -1, -1, 0, -1, -1, -1]), "targets": targets,
+        "start": np.array([0, 5, 9]),
+        "family": np.zeros(2), "type": np.zeros(2), "noise": np.ones(2), "natural": np.zeros(2),
+    }  # fmt: skip
     rnas = Corpus(tensors).take(np.array([1, 0]))
     assert rnas.probability[0].tolist() == [0.4, 0.3, 0.2, 0.1]
     assert rnas.probability[4].tolist() == [0.1, 0.0, 0.9, 0.0]
-    assert rnas.probability[8].tolist() == [0, 1, 0, 0] and rnas.partner.tolist() == [-1, -1, -1, -1, 8, -1, -1, -1, 4]
+    assert rnas.probability[8].tolist() == [0, 1, 0, 0] and rnas.partner.tolist() == [
+        -1,
+        -1,
+        -1,
+        -1,
+        8,
+        -1,
+        -1,
+        -1,
+        4,
+    ]
 
 
 def test_families_and_natural_rnas_are_drawn_in_their_shares(corpus):
-    mixed = Corpus(vars(corpus) | {"natural": np.arange(15) < 3, "noise": np.where(np.arange(15) < 9, 1.4, 3.0)})
+    mixed = Corpus(
+        vars(corpus) | {"natural": np.arange(15) < 3, "noise": np.where(np.arange(15) < 9, 1.4, 3.0)}
+    )
     tokens = mixed.weights(0.2, 0.0) * mixed.lengths
     assert tokens[:3].sum() == pytest.approx(0.2) and tokens.sum() == pytest.approx(1)
     of_family = np.bincount(mixed.family[3:], tokens[3:])

@@ -9,7 +9,9 @@ from muon import Optimizer, orthogonalise
 
 @pytest.fixture
 def layout():
-    return Layout(RiNALMoConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=72))
+    return Layout(
+        RiNALMoConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=72)
+    )
 
 
 def test_updates_are_those_of_torch(layout):
@@ -33,7 +35,9 @@ def test_updates_are_those_of_torch(layout):
         optimizer.step(gradient, 0.01)
     expected = torch.cat([parameter.detach().flatten() for parameter in matrices + others])
     change = (expected - start).abs().mean()
-    assert (optimizer.weights - expected).abs().mean() < 0.02 * change  # torch orthogonalises in bfloat16, too
+    assert (
+        optimizer.weights - expected
+    ).abs().mean() < 0.02 * change  # torch orthogonalises in bfloat16, too
     first = optimizer.first_other
     assert torch.allclose(optimizer.weights[first:], expected[first:], atol=1e-6)
 

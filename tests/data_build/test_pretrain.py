@@ -30,7 +30,13 @@ def test_a_stage_ends_when_its_own_accuracy_is_reached():
 
 
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero(recipe):
-    recipe = replace(recipe, tokens=recipe.batch_tokens * recipe.batches * 1000, anneal=0.25, warmup_steps=10, learning_rate=2.0)
+    recipe = replace(
+        recipe,
+        tokens=recipe.batch_tokens * recipe.batches * 1000,
+        anneal=0.25,
+        warmup_steps=10,
+        learning_rate=2.0,
+    )
     assert [recipe.rate(step) for step in (0, 9, 750, 875, 1000)] == [0.2, 2.0, 2.0, 1.0, 0.0]
 
 
@@ -50,7 +56,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(whole, recipe, corp
     Run(recipe, corpus, tmp_path, every=32).train()
     ours, theirs = (load_file(folder / "checkpoint.safetensors") for folder in (tmp_path, whole.out))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    facts = [json.loads((folder / "model" / "pretraining.json").read_text()) for folder in (tmp_path, whole.out)]
+    facts = [
+        json.loads((folder / "model" / "pretraining.json").read_text()) for folder in (tmp_path, whole.out)
+    ]
     assert facts[0]["seen"] == facts[1]["seen"] and facts[0]["step"] == recipe.steps
     assert facts[0]["history"][-1]["paired_accuracy"] == facts[1]["history"][-1]["paired_accuracy"]
 
@@ -89,11 +97,16 @@ def test_the_release_is_the_average_and_loads_like_any_model(whole):
 def test_it_learns(whole, recipe, corpus):
     """The loss on a pool that was never seen falls below that of the first weights."""
     start = Run(recipe, corpus, whole.out.parent / "start", every=32)
-    before, after = (run.gradients.sum(99, 0, recipe.mixture(0), list(range(64)))[1] for run in (start, whole))
+    before, after = (
+        run.gradients.sum(99, 0, recipe.mixture(0), list(range(64)))[1] for run in (start, whole)
+    )
     assert after["loss"] < before["loss"] - 0.1 * before["chosen"]
 
 
 def test_a_released_model_can_be_trained_further(whole, recipe, corpus, tmp_path):
     run = Run(recipe, corpus, tmp_path, start=whole.out / "model", every=32)
     assert torch.equal(run.optimizer.weights, whole.optimizer.average) and run.state["step"] == 0
-    assert run.state["start"]["seen"] == whole.state["seen"] and run.curriculum.accuracy == whole.state["accuracy"]
+    assert (
+        run.state["start"]["seen"] == whole.state["seen"]
+        and run.curriculum.accuracy == whole.state["accuracy"]
+    )

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import BASES, PADDING, STAGES, Grammar, draw_batch, draw_structure, draw_with_targets, stack_pair_tables
+from synthetic import (
+    BASES,
+    PADDING,
+    STAGES,
+    Grammar,
+    draw_batch,
+    draw_structure,
+    draw_with_targets,
+    stack_pair_tables,
+)
 
 from sae_rna.structure import CANONICAL_PAIRS, element_string
 
@@ -43,13 +52,20 @@ def test_tetraloops_are_gnra_or_uncg_when_all_are_asked_for():
     grammar = replace(Grammar(), hairpin=(4, 4), tetraloops=1.0)
     bases, table = draw_batch(grammar, 50, np.random.default_rng(1))
     for row, partner in zip(bases, table):
-        loop = next("".join(BASES[b] for b in row[i + 1 : i + 5]) for i, j in enumerate(partner) if j - i == 5)
-        assert (loop[0] == "G" and loop[2] in "AG" and loop[3] == "A") or (loop[0] == "U" and loop[2:] == "CG")
+        loop = next(
+            "".join(BASES[b] for b in row[i + 1 : i + 5]) for i, j in enumerate(partner) if j - i == 5
+        )
+        assert (loop[0] == "G" and loop[2] in "AG" and loop[3] == "A") or (
+            loop[0] == "U" and loop[2:] == "CG"
+        )
 
 
 def test_later_stages_hold_the_elements_that_earlier_ones_lack():
     rng = np.random.default_rng(0)
-    seen = [set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150))) for grammar, _ in STAGES]
+    seen = [
+        set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150)))
+        for grammar, _ in STAGES
+    ]
     assert seen[0] <= set("SHE") and {"I", "B"} <= seen[2] and {"M", "X"} <= seen[3]
 
 
@@ -59,14 +75,21 @@ def test_impossible_grammars_are_refused():
 
 
 def test_exact_targets_are_the_frequencies_of_the_generator():
-    """Monte Carlo: of all places to which the generator gave a base the probability p, a share p holds that base."""
+    """Monte Carlo: of all places to which the generator gave a base the probability p, a share p holds that
+    base."""
     rng = np.random.default_rng(5)
     table = np.repeat(stack_pair_tables(["..((((....))))..((((.....))))."]), 30_000, axis=0)
     bases, probability = draw_with_targets(table, rng, wobble=0.2, tetraloops=0.5)
     assert probability.sum(-1) == pytest.approx(1)
     drawn = np.eye(4)[bases]
     assert drawn.mean(0) == pytest.approx(probability.mean(0), abs=0.015)
-    for place in (0, 3, 6, 12, 20):  # an end, 5' in a stem, GNRA or UNCG or neither, 3' in a stem, a loop of five
+    for place in (
+        0,
+        3,
+        6,
+        12,
+        20,
+    ):  # an end, 5' in a stem, GNRA or UNCG or neither, 3' in a stem, a loop of five
         partner = table[0, place]
         for letter in range(4):  # given the partner's base, above all
             there = bases[:, partner] == letter if partner >= 0 else np.ones(len(bases), bool)
