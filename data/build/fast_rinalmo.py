@@ -58,7 +58,7 @@ class Layout:
                          of_blocks(feed_forward + ".weight", feed_forward + "_gate.weight"), True),
             "down": Part((self.blocks, width, hidden), of_blocks("output.dense.weight"), True),
             "norms": Part((self.blocks, 4, width), of_blocks(*norms), False),
-            "gate_bias": Part((self.blocks, 2 * hidden), 
+            "gate_bias": Part((self.blocks, 2 * hidden),
                               of_blocks(feed_forward + ".bias", feed_forward + "_gate.bias"), False),
             "beta": Part((self.blocks, 1), of_blocks("intermediate.bias"), False),
             "down_bias": Part((self.blocks, width), of_blocks("output.dense.bias"), False),
