@@ -49,7 +49,8 @@ class Layout:
             "layer_norm.bias",
         )
         matrices = [attention + name + ".weight" for name in ("query", "key", "value")]
-        head = "lm_head.transform."
+        head, last = "lm_head.transform.", "model.encoder.layer_norm."
+        head_rest = [head + name for name in ("dense.bias", "layer_norm.weight", "layer_norm.bias")]
         self.parts = {
             "attention": Part((self.blocks, 4, width, width),
                               of_blocks(*matrices, "attention.output.dense.weight"), True),
@@ -57,13 +58,14 @@ class Layout:
                          of_blocks(feed_forward + ".weight", feed_forward + "_gate.weight"), True),
             "down": Part((self.blocks, width, hidden), of_blocks("output.dense.weight"), True),
             "norms": Part((self.blocks, 4, width), of_blocks(*norms), False),
-            "gate_bias": Part((self.blocks, 2 * hidden), of_blocks(feed_forward + ".bias", feed_forward + "_gate.bias"), False),
+            "gate_bias": Part((self.blocks, 2 * hidden),
+                              of_blocks(feed_forward + ".bias", feed_forward + "_gate.bias"), False),
             "beta": Part((self.blocks, 1), of_blocks("intermediate.bias"), False),
             "down_bias": Part((self.blocks, width), of_blocks("output.dense.bias"), False),
-            "last_norm": Part((2, width), ["model.encoder.layer_norm.weight", "model.encoder.layer_norm.bias"], False),
+            "last_norm": Part((2, width), [last + "weight", last + "bias"], False),
             "embedding": Part((tokens, width), ["model.embeddings.word_embeddings.weight"], False),
             "head": Part((width, width), [head + "dense.weight"], False),
-            "head_rest": Part((3, width), [head + "dense.bias", head + "layer_norm.weight", head + "layer_norm.bias"], False),
+            "head_rest": Part((3, width), head_rest, False),
             "decoder": Part((tokens, width), ["lm_head.decoder.weight"], False),
             "decoder_bias": Part((tokens,), ["lm_head.bias"], False),
         }  # fmt: skip

@@ -60,9 +60,7 @@ class Gradients:
         if not workers:
             self.work = Work(**work)
             return
-        torch.set_num_threads(
-            1
-        )  # what is left for this process is short, and waiting threads would take the cores
+        torch.set_num_threads(1)  # little is left for this process, and waiting threads would take the cores
         context = multiprocessing.get_context("spawn")
         self.places = torch.zeros(most, len(weights_P)).share_memory_()
         self.tasks, self.results = context.SimpleQueue(), context.Queue()

@@ -1,5 +1,4 @@
-"""Optimiser on one weight vector: Muon (Jordan et al. 2024) for the encoder's matrices, AdamW for everything
-else.
+"""Optimiser on one weight vector: Muon (Jordan et al. 2024) for the encoder's matrices, AdamW for the rest.
 
 The same updates as `torch.optim.Muon` (rate matched to AdamW's update size) and `torch.optim.AdamW`, with all
 matrices of one shape orthogonalised in one batched product, and with an exponential moving average (EMA) of
@@ -14,8 +13,7 @@ BETAS, EPS = (0.9, 0.98), 1e-8
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Five quintic Newton-Schulz steps, which bring all singular values of each matrix [..., R, C] near one;
-    in bfloat16."""
+    """Quintic Newton-Schulz steps in bfloat16: all singular values of matrices [..., R, C] come near one."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
@@ -27,8 +25,7 @@ def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Optimizer:
-    """Its state are vectors as long as the weights: momentum, second moment of AdamW's part, averaged
-    weights."""
+    """Its state are vectors as long as the weights: momentum, AdamW's second moment, averaged weights."""
 
     def __init__(self, layout, weights_P: torch.Tensor, decay: float):
         self.layout, self.weights, self.decay, self.step_count = layout, weights_P, decay, 0
@@ -55,9 +52,7 @@ class Optimizer:
         square.mul_(BETAS[1]).addcmul_(other, other, value=1 - BETAS[1])
         scale = (square / (1 - BETAS[1] ** self.step_count)).sqrt_().add_(EPS)
         self.weights[first:].addcdiv_(mean, scale, value=-rate / 2 / (1 - BETAS[0] ** self.step_count))
-        decay = min(
-            self.decay, self.step_count / (self.step_count + 10)
-        )  # the first weights are soon forgotten
+        decay = min(self.decay, self.step_count / (self.step_count + 10))  # the first weights soon go
         self.average.lerp_(self.weights, 1 - decay)
 
     def state(self) -> dict[str, torch.Tensor]:

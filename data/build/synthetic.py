@@ -70,17 +70,17 @@ class Grammar:
 
 HAIRPINS = Grammar()
 #: The curriculum's grammars, each with the accuracy on masked paired bases (15 % masked) that ends its stage.
-#: What can be
-#: reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap it.
+#: What can be reached falls from stage to stage: a masked partner (12 % of them) and every wobble pair cap
+#: it.
 STAGES = (
     (HAIRPINS, 0.78),
     (replace(HAIRPINS, stem=(4, 9), hairpin=(3, 9), end=(0, 12)), 0.70),
-    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 12), interruption=0.3, bulge=(1, 2), tetraloops=0.3,
-             length=(20, 70)), 0.62),
-    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 10), domains=(1, 2), interruption=0.3, bulge=(1, 3),
-             branching=0.1, wobble=0.06, tetraloops=0.3, length=(20, 102)), 0.46),
-    (Grammar(stem=(3, 8), hairpin=(3, 10), end=(0, 15), domains=(1, 3), linker=(1, 10), interruption=0.4, bulge=(1, 4),
-             branching=0.2, wobble=0.09, tetraloops=0.35, length=(20, 142)), 0.40),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 12), interruption=0.3, bulge=(1, 2),
+             tetraloops=0.3, length=(20, 70)), 0.62),
+    (replace(HAIRPINS, stem=(3, 9), hairpin=(3, 9), end=(0, 10), domains=(1, 2), interruption=0.3,
+             bulge=(1, 3), branching=0.1, wobble=0.06, tetraloops=0.3, length=(20, 102)), 0.46),
+    (Grammar(stem=(3, 8), hairpin=(3, 10), end=(0, 15), domains=(1, 3), linker=(1, 10), interruption=0.4,
+             bulge=(1, 4), branching=0.2, wobble=0.09, tetraloops=0.35, length=(20, 142)), 0.40),
 )  # fmt: skip
 
 
@@ -168,7 +168,6 @@ def draw_bases(
 
 
 def draw_batch(grammar: Grammar, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`count` synthetic RNAs: bases [count, W] (indices into `BASES`, -1 padding) and pair tables [count,
-    W]."""
+    """`count` synthetic RNAs: bases (indices into `BASES`, -1 padding) and pair tables, both [count, W]."""
     table = stack_pair_tables([draw_structure(grammar, rng) for _ in range(count)])
     return draw_bases(table, rng, grammar.wobble, grammar.tetraloops), table

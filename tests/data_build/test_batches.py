@@ -74,10 +74,13 @@ def test_targets_of_families_follow_the_partners_base():
     others."""
     targets = np.full((5, 4), 0.25)
     targets[1], targets[4] = (0.1, 0.0, 0.9, 0.0), (0.4, 0.3, 0.2, 0.1)  # partner C, and no partner
-    tensors = {"bases": encode("GAAACGAAA"), "partner": np.array([4, -1, -1, -1, 0, -1, -1, -1, -1]),
-               "cm_partner": np.array([4, -1, -1, -1, 0, -1, -1, -1, -1]), "target": np.array([0, -1, -1, -1, -1, 0, -1, -1, -1]),
-               "targets": targets, "start": np.array([0, 5, 9]), "family": np.zeros(2), "type": np.zeros(2),
-               "noise": np.ones(2), "natural": np.zeros(2)}  # fmt: skip
+    partner = np.array([4, -1, -1, -1, 0, -1, -1, -1, -1])
+    tensors = {
+        "bases": encode("GAAACGAAA"), "partner": partner, "cm_partner": partner,
+        "target": np.array([0, -1, -1, -1, -1, 0, -1, -1, -1]), "targets": targets,
+        "start": np.array([0, 5, 9]),
+        "family": np.zeros(2), "type": np.zeros(2), "noise": np.ones(2), "natural": np.zeros(2),
+    }  # fmt: skip
     rnas = Corpus(tensors).take(np.array([1, 0]))
     assert rnas.probability[0].tolist() == [0.4, 0.3, 0.2, 0.1]
     assert rnas.probability[4].tolist() == [0.1, 0.0, 0.9, 0.0]

@@ -1,8 +1,8 @@
-"""Write the data card and the model card, `data/README.md` and `data/rinalmo-nano/README.md`, from the files they describe.
+"""Write the data card, `data/README.md`, from the file that it describes.
 
-For maintainers, after `build_records.py` or a new pre-training:
+For maintainers, after `build_records.py`:
 
-    python data/build/write_cards.py
+    python data/build/data_card.py
 """
 
 import json
@@ -20,10 +20,6 @@ from families import (
     NATURAL_LENGTH,
     RNACENTRAL,
 )
-from synthetic import STAGES
-
-from sae_rna.parameters import Parameters
-from sae_rna.study import Study
 
 DATA = Path(__file__).resolve().parents[1]
 
@@ -156,61 +152,9 @@ independent of each other: families of one clan can fall on both sides. The unse
 """
 
 
-def model_card(facts: dict) -> str:
-    recipe, history = facts["recipe"], facts["history"]
-    study = Study(Parameters(run="runs/cards"))
-    masked = study.masked_table(per_set=600).drop(columns=["bases", "paired_bases"])
-    stages = pd.DataFrame(
-        {
-            "stage": range(1, len(STAGES) + 1),
-            "stems (bp)": [f"{grammar.stem[0]}-{grammar.stem[1]}" for grammar, _ in STAGES],
-            "hairpin loops (nt)": [f"{grammar.hairpin[0]}-{grammar.hairpin[1]}" for grammar, _ in STAGES],
-            "length (nt)": [f"{grammar.length[0]}-{grammar.length[1]}" for grammar, _ in STAGES],
-            "branching": [grammar.branching for grammar, _ in STAGES],
-            "left at accuracy": [threshold for _, threshold in STAGES],
-            "accuracy at the end": facts["accuracy"],
-        }
-    )
-    synthetic = facts["synthetic"] / facts["seen"]
-    return f"""# Model card: rinalmo-nano
-
-A masked language model of RNA with RiNALMo's architecture (multimolecule's `RiNALMoForMaskedLM`): {recipe["blocks"]} blocks of width {recipe["width"]}, {recipe["heads"]} heads, {study.model.parameters:,} parameters without
-the head. It exists so that the whole study runs offline on two cores. It is no substitute for RiNALMo: it saw {facts["seen"] / 1e6:.1f} million nucleotides, RiNALMo-giga billions.
-
-## Training
-
-{facts["step"]:,} steps, {facts["seen"] / 1e6:.1f} million nucleotides, of which {synthetic:.0%} were synthetic: RNAs of random helices drawn afresh for every batch (`data/build/synthetic.py`), among them structures of training families with
-fresh bases. The rest are samples of the training families of `data/records.parquet`; natural records and the families of the other splits were never seen. Muon for the encoder's matrices at learning rate
-{recipe["learning_rate"]:g}, AdamW for the rest at half of it; seed {recipe["seed"]}. `sae-rna pretrain` repeats the run; `pretraining.json` beside this file holds its whole history ({len(history):,} reports).
-
-Synthetic batches mostly use a mask that hides one end of half of the pairs and never both; family batches do so half of the time and otherwise hide 15 % as RiNALMo does. Of the chosen positions 50 % become the mask token, 35 % a random base, 15 % stay.
-
-The run that made these weights was watched and steered, on two cores shared with other work: the learning rate was lowered from 4e-3 to 2e-3 and later to the value above, the batch halved from 8,192 tokens
-after the first minutes, thresholds of the curriculum were lowered twice, it was sent back to its third stage once, and the shares of masked, random and kept bases and of family batches were changed once (from 65/20/15 and 60 %).
-At 57.5 million nucleotides the rate had fallen to zero; the run was then gone on with from the value above, falling to zero once more until the end. `pretraining.json` shows where. A repeat with today's settings follows the same curriculum and does not give the same weights.
-
-The curriculum, with the accuracy on masked paired bases (15 % masked) at which each stage was left; what can be reached falls from stage to stage:
-
-{markdown(stages)}
-
-## Masked bases
-
-{masked.sequences.max():,} RNAs a set at most, 15 % of their bases hidden at once. `validation`: unseen sequences of training families; `selection` and `heldout`: families never seen; `natural`: natural RNAs of families never seen.
-The Markov chain sees both sides of a hidden base.
-
-{markdown(masked)}
-
-## Licence
-
-AGPL-3.0-or-later, as the code.
-"""
-
-
 def main():
     facts = json.loads(pq.read_schema(DATA / "records.parquet").metadata[b"build"])
     (DATA / "README.md").write_text(data_card(pd.read_parquet(DATA / "records.parquet"), facts))
-    folder = DATA / "rinalmo-nano"
-    (folder / "README.md").write_text(model_card(json.loads((folder / "pretraining.json").read_text())))
 
 
 if __name__ == "__main__":
