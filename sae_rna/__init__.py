@@ -3,9 +3,8 @@
 import os
 import warnings
 
-# OpenMP's workers spin at barriers unless they are told to wait: beside another job each step takes ten times
-# as
-# long then. And numba starts a worker for every core unless it is told how many a job may use.
+# OpenMP's workers spin at barriers unless they are told to wait: beside another job each step then takes ten
+# times as long. And numba starts a worker for every core unless it is told how many a job may use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "OMP_NUM_THREADS" in os.environ:
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
