@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.statistics.samples import TYPES, noise_of_families, rnas
+from analysis.statistics.samples import TYPES, noise_of_families, quick, rnas
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -208,6 +208,7 @@ def test_effects_without_variation_or_without_rows():
         effect_size(np.zeros((2, 1)), np.array([[1, 0]]))
 
 
+@quick
 @given(
     st.lists(st.floats(0, 10), min_size=6, max_size=12),
     st.floats(0.1, 10),
