@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from sae_rna.extraction import loading
+from sae_rna.memory import BATCH_TOKENS
 from sae_rna.records.composition import NUCLEOTIDES
 
-BATCH_TOKENS = 8192  # in one forward pass: more are a third slower on a CPU, fewer leave a GPU idle
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

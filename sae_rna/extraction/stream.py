@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.memory import BATCH_TOKENS
 from sae_rna.records.composition import NUCLEOTIDES
 
 
