@@ -9,8 +9,8 @@ from transformers import AutoConfig
 
 from sae_rna import plan as planning
 from sae_rna.__main__ import main
-from sae_rna.extraction.language_model import BATCH_TOKENS, LanguageModel
-from sae_rna.memory import FORWARD_FLOATS, OVERHEAD_GB
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.memory import BATCH_TOKENS, FORWARD_FLOATS, OVERHEAD_GB
 from sae_rna.parameters import ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
