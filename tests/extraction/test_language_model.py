@@ -142,7 +142,7 @@ def test_the_shipped_model_knows_its_pairs(tiny_model):
     """rinalmo-nano restores a hidden base of a clean hairpin from its partner far more often than chance."""
     from synthetic import BASES, HAIRPINS, draw_batch
 
-    from sae_rna.analysis.language_model import model_probabilities
+    from sae_rna.analysis.language_model import model_log_probabilities
     from sae_rna.parameters import ROOT
     from sae_rna.records.composition import encode_bases
 
@@ -150,7 +150,7 @@ def test_the_shipped_model_knows_its_pairs(tiny_model):
     bases, table = draw_batch(HAIRPINS, 150, np.random.default_rng(99))
     sequences = ["".join(BASES[base] for base in row if base >= 0) for row in bases]
     hidden = [np.flatnonzero(partner >= 0)[2:3] for partner in table]
-    guess = np.concatenate(model_probabilities(model, sequences, hidden)).argmax(1)
+    guess = np.concatenate(model_log_probabilities(model, sequences, hidden)).argmax(1)
     truth = np.concatenate([codes[place] for codes, place in zip(encode_bases(sequences), hidden)])
     assert (guess == truth).mean() > 0.7
 
