@@ -71,7 +71,7 @@ class ActivationStream:
         self._nucleotides = np.array([sum(map(sequence.count, NUCLEOTIDES)) for sequence in self.sequences])
         self.tokens = int(self._nucleotides.sum())  # of one epoch
         if self.tokens < batch:
-            raise ValueError(f"{self.tokens} nucleotides are too few to train on: a batch has {batch}")
+            raise ValueError(f"{self.tokens} nucleotides are too few for a batch of {batch}: lower 'batch'")
         self.fits = self.tokens <= buffer_tokens
         shape = len(self.layers), min(buffer_tokens, self.tokens), model.width
         self.buffer = torch.empty(shape, device=model.device)
