@@ -36,7 +36,7 @@ def curve_table(history: list[dict], rows: int = 14) -> pd.DataFrame:
     chosen = sorted({round(i * (len(history) - 1) / max(1, rows - 1)) for i in range(rows)})
     table = []
     for report in (history[i] for i in chosen):
-        row = {"million nucleotides": round(report["nucleotides"] / 1e6, 1), "rate": f"{report['rate']:.5f}"}
+        row = {"million nucleotides": f"{report['nucleotides'] / 1e6:.1f}", "rate": f"{report['rate']:.5f}"}
         for name, scores in report.items():
             if isinstance(scores, dict):
                 row[name] = " / ".join(f"{scores[key]:.3f}" for key in ("accuracy", "paired", "loss"))
@@ -54,36 +54,16 @@ def recipes_text(facts: dict) -> str:
     return "Changed on the way: " + "; ".join(texts) + "." if texts else "Nothing was changed on the way."
 
 
-def model_card(folder: Path, records: pd.DataFrame, scores: dict) -> str:
-    """The whole card. `scores` are those of `evaluate.py` for this folder."""
-    facts = json.loads((folder / "pretraining.json").read_text())
+def training_text(facts: dict) -> str:
+    """How the weights came about."""
     recipe, start = facts["recipe"], facts.get("start")
-    model = LanguageModel.load(str(folder), masked=True)
-    body = LanguageModel.load(str(folder))
-    random = LanguageModel.load(str(folder), masked=True, random_seed=SEED)
-    predictors = {"language model": model, "same architecture, random weights": random}
-    training = records[records.split == "train"]
-    tested = pd.concat([rows.assign(split=name) for name, rows in record_sets(records, 600).items()])
-    masked = masked_accuracy(predictors, training, tested, SEED)
-    masked = masked.drop(columns=["bases", "paired_bases"])
     before = start["seen"] if start else 0
     begun = (
         f", after {before / 1e6:.1f} million of its first version, from whose weights it went on"
         if start
         else ""
     )
-    others = pd.DataFrame(
-        [{"test": f"{test}: {name}", "score": float(value)} for test in ("bpRNA-90", "stem probe", "Jacobian")
-         for name, value in scores.get(test, {}).items() if name != "RNAs"]
-    )  # fmt: skip
-    return f"""# Model card: rinalmo-nano
-
-A masked language model of RNA with RiNALMo's architecture (multimolecule's `RiNALMoForMaskedLM`): {recipe["blocks"]}
-blocks of width {recipe["width"]}, {recipe["heads"]} heads, {body.parameter_count:,} parameters without the head. It exists
-so that the whole study runs offline on two cores. It is no substitute for RiNALMo: it saw
-{(before + facts["seen"]) / 1e6:.1f} million nucleotides, RiNALMo-giga billions.
-
-## Training
+    return f"""## Training
 
 {facts["step"]:,} steps, {facts["seen"] / 1e6:.1f} million nucleotides{begun}. Of these {facts["synthetic"] / facts["seen"]:.0%}
 were synthetic: RNAs of random helices drawn afresh, and structures of training families with fresh bases. The rest
@@ -108,7 +88,34 @@ The grammars, with the accuracy on masked paired bases (15 % masked) at which th
 the last weights (not averaged); what can be reached falls from stage to stage:
 
 {markdown(stages_table(facts["accuracy"]))}
+"""
 
+
+def model_card(folder: Path, records: pd.DataFrame, scores: dict) -> str:
+    """The whole card. `scores` are those of `evaluate.py` for this folder."""
+    facts = json.loads((folder / "pretraining.json").read_text())
+    recipe, start = facts["recipe"], facts.get("start")
+    model = LanguageModel.load(str(folder), masked=True)
+    body = LanguageModel.load(str(folder))
+    random = LanguageModel.load(str(folder), masked=True, random_seed=SEED)
+    predictors = {"language model": model, "same architecture, random weights": random}
+    training = records[records.split == "train"]
+    tested = pd.concat([rows.assign(split=name) for name, rows in record_sets(records, 600).items()])
+    masked = masked_accuracy(predictors, training, tested, SEED)
+    masked = masked.drop(columns=["bases", "paired_bases"])
+    before = start["seen"] if start else 0
+    others = pd.DataFrame(
+        [{"test": f"{test}: {name}", "score": float(value)} for test in ("bpRNA-90", "stem probe", "Jacobian")
+         for name, value in scores.get(test, {}).items() if name != "RNAs"]
+    )  # fmt: skip
+    return f"""# Model card: rinalmo-nano
+
+A masked language model of RNA with RiNALMo's architecture (multimolecule's `RiNALMoForMaskedLM`): {recipe["blocks"]}
+blocks of width {recipe["width"]}, {recipe["heads"]} heads, {body.parameter_count:,} parameters without the head. It exists
+so that the whole study runs offline on two cores. It is no substitute for RiNALMo: it saw
+{(before + facts["seen"]) / 1e6:.1f} million nucleotides, RiNALMo-giga billions.
+
+{training_text(facts)}
 ## Masked bases
 
 600 RNAs a set at most, 15 % of their bases hidden at once. The Markov chain sees both sides of a hidden base.

@@ -7,7 +7,7 @@ def test_the_curve_keeps_its_first_and_last_report():
     scores = {"accuracy": 0.5, "paired": 0.625, "loss": 1.0}
     history = [{"nucleotides": 1e6 * n, "rate": 0.002, "stage": 5, "validation": scores} for n in range(100)]
     table = curve_table(history, rows=5)
-    assert table["million nucleotides"].tolist() == [0.0, 25.0, 50.0, 74.0, 99.0]
+    assert table["million nucleotides"].tolist() == ["0.0", "25.0", "50.0", "74.0", "99.0"]
     assert table.validation.iloc[0] == "0.500 / 0.625 / 1.000"
     assert len(curve_table(history[:3])) == 3
 
