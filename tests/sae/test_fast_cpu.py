@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sae_rna.extraction.stream import Standardiser
-from sae_rna.sae import fast_cpu, kernels
+from sae_rna.sae import fast_cpu
 from sae_rna.sae import trainer as training
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.trainer import DEAD_AFTER_TOKENS, Trainer
@@ -403,10 +403,10 @@ def everything(kind):
 @two_threads
 @both_types
 def test_results_are_the_same_bit_by_bit_for_one_and_two_threads(kind, monkeypatch):
-    monkeypatch.setattr(kernels, "use_threads", lambda count: None)  # a trainer would take PyTorch's number
-    results = []
+    set_threads, results = numba.set_num_threads, []
+    monkeypatch.setattr(numba, "set_num_threads", lambda _: None)  # a trainer would take PyTorch's number
     for count in (1, 2):
-        numba.set_num_threads(count)
+        set_threads(count)
         results.append(everything(kind))
     assert len(results[0]) == len(results[1]) > 75
     for one, two in zip(*results):
