@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from build_records import further_families
 from corpus import Corpus
 from covariance import BASES, BaseDistributions, base_distributions, build_model, emit_from, read_alignments
 from families import Family, draw_broken_pairs
@@ -150,3 +151,12 @@ def test_emitted_bases_have_the_distribution_that_the_corpus_names(tmp_path, exp
                 assert np.abs(shares - tensors["targets"][row + code]).max() < 2.5 / np.sqrt(here.sum())
                 compared += 1
     assert compared >= 15
+
+
+def test_further_families_are_those_of_the_training_side_that_were_not_chosen():
+    def family(name: str, side: str) -> Family:
+        return Family(name, "", "sRNA", name, side)
+
+    families = [family("a", "train"), family("b", "train"), family("c", "heldout")]
+    (further,) = further_families(families, families[:1])
+    assert (further.name, further.type, further.side) == ("b", "further sRNA", "train")
