@@ -44,8 +44,10 @@ def count_letters(records: pd.DataFrame) -> pd.DataFrame:
     """How many nucleotides forgi calls `element` and bpRNA calls `bprna`, for every pair of letters there is.
 
     bpRNA's letters are the data's own (`structural_annotation`) or those of multimolecule's bpRNA rules.
+    Where some records have the data's own, only these are compared.
     """
-    if "structural_annotation" in records:
+    if "structural_annotation" in records and records.structural_annotation.notna().any():
+        records = records.dropna(subset="structural_annotation")
         theirs = "".join(records.structural_annotation)
     else:
         structures = map(RnaSecondaryStructureTopology, records.sequence, records.secondary_structure)

@@ -63,6 +63,20 @@ def check_columns(records: pd.DataFrame, columns: Iterable[str], source: str | P
             raise ValueError(f"{source} has no column '{column}', only {have}; {remedy}")
 
 
+def check_words(records: pd.DataFrame, source: str | Path) -> None:
+    """ValueError if most of the column `sequence` are words: 'tRNA' has the letters of a sequence too."""
+    if "sequence" not in records or records.empty:
+        return
+    sequence = records.sequence.astype("str").fillna("").str.upper()
+    bases, short = sequence.str.count("[ACGTU]"), sequence.str.fullmatch(f"[{KNOWN_LETTERS}TP]{{2,12}}")
+    odd = short & sequence.str.contains("[RYSWKMBDHVIXP]") & (bases < 0.6 * sequence.str.len())
+    words = odd | sequence.str.fullmatch(r"\w*\d\w*|\w{0,9}[RD]NA")  # identifiers, and names of types
+    if words.mean() > 0.5:
+        word = records.sequence.iloc[words.argmax()]
+        fault = f"column 'sequence' holds words such as '{word}' (record number {words.argmax() + 1})"
+        raise ValueError(f"{source}: {fault}; give the column of the sequences this name")
+
+
 def as_text(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with the columns of `TEXT` as strings."""
     return records.astype({column: "str" for column in TEXT if column in records})
@@ -113,11 +127,13 @@ def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callab
         if column in records:
             yield records[column].str.contains(pattern), fault, remedy, partial(match, column, pattern)
     for column in [column for column in _PER_NUCLEOTIDE if column in records]:
-        remedy = f"give it one as others have, or leave the column {column} out"
-        yield records[column].isna(), f"no {column}", remedy, nowhere
+        missing = records[column].isna()
+        if column != "structural_annotation":  # a hint: st files have it, others cannot
+            remedy = f"give it one as others have, or leave the column {column} out"
+            yield missing, f"no {column}", remedy, nowhere
         faulty, fault = records[column].str.len() != records.sequence.str.len(), "of another length"
         yield (
-            faulty,
+            faulty & ~missing,
             f"a {column} {fault} than its sequence",
             "give one symbol per nucleotide",
             partial(lengths, column),

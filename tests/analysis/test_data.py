@@ -61,6 +61,11 @@ def test_the_datas_own_annotation_is_counted_in_shares_of_each_element():
     assert table.loc["H (hairpin loop)"].to_dict() == {"E": 0.5, "H": 0.5, "K": 0, "S": 0}
 
 
+def test_records_without_the_annotation_that_others_have_are_not_compared():
+    records = pd.DataFrame({"element": ["SSHH", "SS"], "structural_annotation": ["SSHE", None]})
+    assert data.agreement(data.count_letters(records)) == {"nucleotides": 4, "agreement": 0.75}
+
+
 def test_folded_structures_are_called_predicted(study, records_file, tmp_path):
     pytest.importorskip("RNA", reason="needs ViennaRNA")
     plain = tmp_path / "plain.csv"

@@ -129,3 +129,29 @@ def test_validate_leaves_its_input_alone():
     with pytest.warns(UserWarning):
         checked = validate(frame, "here")
     assert frame.sequence.tolist() == ["acgt"] and list(checked) == ["id", "sequence"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("a.csv", "id,sequence,type\nr1,ACGU,tRNA\nr2,ACGU,a, b\n", ["line 3 has 4 fields", "the header 3"]),
+        ("a.csv", "id,sequence,type,note\nr1,GGG,tRNA,a, b\n", ["line 2 has 5 fields", "quote"]),
+        ("a.csv", "id,sequence,type\n\nr1,ACGU,tRNA,\nr2,ACGU,tRNA,\n", ["line 3 has 4 fields"]),
+        ("a.csv", "id,sequence\nr1,ACGU\n,,\n", ["line 3 has 3 fields"]),
+        ("a.tsv", "id\tsequence\tnote\nr1\tACGU\tx\nr2\tACGU\n", ["line 3 has 2 fields", "the header 3"]),
+        ("a.csv", "id,sequence,type\nr1,tRNA,ACGU\nr2,miRNA,ACGU\n", ["words such as 'tRNA'", "number 1"]),
+        ("a.csv", "id,sequence,type\nr1,ACGU,a\nr2,lncRNA,b\nr3,snoRNA,c\n", ["such as 'lncRNA'"]),
+        ("a.csv", "sequence,id\nURS0000A1_9606,ACGU\nURS0000A2_9606,ACGU\n", ["'URS0000A1_9606'"]),
+    ],
+)
+def test_a_table_is_never_realigned_and_words_are_no_sequences(tmp_path, name, text, parts):
+    path = write(tmp_path, name, text)
+    message = refusal(path)
+    assert str(path) in message and "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_quoted_separators_and_lines_in_a_field_fit_the_header(tmp_path):
+    path = write(tmp_path, "a.csv", 'id,sequence,note\nr1,NNNN,"a, b"\nr2,ACGUACGURY,"c\nd"\n\n')
+    with pytest.warns(UserWarning, match="2 with letters other"):
+        assert read_records(path).note.tolist() == ["a, b", "c\nd"]

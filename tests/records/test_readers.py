@@ -216,6 +216,85 @@ def test_projected_pairs_are_consensus_pairs_that_can_form(consensus, data):
     assert {(i, int(j)) for i, j in enumerate(pair_table(structure)) if j > i} == expected
 
 
+# ---- files as they are found in the field
+
+
+@pytest.mark.parametrize("title", ["r1\tHomo", "r1\xa0Homo", " r1 Homo", "ENERGY = -3.1  r1", "dG=-3.1 r1 x"])
+@pytest.mark.parametrize("name", ["a.fa", "a.dbn", "a.ct"])
+def test_a_name_ends_at_white_space_and_follows_the_energy(tmp_path, name, title):
+    text = {"a.fa": f">{title}\nGGCAAAAGCC\n", "a.dbn": f">{title}\nGGCAAAAGCC\n(((....)))\n"}
+    records = read_records(write(tmp_path, name, text.get(name, ct(title))))
+    assert records.id.tolist() == ["r1"] and records.sequence.tolist() == ["GGCAAAAGCC"]
+
+
+def test_mfold_titles_have_a_second_energy(tmp_path):
+    path = write(tmp_path, "a.ct", ct("dG = -3.1 [Initially -4.0] r1"))
+    assert read_records(path).id.tolist() == ["r1"]
+
+
+BPSEQ = "".join(f"{i} {b} {j}\n" for i, b, j in zip(range(1, 7), "GAAAAC", [6, 0, 0, 0, 0, 1], strict=True))
+HEADER = "Filename: one.bpseq\nOrganism: E. coli (\xe9)\nAccession Number: J01695\n\n"
+
+
+@pytest.mark.parametrize("header", ["# File one\n# header\n\n", "; said\n", HEADER])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("name", ["one.ct", "one.bpseq"])
+def test_headers_comments_and_encodings_of_databases(tmp_path, name, encoding, header):
+    text, path = header + (ct("one") if name == "one.ct" else BPSEQ), tmp_path / name
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    (record,) = as_dicts(read_records(path))
+    known = {"id": "one", "sequence": "GAAAAC", "secondary_structure": "(....)"}
+    assert record == (HAIRPIN if name == "one.ct" else known)
+
+
+def test_a_fault_after_comments_is_named_with_the_line_of_the_file(tmp_path):
+    message = refusal(write(tmp_path, "a.bpseq", "# said\n\n1 G 3\n# more\n2 A\n3 C 1\n"))
+    assert "at line 5: 2 A" in message
+    message = refusal(write(tmp_path, "a.ct", "# said\n" + ct("one").replace("2 G 1 3 9", "2 G 1 3 x")))
+    assert "at line 4" in message and message.count("a.ct") == 1
+
+
+FIELD = {
+    "a.fa": ">one\nGGCAAAAGCC\n",
+    "a.csv": "id,sequence\none,GGCAAAAGCC\n",
+    "a.dbn": ">one\nGGCAAAAGCC\n(((....)))\n",
+    "a.ct": ct("one"),
+    "a.sto": "# STOCKHOLM 1.0\none GGCAAAAGCC\n#=GC SS_cons <<<....>>>\n//\n",
+    "a.st": "#Name: one\nGGCAAAAGCC\n(((....)))\nSSSHHHHSSS\nNNNNNNNNNN\n",
+}
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_content_is_recognised_whatever_the_name_says(tmp_path, name):
+    plain, path = FIELD[name].encode(), tmp_path / name
+    expected = as_dicts(read_records(write(tmp_path, name, FIELD[name])))
+    assert expected[0].items() >= {"id": "one", "sequence": "GGCAAAAGCC"}.items()
+    for data in (gzip.compress(plain), FIELD[name].encode("utf-16"), b"\xef\xbb\xbf" + plain):
+        path.write_bytes(data)
+        assert as_dicts(read_records(path)) == expected
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(plain))
+    assert as_dicts(read_records(tmp_path / f"{name}.gz")) == expected
+    for data, said in [
+        (b"PK\3\4..", "packed with zip"),
+        (b"\xfd7zXZ\0..", "with xz"),
+        (b"AC\0U", "is no text"),
+    ]:
+        path.write_bytes(data)
+        assert said in refusal(path)
+
+
+def test_a_folder_treats_names_compressed_and_hidden_files_alike(tmp_path):
+    (tmp_path / "a.ct.gz").write_bytes(gzip.compress(ct("").encode()))
+    (tmp_path / "b.dbn.gz").write_bytes(gzip.compress(b">ENERGY = -1.2\nGGCAAAAGCC\n(((....)))\n"))
+    write(tmp_path, "c.st", FIELD["a.st"])
+    for hidden in (".a.ct", "._b.dbn", ".c.st"):
+        write(tmp_path, hidden, "not to be read")
+    records = read_records(tmp_path)
+    assert records.id.tolist() == ["a", "b", "one"], "who has no name is called like the file"
+    assert records.secondary_structure.eq("(((....)))").all()
+    assert records.structural_annotation.isna().tolist() == [True, True, False]
+
+
 # ---- broken files
 
 
