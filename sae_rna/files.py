@@ -48,12 +48,14 @@ def write_json(path: str | Path, content):
 
 
 def try_writing(path: str | Path):
-    """OSError if no file can be written at `path`, before long work is done for it; what is there stays."""
+    """OSError if no file can be written at `path`, before long work is done for it; nothing is left."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a file is to be written here, and this is a folder", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path.parent).close()
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    tempfile.TemporaryFile(dir=there).close()
 
 
 def one_sentence(error: Exception) -> str:

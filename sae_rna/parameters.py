@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 ROOT = Path(
     os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
-)  # the repository, where relative paths start
+)  # the repository: data that are not found from the current folder are sought there; a run never is
 Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
 ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
 MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
