@@ -2,24 +2,32 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
-import yaml
+from safetensors import SafetensorError
 
-from sae_rna.files import write_json
-from sae_rna.parameters import MODELS, Parameters
+from sae_rna.files import one_sentence, try_writing, write_json
+from sae_rna.parameters import MODELS, Parameters, read_yaml
+from sae_rna.stopping import Stopped, stoppable
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; errors of the user's making end in one sentence and exit status 1."""
+    """Run a command; errors of the user's making end in one sentence and exit status 1, Ctrl-C in 130."""
     given = _parser().parse_args(arguments)
     try:
-        made = list(map(str, given.run(given)))
-        print(*made, sep="\n", end="\n" * bool(made))
-        if given.receipt:
-            write_json(given.receipt, made)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"sae-rna: {error}", file=sys.stderr)
+        with stoppable():
+            if given.receipt:
+                try_writing(given.receipt)
+            made = list(map(str, given.run(given)))
+            print(*made, sep="\n", end="\n" * bool(made))
+            if given.receipt:
+                write_json(given.receipt, made)
+    except Stopped as stop:
+        print(f"sae-rna: {stop}", file=sys.stderr)
+        return 128 + stop.number
+    except (ValueError, OSError, ImportError, RuntimeError, SafetensorError) as error:
+        print(f"sae-rna: {one_sentence(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -59,18 +67,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _notebook(given):
     from sae_rna import publishing
+    from sae_rna.sae.checkpoint import stopped_at
 
-    values = {}
-    for name, value in given.p:
-        try:
-            values[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", error)
-            raise ValueError(f"the value of '{name}' is no YAML: {value!r} ({problem})") from None
+    values = {name: read_yaml(value, f"the value {value!r} of '{name}'") for name, value in given.p}
     checked = Parameters.from_profile(given.profile, **values)
     injected, run, known = {"profile": given.profile} | values, Path(checked.run), ["profile", *vars(checked)]
     places = {"figures": run / "figures", "failures": run}
-    publishing.execute(given.notebook, given.output, injected, **places, known=known)
+    began = time.time() - 1  # clocks of disks are coarse
+    try:
+        publishing.execute(given.notebook, given.output, injected, **places, known=known)
+    except Stopped as stop:  # and so is the notebook's own process
+        if where := stopped_at(run, began):
+            raise Stopped(stop.number, where) from None
+        raise
     return []
 
 

@@ -6,29 +6,37 @@ A step is kept under a hash of its name, of all that goes in, and of its code. N
 import ast
 import hashlib
 import json
+import logging
+import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock, Timeout
 
 import sae_rna
 from sae_rna.files import write_json
 from sae_rna.parameters import Parameters
 
+log = logging.getLogger(__name__)
+_SIZES = "files.json"  # of a finished step's files: what has changed since is noticed
 _PACKAGE = Path(__file__).parent
 _RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn forgi altair datasets".split()
 
 
 class RunFolder:
-    """Steps of one run, each in a folder of its own; written beside it and renamed when finished."""
+    """Steps of one run, each in a folder of its own; written beside it and renamed when finished.
+
+    A step whose files are missing or of another size than when it was finished is made again.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -55,12 +63,17 @@ class RunFolder:
         `make` gets temporary folders by name. In that of a `resumable` step is what a stopped attempt left.
         """
         finished = {name: self.place(name, values, code) for name, values in inputs.items()}
+        if not any(map(_fault, finished.values())):  # nothing is written, not even a lock
+            return finished
         with ExitStack() as locks:
             for folder in sorted(finished.values()):  # two notebooks may ask for the same steps at once
-                locks.enter_context(FileLock(folder.with_name(f".{folder.name}.lock")))
-            missing = {name: folder for name, folder in finished.items() if not folder.exists()}
+                locks.enter_context(_lock(folder))
+            faults = {name: _fault(folder) for name, folder in finished.items()}
+            missing = {name: finished[name] for name, fault in faults.items() if fault}
             temporary = {name: folder.with_name(f".{folder.name}.tmp") for name, folder in missing.items()}
-            for folder in temporary.values():
+            for name, folder in temporary.items():
+                if finished[name].exists():
+                    log.warning("%s is made again: %s", finished[name], faults[name])
                 if not resumable:
                     shutil.rmtree(folder, ignore_errors=True)
                     locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
@@ -69,6 +82,9 @@ class RunFolder:
                 make(temporary)
             for name, folder in temporary.items():
                 write_json(folder / "inputs.json", key_of(inputs[name]))
+                write_json(folder / _SIZES, sizes(folder))
+                if finished[name].exists():
+                    shutil.rmtree(finished[name])
                 folder.replace(finished[name])
         return finished
 
@@ -77,6 +93,47 @@ class RunFolder:
         facts |= {"sae_rna": sae_rna.__version__, "python": platform.python_version()}
         facts |= {"versions": {name: version(name) for name in _RECORDED}, "code": code_hash("sae_rna.study")}
         write_json(self.folder / "run.json", {"parameters": asdict(parameters)} | facts)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file of a step by its name in the step's folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _SIZES)
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+
+
+def _fault(folder: Path) -> str:
+    """Why a step is to be made: it is not there, or its files are not those it was finished with; else ""."""
+    if not folder.exists():
+        return "it is not there"
+    try:
+        expected, found = json.loads((folder / _SIZES).read_text()), sizes(folder)
+        wrong = {name: size for name, size in expected.items() if found.get(name) != size}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return f"it has no {_SIZES} that can be read, so whether it is whole is not known"
+    for name, size in wrong.items():
+        return f"{name} has {found[name]} bytes, not {size}" if name in found else f"{name} is missing"
+    return ""
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """The right to make a step. Whoever has to wait for it is told for whom."""
+    file = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        holder, since = file.read_text().split(), datetime.fromtimestamp(file.stat().st_mtime)
+        who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
+        remedy = f"if that process is gone, delete {file}"
+        log.warning("waiting for %s, which makes %s since %s; %s", who, folder.name, f"{since:%F %T}", remedy)
+        lock.acquire()
+    try:
+        if not isinstance(lock, SoftFileLock):  # which has written the same
+            file.write_text(f"{os.getpid()}\n{platform.node()}\n")
+        yield
+    finally:
+        lock.release()
 
 
 def key_of(value):

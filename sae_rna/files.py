@@ -1,8 +1,10 @@
 """Files that appear whole or not at all: a reader sees the old file or the new one, never a part of it."""
 
+import errno
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,10 @@ def writing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # no space left, by a file's handle
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,3 +45,21 @@ def write_atomically(path: str | Path, content: str | bytes):
 def write_json(path: str | Path, content):
     """Write `content` as JSON, whole or not at all."""
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def try_writing(path: str | Path):
+    """OSError if no file can be written at `path`, before long work is done for it; nothing is left."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a file is to be written here, and this is a folder", str(path))
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    tempfile.TemporaryFile(dir=there).close()
+
+
+def one_sentence(error: Exception) -> str:
+    """An error for people: of the disk's faults, the place and what is wrong."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 ROOT = Path(
     os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
-)  # the repository, where relative paths start
+)  # the repository: data that are not found from the current folder are sought there; a run never is
 Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
 ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
 MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
@@ -177,16 +177,24 @@ def _checks() -> type[BaseModel]:
     return create_model("Checks", __config__=ConfigDict(strict=True), **fields)
 
 
+def read_yaml(text: str | bytes, what: str):
+    """The value of a text in YAML. Raises ValueError with one sentence that says `what` cannot be read."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{what} is no YAML that can be read: {problem}{place}") from None
+
+
 def read_profile(profile: str) -> dict:
     """The mapping in a profile's YAML file, its names checked."""
     path = Path(profile) if profile.endswith((".yml", ".yaml")) else ROOT / "profiles" / f"{profile}.yml"
     if not path.exists():
         known = " or ".join(sorted(file.stem for file in (ROOT / "profiles").glob("*.yml")))
         raise ValueError(f"there is no profile '{profile}' ({path}): choose {known}, or give a YAML file")
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML that can be read: {error}") from None
+    values = read_yaml(path.read_bytes(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'name: value' pair a line")
     Parameters.check_names(values)

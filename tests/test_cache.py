@@ -1,6 +1,12 @@
 """A finished step is found again under what went in, and only there."""
 
+import datetime
 import json
+import os
+import platform
+import shutil
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -64,6 +70,74 @@ def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path
     look = lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()})  # noqa: E731
     run.kept_together(inputs, look, code, resumable)
     assert found == {"a": resumable, "b": resumable}
+
+
+@pytest.mark.parametrize("damage", ["other size", "empty", "gone", "all gone", "sizes", "added"])
+def test_a_step_whose_files_are_not_those_it_was_finished_with_is_made_again(tmp_path, caplog, damage):
+    run, calls = RunFolder(tmp_path), []
+
+    def make(folder):
+        calls.append(folder)
+        (folder / "part").mkdir()
+        (folder / "part" / "result.txt").write_text("done")
+
+    folder = run.kept("work", {}, make, code)
+    file = folder / "part" / "result.txt"
+    assert json.loads((folder / "files.json").read_text())["part/result.txt"] == 4
+    if damage in ("gone", "all gone"):
+        shutil.rmtree(folder if damage == "all gone" else file.parent)
+        folder.mkdir(exist_ok=True)
+    elif damage == "sizes":
+        (folder / "files.json").write_text("")
+    elif damage == "added":  # by a reader, such as .DS_Store
+        (folder / ".DS_Store").write_text("x")
+    else:
+        file.write_text("d" if damage == "other size" else "")
+    assert run.kept("work", {}, make, code) == folder and file.read_text() == "done"
+    assert len(calls) == (1 if damage == "added" else 2)
+    assert caplog.text.count("is made again") == len(calls) - 1
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_damaged_step_that_cannot_be_made_again_is_left_as_it_is(tmp_path):
+    run = RunFolder(tmp_path)
+    folder = run.kept("work", {}, lambda folder: (folder / "a.txt").write_text("a"), code)
+    (folder / "a.txt").write_text("")
+    with pytest.raises(ZeroDivisionError):
+        run.kept("work", {}, lambda folder: 1 / 0, code)
+    assert (folder / "a.txt").exists()
+
+
+def test_finished_steps_are_read_where_nothing_may_be_written(tmp_path):
+    run = RunFolder(tmp_path)
+    folder = run.kept("work", {}, lambda folder: None, code)
+    (lock,) = tmp_path.glob(".*.lock")
+    lock.unlink()
+    assert run.kept("work", {}, pytest.fail, code) == folder and not lock.exists()
+
+
+def test_who_waits_for_a_lock_is_told_once_for_whom_since_when_and_what_to_delete(tmp_path, caplog):
+    run, made = RunFolder(tmp_path), []
+
+    def slowly(folder):
+        made.append(folder)
+        started.set()
+        time.sleep(2.5)
+
+    started = threading.Event()
+    first = threading.Thread(target=run.kept, args=("work", {}, slowly, code))
+    first.start()
+    started.wait()
+    place = run.kept("work", {}, slowly, code)
+    first.join()
+    (said,) = [record.getMessage() for record in caplog.records]
+    lock = place.with_name(f".{place.name}.lock")
+    day = f"{datetime.date.today():%F}"
+    assert said.startswith(
+        f"waiting for process {os.getpid()} on {platform.node()}, which makes {place.name}"
+    )
+    assert f" since {day} " in said and said.endswith(f"if that process is gone, delete {lock}")
+    assert len(made) == 1
 
 
 def test_naming_a_step_asks_only_for_keys(tmp_path):

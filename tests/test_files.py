@@ -1,12 +1,20 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 import os
 import stat
 
 import pytest
+import torch
+from planted import config
+from scipy.sparse import csr_matrix
 
-from sae_rna.files import write_atomically, write_json, writing
+from sae_rna.extraction.stream import Standardiser
+from sae_rna.files import one_sentence, try_writing, write_atomically, write_json, writing
+from sae_rna.sae.autoencoder import Member, SparseAutoencoders
+from sae_rna.sae.export import to_dictionary_learning, to_saelens
+from sae_rna.sae.features import save_csr
 
 
 def names(folder) -> list[str]:
@@ -76,3 +84,44 @@ def test_json_is_whole_ends_with_a_line_and_refuses_what_is_none(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"layers": {1, 2}})
     assert json.loads(path.read_text())["layers"] == [1, 2]
+
+
+def test_a_full_disk_is_said_with_the_files_name(tmp_path):
+    path = tmp_path / "file.txt"
+    with pytest.raises(OSError) as failed:
+        with writing(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a file's handle has it
+    assert one_sentence(failed.value) == f"{path}: No space left on device"
+
+
+def test_writing_is_tried_and_leaves_what_was_there(tmp_path):
+    write_atomically(tmp_path / "file.txt", "old")
+    try_writing(tmp_path / "file.txt")
+    try_writing(tmp_path / "new" / "file.txt")
+    assert (tmp_path / "file.txt").read_text() == "old" and names(tmp_path) == ["file.txt"]
+    (tmp_path / "new").mkdir()
+    with pytest.raises(IsADirectoryError) as failed:
+        try_writing(tmp_path / "new")
+    assert (
+        one_sentence(failed.value)
+        == f"{tmp_path / 'new'}: a file is to be written here, and this is a folder"
+    )
+    with pytest.raises(NotADirectoryError):
+        try_writing(tmp_path / "file.txt" / "more" / "file.txt")
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_weights_features_and_exports_have_the_mode_of_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        one = config(members=(Member(1, 4),))
+        stack = SparseAutoencoders(one, Standardiser(torch.zeros(1, one.width), torch.ones(1, one.width)))
+        stack.save(tmp_path / "saved")
+        for write in (to_saelens, to_dictionary_learning):
+            write(stack, tmp_path / write.__name__)
+        save_csr(csr_matrix((2, 3)), tmp_path / "features" / "layer-01.safetensors")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} >= {".safetensors", ".json", ".pt"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}

@@ -1,9 +1,14 @@
 """A misspelt name or an impossible value stops with a sentence; profiles hold what they say."""
 
+import os
+import signal
+
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sae_rna.__main__ import main
-from sae_rna.parameters import ARCHITECTURES, Parameters, read_profile
+from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,107 @@ def test_the_command_line_ends_in_one_sentence(capsys, tmp_path):
     )
     assert capsys.readouterr().err == "sae-rna: there is no parameter 'layr': did you mean 'layers'?\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_as_people_write_them_are_read_on_the_command_line_in_profiles_and_in_notebooks(
+    tmp_path, monkeypatch
+):
+    from sae_rna import notebook, publishing
+
+    profile, seen = tmp_path / "mine.yml", []
+    profile.write_text(f"l1: 1e-3\nepochs: 1E1\nrun: {tmp_path / 'run'}\n")
+    assert Parameters.from_profile(str(profile)).l1 == 0.001
+    assert Parameters.from_profile(str(profile)).epochs == 10.0
+    assert notebook.start({"profile": str(profile), "l1": "2e-3"}).parameters.l1 == 0.002
+
+    def execute(notebook, output, injected, **_):
+        seen.append(notebook_start({"profile": injected.pop("profile")} | injected))
+
+    notebook_start = notebook.start
+    monkeypatch.setattr(publishing, "execute", execute)
+    monkeypatch.setattr(notebook.Study, "record_run", lambda self: None)
+    assert main(["notebook", "x.ipynb", "--output", "y", "--profile", str(profile), "-p", "l1", "5e-4"]) == 0
+    assert seen[0].parameters.l1 == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [("k: 3\n  l: [\n", "mapping values are not allowed here in line 2"), ("k: \0", "special characters")],
+)
+def test_a_slip_in_a_profile_is_one_sentence_with_its_line(tmp_path, capsys, slip, said):
+    profile = tmp_path / "slip.yml"
+    profile.write_text(slip)
+    assert main(["plan", "--profile", str(profile)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"sae-rna: {profile} is no YAML that can be read: ") and shown.count("\n") == 1
+    assert said in shown
+
+
+def test_a_slip_in_a_value_is_one_sentence(capsys):
+    assert main(["notebook", "x.ipynb", "--output", "y.ipynb", "-p", "layers", "[1,3"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("sae-rna: the value '[1,3' of 'layers' is no YAML") and shown.count("\n") == 1
+
+
+def test_outputs_are_tried_before_anything_runs(tmp_path, capsys, monkeypatch):
+    import papermill
+
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("the notebook ran"))
+    first = ROOT / "notebooks" / "01-data.ipynb"
+    run = ["--profile", "smoke", "-p", "run", str(tmp_path / "run")]
+    assert main(["notebook", str(first), "--output", str(tmp_path), *run]) == 1
+    shown = capsys.readouterr().err
+    assert shown == f"sae-rna: {tmp_path}: a file is to be written here, and this is a folder\n"
+    assert main(["train", "language-model", "layers-1", "--receipt", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == shown
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_stopped_notebook_says_where_its_training_goes_on(
+    tmp_path, capsys, monkeypatch, number, status, trains
+):
+    from sae_rna import publishing
+
+    folder = tmp_path / "run" / ".autoencoders-topk-x8.tmp"
+    folder.mkdir(parents=True)
+
+    def execute(*_, **__):
+        if trains:  # in the notebook's own process
+            facts = {"run": "", "step": "97", "members": ""}
+            save_file({"x": np.zeros(1)}, folder / "checkpoint.safetensors", facts)
+        os.kill(os.getpid(), number)
+        pytest.fail("it was not stopped")
+
+    monkeypatch.setattr(publishing, "execute", execute)
+    run = ["--profile", "smoke", "-p", "run", str(tmp_path / "run")]
+    assert main(["notebook", "x.ipynb", "--output", str(tmp_path / "y.ipynb"), *run]) == status
+    where = "goes on from step 97" if trains else "uses all steps that are finished"
+    assert capsys.readouterr().err == f"sae-rna: stopped; the same command {where}\n"
+
+
+def test_a_run_that_is_no_folder_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "mine.yml").write_text(f"run: {tmp_path / 'file' / 'run'}\n")
+    assert main(["train", "language-model", "layers-1", "--profile", str(tmp_path / "mine.yml")]) == 1
+    assert capsys.readouterr().err == f"sae-rna: {tmp_path / 'file' / 'run'}: Not a directory\n"
+
+
+def test_a_relative_run_is_one_place_in_the_current_folder(tmp_path, monkeypatch):
+    from sae_rna import publishing
+    from sae_rna.study import Study
+
+    places = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publishing, "execute", lambda *_, **given: places.update(given))
+    first = ROOT / "notebooks" / "01-data.ipynb"
+    assert (
+        main(["notebook", str(first), "--output", "o.ipynb", "--profile", "smoke", "-p", "run", "mine"]) == 0
+    )
+    assert places["figures"].resolve() == tmp_path / "mine" / "figures"
+    assert places["failures"].resolve() == tmp_path / "mine"
+    Study(Parameters.from_profile("smoke", run="mine")).run.record(Parameters())
+    assert (tmp_path / "mine" / "run.json").exists()
 
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():

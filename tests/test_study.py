@@ -1,6 +1,8 @@
 """A small study from end to end: what is kept in the run folder is what the parts give one by one."""
 
 import json
+import os
+import signal
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 import yaml
 
 from sae_rna.__main__ import main
+from sae_rna.sae.checkpoint import stopped_at
 from sae_rna.study import Study
 
 GROUP = "layers-1-3"
@@ -144,6 +147,59 @@ def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_aut
     for name, value in shown(study).state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert not list(tmp_path.rglob("*checkpoint*"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_command_goes_on(
+    study, tmp_path, monkeypatch, capsys, caplog, number, status
+):
+    from sae_rna.sae import trainer
+
+    profile, run, step, calls = tmp_path / "mine.yml", tmp_path / "run", trainer.Trainer.step, []
+    only_topk = {"run": str(run), "compared": "topk", "replicates": 0}
+    profile.write_text(yaml.safe_dump(asdict(study.parameters) | only_topk))
+    command = ["train", "language-model", GROUP, "--profile", str(profile)]
+
+    def signalled(self, x_BD):
+        calls.append(self)
+        if len(calls) == 26:  # a member among several: the step is finished first
+            os.kill(os.getpid(), number)
+        step(self, x_BD)
+
+    monkeypatch.setattr(trainer.Trainer, "step", signalled)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert main(command) == status
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    (folder,) = run.glob(".autoencoders-topk-x3-*.tmp")
+    members = len({id(member) for member in calls})
+    done = -(-26 // members)
+    said = capsys.readouterr().err
+    assert said.startswith(f"sae-rna: stopped; the same command goes on from step {done} of ")
+    assert said.count("\n") == 1 and (folder / "checkpoint.safetensors").exists()
+    assert stopped_at(run, since=0) == f"goes on from step {done}"
+    assert main(command) == 0 and f"training goes on from step {done} of " in caplog.text
+    for name, value in shown(study).state_dict().items():
+        assert torch.equal(value, shown(Study(replace(study.parameters, run=str(run)))).state_dict()[name]), (
+            name
+        )
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+def test_a_damaged_step_is_made_again_as_it_was(study, tmp_path, caplog, damage):
+    other = Study(replace(study.parameters, run=str(tmp_path)))
+    variant, expected = other.parameters.main[0], shown(other).state_dict()
+    (folder,) = other.steps.train([variant], GROUP)
+    file = sorted(folder.glob("layer-*.safetensors"))[0]
+    size = file.stat().st_size
+    if damage == "gone":
+        file.unlink()
+    else:
+        os.truncate(file, 1000 if damage == "cut" else 0)
+    assert other.steps.train([variant], GROUP) == [folder] and file.stat().st_size == size
+    found = {"cut": f"has 1000 bytes, not {size}", "empty": f"has 0 bytes, not {size}", "gone": "is missing"}
+    assert f"{folder} is made again: {file.name} {found[damage]}" in caplog.text
+    for name, value in shown(other).state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_layers_give_the_same_autoencoders_and_features_in_whatever_groups_they_are_trained(study, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from sae_rna.files import write_atomically
+from sae_rna.files import try_writing, write_atomically
 from sae_rna.publishing.captions import NotebookError, fill_captions
 from sae_rna.publishing.outputs import FIGURES
 
@@ -35,6 +35,7 @@ def execute(
 
     notebook, output = Path(notebook), Path(output)
     _check_names(notebook, parameters, [*inspect_notebook(notebook), *known])
+    try_writing(output)
     failed = Path(failures) / f"{output.stem}.failed.ipynb"
     options = {"cwd": os.getcwd(), "kernel_name": "python3", "language": "python", "autosave_cell_every": 0}
     options["progress_bar"] = {"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS}

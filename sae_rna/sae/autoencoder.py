@@ -290,6 +290,6 @@ class SparseAutoencoders(nn.Module):
             names = set().union(*files)
             stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in names})
         except Exception as error:
-            remedy = "train them again or fetch them whole"
+            remedy = "delete this folder to train them again, or fetch them whole"
             raise ValueError(f"{folder}: weights that cannot be read ({error}); {remedy}") from error
         return stack.to(device).eval()

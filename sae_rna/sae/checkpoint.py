@@ -62,3 +62,10 @@ class Checkpoint:
         step = int(facts["step"])
         rows = pd.read_parquet(self.table).query("step <= @step") if self.table.exists() else pd.DataFrame()
         return step, rows.to_dict("records")
+
+
+def stopped_at(run: Path, since: float) -> str:
+    """Where trainings of a run folder go on that wrote checkpoints after the time `since`; "" for none."""
+    files = [file for file in run.glob(f".*.tmp/{CHECKPOINT}") if file.stat().st_mtime >= since]
+    steps = [int(safe_open(file, "pt").metadata()["step"]) for file in files]
+    return f"goes on from step {min(steps)}" if steps else ""

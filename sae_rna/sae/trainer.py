@@ -26,6 +26,7 @@ from sae_rna.sae.autoencoder import AutoencoderConfig, Gradients, SparseAutoenco
 from sae_rna.sae.checkpoint import Checkpoint
 from sae_rna.sae.explained_variance import ExplainedVariance, moments
 from sae_rna.sae.fast_cpu import Workspace
+from sae_rna.stopping import Stopped, stoppable, whole
 
 log = logging.getLogger(__name__)
 WARMUP_STEPS = 50
@@ -257,7 +258,8 @@ def train(
         `best_precision`, auto
     log_points : about how many rows a member has in the table
     folders : one for each configuration's `Checkpoint`, written every `checkpoint_seconds`; a training that
-        was killed and resumed ends with the very bits of one that was not, on a CPU with as many threads
+        was killed and resumed ends with the very bits of one that was not, on a CPU with as many threads;
+        `stopping.Stopped` comes after a last checkpoint
 
     Returns the stacks and the tidy table of fig-training, a row per report and member. ValueError for a layer
     that the stream does not have, and a checkpoint that is damaged or of another training.
@@ -273,18 +275,39 @@ def train(
     if start:
         log.warning("training goes on from step %d of %d", start, steps)
     batches = stream.epochs(epochs, start=start)
-    with tqdm(batches, "training SAEs", initial=start, total=steps, mininterval=2) as bar:
-        for step, x_LBD in enumerate(bar, start + 1):
-            behind = [training for training in trainings if training.done < step]
-            for training in behind:
-                training.step(x_LBD)
-            if step % max(1, steps // log_points) == 0 or step == steps:
-                rows = [row for training in behind for row in training.report(step * stream.batch)]
-                worst = min(rows, key=lambda row: row["explained_variance"])
-                place = f"(L{worst['layer']} {worst['architecture']})"
-                bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} {place}", refresh=False)
-            for training in behind:
-                if training.checkpoint and (step == steps or training.checkpoint.due()):
-                    training.checkpoint.save(step, training.trainers, training.rows)
+    with stoppable(), tqdm(batches, "training SAEs", initial=start, total=steps, mininterval=2) as bar:
+        try:
+            for step, x_LBD in enumerate(bar, start + 1):
+                with whole():
+                    _step(trainings, step, steps, x_LBD, stream.batch, log_points, bar)
+        except Stopped as stop:  # between two steps
+            raise Stopped(stop.number, _keep(trainings, steps)) from None
     rows = sorted((row for training in trainings for row in training.rows), key=lambda row: row["step"])
     return [training.stack.eval() for training in trainings], pd.DataFrame(rows)
+
+
+def _step(
+    trainings: list[_StackTraining], step: int, steps: int, x_LBD, batch: int, log_points: int, bar: tqdm
+):
+    """One step of all trainings that have not done it, with its report and checkpoint where they are due."""
+    behind = [training for training in trainings if training.done < step]
+    for training in behind:
+        training.step(x_LBD)
+    if step % max(1, steps // log_points) == 0 or step == steps:
+        rows = [row for training in behind for row in training.report(step * batch)]
+        worst = min(rows, key=lambda row: row["explained_variance"])
+        place = f"(L{worst['layer']} {worst['architecture']})"
+        bar.set_postfix_str(f"lowest EV {worst['explained_variance']:.3f} {place}", refresh=False)
+    for training in behind:
+        if training.checkpoint and (step == steps or training.checkpoint.due()):
+            training.checkpoint.save(step, training.trainers, training.rows)
+
+
+def _keep(trainings: list[_StackTraining], steps: int) -> str:
+    """Write the checkpoints of a training that is stopped; says where it goes on."""
+    done = min(training.done for training in trainings)
+    for training in trainings:
+        if training.checkpoint and training.done == done > 0:  # those that are ahead have theirs
+            training.checkpoint.save(done, training.trainers, training.rows)
+    kept = done and all(training.checkpoint for training in trainings)
+    return f"goes on from step {done} of {steps}" if kept else "starts the training again"
