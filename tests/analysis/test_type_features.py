@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.statistics.samples import TYPES, rnas
+from analysis.statistics.samples import noise_of_families as noise
 from scipy import sparse
 
 from sae_rna import figures
@@ -11,35 +13,6 @@ from sae_rna.analysis.type_features import effects, probe, surviving, surviving_
 from sae_rna.parameters import Parameters
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.study import Study
-
-TYPES = ("miRNA", "sRNA", "tRNA")
-
-
-def rnas(rng, families=60, per_family=3, longer=0.0, richer=0.0):
-    """Families of three types in turn; their log length and GC content follow the type by `longer` and
-    `richer` standard deviations."""
-    kind = np.arange(families) % 3
-    length = np.exp(4 + 0.3 * (rng.normal(size=families) + longer * (kind - 1)))
-    gc = np.clip(0.5 + 0.08 * (rng.normal(size=families) + richer * (kind - 1)), 0.05, 0.95)
-    rows = []
-    for family in range(families):
-        for _ in range(per_family):
-            bases = rng.choice(
-                list("ACGU"),
-                int(length[family]),
-                p=np.array([1 - gc[family], gc[family], gc[family], 1 - gc[family]]) / 2,
-            )
-            rows.append((TYPES[kind[family]], f"family {family}", "".join(bases)))
-    return pd.DataFrame(rows, columns=["type", "family", "sequence"])
-
-
-def noise(rng, records, latents=40):
-    """Activations alike within a family, without regard to anything else."""
-    number, names = pd.factorize(records.family)
-    return rng.exponential(size=(len(names), latents))[number] * rng.uniform(
-        0.8, 1.2, (len(records), latents)
-    )
-
 
 # -- selectivity
 # -----------------------------------------------------------------------------------------------
