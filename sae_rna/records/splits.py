@@ -12,14 +12,26 @@ import pandas as pd
 from sae_rna.records.checks import check_columns, how_many
 
 SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}  # shares of families, else of sequences
-EVALUATION_SPLITS = ("selection", "heldout", "natural")  # on which features are chosen and scored
+#: Where features are chosen, and where they are scored: RNAs that the language model never read, of families
+#: that it was trained on (if the data say so), and of families that took part in nothing.
+SETTINGS = {
+    "seen families": ("seen-selection", "seen-heldout"),
+    "unseen families": ("selection", "heldout"),
+}
+EVALUATION_SPLITS = (*SETTINGS["seen families"], *SETTINGS["unseen families"], "natural")
 _BOUNDS = [*accumulate(SPLITS.values())][:-1]
 #: Other people's names of splits -> ours, where ours is not there already.
 _SPLIT_NAMES = {"training": "train", "validation": "selection", "valid": "selection", "val": "selection",
                 "dev": "selection", "test": "heldout", "held-out": "heldout"}  # fmt: skip
-_FURTHER_SPLITS = ("validation", "natural")  # of the embedded data: new sequences of training families
+_FURTHER_SPLITS = ("validation", "natural", *SETTINGS["seen families"])  # that only given splits have
 KNOWN_SPLITS = {*SPLITS, *_SPLIT_NAMES, *_FURTHER_SPLITS}
 _FEWEST = 5  # families of a type for which the type gets a share of its own in every split
+
+
+def settings(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Those of `SETTINGS` whose two splits are among the records'."""
+    there = set(records.split)
+    return {name: splits for name, splits in SETTINGS.items() if there.issuperset(splits)}
 
 
 def select_length(records: pd.DataFrame, longest: int) -> pd.DataFrame:

@@ -28,17 +28,24 @@ class Annotations:
     instance_NC: sparse.csr_matrix
     """Number, from 1, of the instance (run of adjacent rows of a record) of each concept that a row has."""
     record_N: np.ndarray  # number of the row's record, from 0 in row order
+    base_N: np.ndarray | None = None  # the row's base, where rows are nucleotides
 
     @classmethod
-    def of(cls, concepts: Sequence[str], groups: Sequence[str], members_NC, record_N: np.ndarray):
+    def of(cls, concepts: Sequence[str], groups: Sequence[str], members_NC, record_N, base_N=None):
         """From which rows have which concept, bool [N, C], dense or sparse."""
         instance_NC = number_instances(to_csr(members_NC), record_N)
-        return cls(tuple(concepts), tuple(groups), instance_NC, record_N)
+        return cls(tuple(concepts), tuple(groups), instance_NC, record_N, base_N)
 
     @cached_property
     def members(self) -> sparse.csr_matrix:
         """Which rows have which concept, bool [N, C]."""
         return self.instance_NC.astype(bool)
+
+    @cached_property
+    def stratum_N(self) -> np.ndarray:
+        """Number of every row's base, 0 for all where bases are not known, [N]."""
+        base_N = self.record_N * 0 if self.base_N is None else self.base_N
+        return np.unique(base_N, return_inverse=True)[1]
 
     @cached_property
     def rows_C(self) -> np.ndarray:
@@ -69,13 +76,15 @@ def number_instances(labels_NC: sparse.spmatrix, record_N: np.ndarray) -> sparse
 
 
 def annotate_elements(tokens: pd.DataFrame) -> Annotations:
-    """Structural elements, by letter, of a token table (columns record, position, element).
+    """Structural elements, by letter, of a token table (columns record, position, element; base if known).
 
     The strands of a helix, the sides of an internal loop and the stretches of a multiloop are instances of
     their own; helices that touch are one. Raises ValueError naming a nucleotide without an element.
     """
     record_N = record_runs(tokens["record"].to_numpy())
-    return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
+    base_N = np.asarray(tokens["base"], dtype="S1") if "base" in tokens else None
+    members_NC, groups = _element_members(tokens), ["element"] * len(ELEMENTS)
+    return Annotations.of(list(ELEMENTS), groups, members_NC, record_N, base_N)
 
 
 def _element_members(tokens: pd.DataFrame) -> np.ndarray:
@@ -127,7 +136,7 @@ def annotate(tokens: pd.DataFrame, records: pd.DataFrame, groups=CONCEPT_GROUPS)
         found["element"] = dict(zip(ELEMENTS.values(), _element_members(tokens).T))
     columns = [(name, group, mask_N) for group in groups for name, mask_N in found[group].items()]
     names, labels, masks = zip(*columns)
-    return Annotations.of(names, labels, np.column_stack(masks), record_N)
+    return Annotations.of(names, labels, np.column_stack(masks), record_N, base_L[place_N])
 
 
 def _end_to_end(tokens: pd.DataFrame, records: pd.DataFrame, record_N: np.ndarray) -> tuple[np.ndarray, ...]:

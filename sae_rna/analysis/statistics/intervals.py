@@ -1,4 +1,4 @@
-"""95 % percentile intervals of F1 and AUROC over resampled families, from counts by family.
+"""95 % percentile intervals of F1 and base-stratified AUROC over resampled families, from counts by family.
 
 Shapes: N rows (tokens or sequences), G families, B resamples, J choices, K classes of activation.
 """
@@ -12,7 +12,7 @@ CLASSES = 100  # of equal size, that a feature's non-zeros are sorted into for t
 
 
 def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, rng) -> dict:
-    """f1_low, f1_high, auroc_low, auroc_high [J], and f1_resampled: the F1 of every resample, J arrays [B].
+    """f1_low, f1_high, base_auroc_low, base_auroc_high [J], and base_auroc_resampled: J arrays [B].
 
     `family_S` numbers the records' families. NaN, and empty, without resamples or with a single family.
     """
@@ -28,15 +28,15 @@ def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, 
             active = slice(*columns.indptr[feature : feature + 2])
             rows, values, fires = columns.indices[active], columns.data[active], sample.level[active] > level
             f1_B = _resampled_f1(rows[fires], instance_N, family_N, weight_GB)
-            auroc_B = _resampled_auroc(rows, values, instance_N > 0, family_N, weight_GB)
-            resampled[place] = f1_B.astype(np.float32)
+            auroc_B = _resampled_auroc(rows, values, instance_N > 0, labels.stratum_N, family_N, weight_GB)
+            resampled[place] = auroc_B.astype(np.float32)
             bounds[place] = _interval(f1_B), _interval(auroc_B)
-    names = ("f1_low", "f1_high", "auroc_low", "auroc_high")
-    return dict(zip(names, bounds.reshape(len(bounds), 4).T)) | {"f1_resampled": resampled}
+    names = ("f1_low", "f1_high", "base_auroc_low", "base_auroc_high")
+    return dict(zip(names, bounds.reshape(len(bounds), 4).T)) | {"base_auroc_resampled": resampled}
 
 
 def lead_interval(resampled_B: np.ndarray, other_B: np.ndarray) -> np.ndarray:
-    """Interval of how far one feature's F1 lies above another's on the same resamples; NaN without them."""
+    """Interval of how far one feature's score lies above another's on the same resamples; NaN without."""
     return _interval(resampled_B - other_B) if len(resampled_B) and len(other_B) else np.full(2, np.nan)
 
 
@@ -61,8 +61,9 @@ def _resampled_f1(rows, instance_N, family_N, weight_GB) -> np.ndarray:
     return np.where(elements_B > 0, f1_B, np.nan)
 
 
-def _resampled_auroc(rows, values, member_N, family_N, weight_GB) -> np.ndarray:
-    """AUROC of activations sorted into classes with the zeros below, [B]; NaN where it is not defined."""
+def _resampled_auroc(rows, values, member_N, stratum_N, family_N, weight_GB) -> np.ndarray:
+    """Base-stratified AUROC of activations sorted into classes with the zeros below, [B]; NaN where there are
+    no pairs."""
     ordered, class_N = np.sort(values[values > 0]), np.zeros(len(member_N), np.int64)
     above = 1 + np.searchsorted(ordered, values) * CLASSES // max(len(ordered), 1)
     class_N[rows] = np.where(values > 0, above, 0)
@@ -71,7 +72,10 @@ def _resampled_auroc(rows, values, member_N, family_N, weight_GB) -> np.ndarray:
         cells = np.ones(chosen.sum()), (class_N[chosen], family_N[chosen])
         return sparse.csr_matrix(cells, shape=(CLASSES + 1, len(weight_GB))) @ weight_GB
 
-    with_KB, without_KB = counted(member_N), counted(~member_N)
-    below_KB = without_KB.cumsum(axis=0) - without_KB / 2
-    wins_B, pairs_B = (with_KB * below_KB).sum(axis=0), with_KB.sum(axis=0) * without_KB.sum(axis=0)
+    wins_B, pairs_B = np.zeros((2, weight_GB.shape[1]))
+    for stratum in np.unique(stratum_N):
+        with_KB, without_KB = (counted(of & (stratum_N == stratum)) for of in (member_N, ~member_N))
+        below_KB = without_KB.cumsum(axis=0) - without_KB / 2
+        wins_B += (with_KB * below_KB).sum(axis=0)
+        pairs_B += with_KB.sum(axis=0) * without_KB.sum(axis=0)
     return np.divide(wins_B, pairs_B, out=np.full(len(pairs_B), np.nan), where=pairs_B > 0)

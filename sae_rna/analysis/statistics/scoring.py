@@ -1,4 +1,4 @@
-"""How well the firing of features agrees with concepts: precision, recall, F1, AUROC and average precision.
+"""How well features agree with concepts: precision, recall, F1, average precision, AUROC within each base.
 
 They follow InterPLM (Simon & Zou 2025, Nature Methods 22:2107): precision over nucleotides, recall over
 instances. Shapes: N rows (tokens or sequences), F features, C concepts, H thresholds, J choices (`Choice`).
@@ -56,20 +56,27 @@ def score(activations_NF, scale_F: np.ndarray, annotations: Annotations, thresho
     return Sample(activations_NF, annotations, scale_F, thresholds).scores()
 
 
-def rank_scores(activations_NF, annotations: Annotations, order=None) -> tuple[np.ndarray, np.ndarray]:
+def rank_scores(activations_NF, annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision of every feature's activation for every concept, both [F, C].
 
     AUROC is the Mann-Whitney statistic with ties at their mean rank, NaN for a concept that no or every row
     has. Average precision, as scikit-learn's, is the mean over the concept's rows of the precision among rows
-    as strong or stronger, NaN for a concept that no row has. `order` is `Sample.order` if it is at hand.
+    as strong or stronger, NaN for a concept that no row has.
     """
-    labels, rows_C, rows = annotations.instance_NC, annotations.rows_C, activations_NF.shape[0]
-    columns = sparse.csc_matrix(activations_NF)
-    ranked = columns.indptr, *(order or counting.rank(columns.indptr, columns.indices, columns.data))
-    wins_FC, precision_FC = counting.walk(*ranked, rows, labels.indptr, labels.indices, rows_C)
-    pairs_C = rows_C * (rows - rows_C).astype(float)
+    wins_FC, pairs_C, precision_FC = _walk(activations_NF, annotations.instance_NC)
     auroc_FC = np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, np.nan), where=pairs_C > 0)
-    return auroc_FC, np.where(rows_C > 0, precision_FC, np.nan)
+    return auroc_FC, np.where(annotations.rows_C > 0, precision_FC, np.nan)
+
+
+def _walk(activations_NF, instance_NC: sparse.csr_matrix, order=None) -> tuple[np.ndarray, ...]:
+    """Pairs of rows with and without a concept that a feature ranks rightly [F, C], all such pairs [C], and
+    average precision [F, C]."""
+    columns, (rows, concepts) = sparse.csc_matrix(activations_NF), instance_NC.shape
+    rows_C = np.bincount(instance_NC.indices, minlength=concepts)
+    ranked = columns.indptr, *(order or counting.rank(columns.indptr, columns.indices, columns.data))
+    labelled = instance_NC.indptr, instance_NC.indices, rows_C
+    wins_FC, precision_FC = counting.walk(*ranked, rows, *labelled)
+    return wins_FC, rows_C * (rows - rows_C).astype(float), precision_FC
 
 
 class Choice(NamedTuple):
@@ -108,11 +115,6 @@ class Sample:
         # number of thresholds below each activation: a feature fires at threshold h where it is above h
         self.level = counting.levels(columns.indptr, columns.data, divisor_F, self.thresholds)
 
-    @cached_property
-    def order(self) -> tuple[np.ndarray, ...]:
-        """Every feature's rows from the strongest down, sorted once for `rank_scores` of any annotations."""
-        return counting.rank(self.activations.indptr, self.activations.indices, self.activations.data)
-
     def scores(self, features: np.ndarray | None = None, annotations: Annotations | None = None) -> Scores:
         """Scores of some features (all if None) for the sample's annotations or others of the same rows."""
         labels = annotations or self.annotations
@@ -128,6 +130,31 @@ class Sample:
             base_rate_C=labels.rows_C / len(labels.record_N),
         )
 
+    @cached_property
+    def _strata(self) -> list[tuple]:
+        """Rows, activations and `counting.rank` of each base, of all rows where bases are not known."""
+        stratum_N, strata = self.annotations.stratum_N, []
+        for stratum in np.unique(stratum_N):
+            rows = np.flatnonzero(stratum_N == stratum)
+            columns = self.activations.tocsr()[rows].tocsc()
+            order = counting.rank(columns.indptr, columns.indices, columns.data)
+            strata.append((rows, columns, order))
+        return strata
+
+    def base_auroc(self, features: np.ndarray | None = None, annotations=None) -> np.ndarray:
+        """Base-stratified AUROC of some features (all if None) for the sample's or other annotations, [F, C].
+
+        The mean over A, C, G and U, weighted by pairs, of the AUROC among nucleotides of that base alone: a
+        feature that is nothing but "this is a G" has 0.5. Also 0.5 where there are no pairs to tell apart.
+        Without bases it is the AUROC.
+        """
+        instance_NC, wins, pairs = (annotations or self.annotations).instance_NC, 0.0, 0.0
+        for rows, columns, order in self._strata:
+            chosen = (columns, order) if features is None else (columns[:, features], None)
+            wins_FC, pairs_C, _ = _walk(chosen[0], instance_NC[rows], chosen[1])
+            wins, pairs = wins + wins_FC, pairs + pairs_C
+        return np.divide(wins, pairs, out=np.full(wins.shape, 0.5), where=pairs > 0)
+
     def evaluate(self, choice: Choice) -> pd.DataFrame:
         """Every score of the chosen features, one row a choice."""
         labels, scores, places = self.annotations, self.scores(choice.feature_J), choice.places
@@ -136,5 +163,6 @@ class Sample:
         auroc_JC, average_precision_JC = rank_scores(self.activations[:, choice.feature_J], labels)
         rate_J, precision_J = scores.base_rate_C[choice.concept_J], average_precision_JC[places[:2]]
         table = table.assign(auroc=auroc_JC[places[:2]], average_precision=precision_J, base_rate=rate_J)
+        table["base_auroc"] = self.base_auroc(choice.feature_J)[places[:2]]
         tokens_J, elements_J = (count_C[choice.concept_J] for count_C in (labels.rows_C, labels.elements_C))
         return table.assign(base_f1=harmonic_mean(rate_J, np.ones(1)), tokens=tokens_J, elements=elements_J)
