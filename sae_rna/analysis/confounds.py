@@ -2,8 +2,9 @@
 
 A feature that fires on G agrees with stems, since stems are rich in G. Each chosen feature's activation is
 predicted from such covariates alone by gradient-boosted trees (Friedman 2001, Annals of Statistics 29:1189;
-scikit-learn's histogram implementation), fitted on the selection split and scored on held-out families. The
-prediction is then scored for the feature's concept as if it were a feature itself. R2 is a lower bound.
+scikit-learn's histogram implementation), fitted on the families that features are chosen on and scored on the
+others. The prediction is then scored for the feature's concept as if it were a feature itself. R2 is a lower
+bound.
 
 A feature counts as explained if R2 >= 0.5, or if its prediction does as well as itself. One that is not
 explained need not stand for its concept: that is for its scores to say, beside their null. Shapes: T tokens,
@@ -19,17 +20,16 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
 from tqdm import tqdm
 
-from sae_rna.analysis.statistics import scoring
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
-from sae_rna.analysis.structure_features import SPLITS, best_by_element
+from sae_rna.analysis.statistics.scoring import Sample, rank_scores
+from sae_rna.analysis.structure_features import best_by_element
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies
+from sae_rna.records.splits import SETTINGS
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
-from sae_rna.sae.features import column_max
 
 FITTED_TOKENS = 20_000  # of whole records of the selection split that trees are fitted on, at most
 EXPLAINED_R2 = 0.5  # held-out share of a feature's variance from which the covariates explain the feature
-FINE_THRESHOLDS = np.arange(20) / 20  # a smooth prediction may choose between features', which favours it
 GROUPS = {"base": "base", "neighbours": "neighbours", "position": "position", "composition": "GC and length"}
 """Covariates of nucleotides by group, with the group's name in tables."""
 
@@ -77,36 +77,38 @@ def sequence_covariates(records: pd.DataFrame) -> np.ndarray:
 def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = False) -> pd.DataFrame:
     """How far covariates explain features that were chosen for structural elements; rows as in `chosen`.
 
-    chosen : layer, element (letter), feature and threshold, as in `structure_features.score_elements`
+    chosen : setting, layer, element (letter) and feature, as in `structure_features.score_elements`
     seed : draws the records that trees are fitted on
 
-    Columns layer, element, feature, explained and, all on the held-out split, `own_f1` of the feature and
-    `confound_f1` of its prediction, whose threshold is chosen on the selection split; `r2` (0 for a feature
-    that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
+    Columns setting, layer, element, feature, explained and, all on the scored split, the base-stratified
+    AUROC of the feature, `own_base_auroc`, and of its prediction, `confound_base_auroc`; `r2` (0 for a
+    feature that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
     fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown element.
     """
-    of_split = [rnas.rows(split) for split in SPLITS]
+    explain = lambda rows, splits: _explain_elements(rnas, rows, splits, seed, by_group)  # noqa: E731
+    return _by_setting(chosen, "element", explain)
+
+
+def _explain_elements(rnas: Activations, chosen: pd.DataFrame, splits, seed: int, by_group: bool):
+    """`explain_elements` of one setting."""
+    of_split = [rnas.rows(split) for split in splits]
     used = of_split[0] | of_split[1]
     tokens, sets = rnas.tokens[used], [rows[used] for rows in of_split]
-    labels = [annotate_elements(tokens[rows]) for rows in sets]
+    labels = annotate_elements(tokens[sets[1]])
     groups = covariates(tokens, rnas.records)
     known = {"r2": np.concatenate([*groups.values()], axis=1)}
     known |= {f"r2_{group}": values_TP for group, values_TP in groups.items() if by_group}
     fitted_T = np.isin(tokens["record"], _sample(tokens["record"].to_numpy()[sets[0]], seed))
 
-    def f1(values_TF: np.ndarray, thresholds) -> list[np.ndarray]:
-        """Of every column on either set, each [F, C, H]; the scale is the maximum on the selection set."""
-        parts, scale_F = [sparse.csc_matrix(values_TF[rows]) for rows in sets], column_max(values_TF[sets[0]])
-        return [scoring.score(part, scale_F, of, thresholds).f1 for part, of in zip(parts, labels)]
-
     def explain(values_TF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
-        values_TF, concept_J = values_TF[used], _numbers(rows["element"], labels[0].concepts)
+        values_TF, concept_J = values_TF[used], _numbers(rows["element"], labels.concepts)
         prediction_TF, r2 = _regress(values_TF, known, fitted_T, sets[1])
-        thresholds, level_J = np.unique(rows["threshold"], return_inverse=True)
-        own_f1 = f1(values_TF, thresholds)[1][place_J, concept_J, level_J]
-        selection_f1, heldout_f1 = f1(prediction_TF, FINE_THRESHOLDS)
-        best_J = selection_f1[place_J, concept_J].argmax(axis=-1)
-        return r2.iloc[place_J].assign(own_f1=own_f1, confound_f1=heldout_f1[place_J, concept_J, best_J])
+        own, confound = (
+            Sample(sparse.csc_matrix(values[sets[1]]), labels, np.ones(values.shape[1])).base_auroc()
+            for values in (values_TF, prediction_TF)
+        )
+        places = place_J, concept_J
+        return r2.iloc[place_J].assign(own_base_auroc=own[places], confound_base_auroc=confound[places])
 
     return _by_layer(chosen, "element", rnas.features, explain)
 
@@ -114,14 +116,19 @@ def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = 
 def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     """How far length, composition and dinucleotides explain features of RNA types; rows as in `chosen`.
 
-    As `explain_elements` (chosen: layer, type and feature), with a row a sequence, each feature at its
-    strongest nucleotide, and AUROC in the place of F1: `own_auroc` and `confound_auroc`. Trees are fitted on
-    all selection sequences.
+    As `explain_elements` (chosen: setting, layer, type and feature), with a row a sequence, each feature at
+    its strongest nucleotide, and plain AUROC: `own_auroc` and `confound_auroc`. Trees are fitted on all
+    selection sequences.
     """
-    for split in SPLITS:
+    return _by_setting(chosen, "type", lambda rows, splits: _explain_types(rnas, rows, splits))
+
+
+def _explain_types(rnas: Activations, chosen: pd.DataFrame, splits) -> pd.DataFrame:
+    """`explain_types` of one setting."""
+    for split in splits:
         rnas.rows(split)  # ValueError where it is missing
-    used = rnas.records.split.isin(SPLITS).to_numpy()
-    records, heldout_S = rnas.records[used], (rnas.records.split == "heldout").to_numpy()[used]
+    used = rnas.records.split.isin(splits).to_numpy()
+    records, heldout_S = rnas.records[used], (rnas.records.split == splits[1]).to_numpy()[used]
     known = {"r2": sequence_covariates(records)}
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
 
@@ -129,18 +136,25 @@ def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
         concept_J = _numbers(rows["type"], labels.concepts)
         prediction_SF, r2 = _regress(values_SF[used], known, ~heldout_S, heldout_S)
         sets = [sparse.csc_matrix(values[heldout_S]) for values in (values_SF[used], prediction_SF)]
-        own, confound = (scoring.rank_scores(values, labels)[0][place_J, concept_J] for values in sets)
+        own, confound = (rank_scores(values, labels)[0][place_J, concept_J] for values in sets)
         return r2.iloc[place_J].assign(own_auroc=own, confound_auroc=confound)
 
     return _by_layer(chosen, "type", lambda layer: rnas.pooled(layer)[0], explain)
 
 
+def _by_setting(chosen: pd.DataFrame, kind: str, explain: Callable) -> pd.DataFrame:
+    """`explain` of the choices of each setting and its splits; rows as in `chosen`."""
+    if chosen.empty:
+        return chosen[["setting", "layer", kind, "feature"]].assign(r2=0.0, explained=False)
+    groups = chosen.reset_index(drop=True).groupby("setting", sort=False)
+    tables = [explain(rows, SETTINGS[setting]).assign(setting=setting) for setting, rows in groups]
+    return pd.concat(tables).sort_index()
+
+
 def _by_layer(chosen: pd.DataFrame, kind: str, features: Callable, explain: Callable) -> pd.DataFrame:
     """`explain` of the activations [N, F] of chosen features, the choices and their places, by layer."""
     keys, tables = ["layer", kind, "feature"], []
-    if chosen.empty:
-        return chosen[keys].assign(r2=0.0, explained=False)
-    for layer, rows in tqdm(chosen.reset_index(drop=True).groupby("layer"), "confounds", mininterval=1):
+    for layer, rows in tqdm(chosen.groupby("layer"), "confounds", mininterval=1):
         activations_NF = features(layer)
         feature_F, place_J = np.unique(rows["feature"], return_inverse=True)
         if feature_F[-1] >= activations_NF.shape[1]:
@@ -155,7 +169,7 @@ def _by_layer(chosen: pd.DataFrame, kind: str, features: Callable, explain: Call
 
 def mark(chosen: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     """`chosen` with explained, r2 and the confounds' score of `explain_elements` or `explain_types`."""
-    keys = ["layer", "element" if "element" in explained else "type", "feature"]
+    keys = ["setting", "layer", "element" if "element" in explained else "type", "feature"]
     found = explained[[*keys, "explained", "r2", *explained.filter(like="confound_").columns]]
     return chosen.merge(found, on=keys, how="left", validate="one_to_one")
 
@@ -197,7 +211,7 @@ def group_table(explained: pd.DataFrame) -> pd.DataFrame:
     """tab-confounds: R2 of all covariates and of each group alone, from `explain_elements` `by_group`."""
     columns = {"r2": "R2 of all"} | {f"r2_{group}": name for group, name in GROUPS.items()}
     table = explained.assign(element=explained.element.map(ELEMENTS)).rename(columns=columns)
-    return table[["element", "layer", "feature", *columns.values()]]
+    return table[["setting", "element", "layer", "feature", *columns.values()]]
 
 
 def numbers(scores: pd.DataFrame) -> dict:

@@ -21,15 +21,16 @@ from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
 from sae_rna.analysis.statistics.nulls import discoveries
-from sae_rna.analysis.structure_features import SPLITS, evaluated
+from sae_rna.analysis.structure_features import BOOTSTRAPS, evaluated
 from sae_rna.extraction.stream import Standardiser, hidden_states
 from sae_rna.records import composition
+from sae_rna.records.splits import settings
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import to_csr
 
-MOST_RNAS, TRAINING_RNAS, BOOTSTRAPS = 2000, 300, 500
-"""Scored of each split (hidden states lie in memory), to fit components on, and resamples of families."""
+MOST_RNAS, TRAINING_RNAS = 2000, 300
+"""RNAs scored of each split (hidden states lie in memory), and RNAs to fit components on."""
 WINDOW, KMER = 5, 5  # on each side of a window, in a k-mer: 4 ** 5 are as many as the default has latents
 ICA_TOKENS, ICA_ITERATIONS = 20_000, 200  # at most: more cost time and change little
 ENCODED_TOKENS = 4096  # tokens that an autoencoder encodes at a time
@@ -117,27 +118,33 @@ def untrained(stack: SparseAutoencoders) -> SparseAutoencoders:
 
 
 class AnnotatedSets:
-    """The first `MOST_RNAS` selection and held-out RNAs, their tokens (`rows`, boolean [T]) and concepts."""
+    """The first `MOST_RNAS` RNAs of every split of the settings, their tokens (`rows`, boolean [T]) and
+    concepts."""
 
     def __init__(self, rnas: Activations, seed: int = 0):
         self.seed, self.records, self.rows = seed, {}, {}
         self.annotations: dict[str, Annotations] = {}
-        for split in SPLITS:
+        self.settings = settings(rnas.records)
+        for split in sum(self.settings.values(), ()):
             numbers = rnas.tokens.record[rnas.rows(split)].unique()[:MOST_RNAS]
             self.records[split] = rnas.records.iloc[numbers].reset_index(drop=True)
             self.rows[split] = np.isin(rnas.tokens.record, numbers)
             self.annotations[split] = annotate(rnas.tokens[self.rows[split]], rnas.records)
 
     def score(self, activations: dict[str, np.ndarray | sparse.spmatrix], retained_F=None, shuffles: int = 0):
-        """`choosing.score_concepts` of activations by split, with intervals over the held-out families."""
-        selection, heldout = ((to_csr(activations[split]), of) for split, of in self.annotations.items())
-        known, unseen = (records.get("family") for records in self.records.values())
-        options = (known, unseen), shuffles, self.seed, BOOTSTRAPS
-        return choosing.score_concepts(selection, heldout, retained_F, *options)
+        """`choosing.score_concepts` of activations by split, with `setting` and intervals over families."""
+        tables = []
+        for setting, splits in self.settings.items():
+            sets = [(to_csr(activations[split]), self.annotations[split]) for split in splits]
+            families = [self.records[split].get("family") for split in splits]
+            options = families, shuffles, self.seed, BOOTSTRAPS
+            table = choosing.score_concepts(*sets, retained_F, *options)
+            tables.append(table.assign(setting=setting))
+        return pd.concat(tables, ignore_index=True)
 
 
 def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, seed: int = 0) -> pd.DataFrame:
-    """The best feature of every concept, layer and source: `choosing.score_concepts`, with source and layer.
+    """The best feature of every concept, layer, source and setting: `choosing.score_concepts` of all.
 
     rnas, random : RNAs of known structure, encoded by the autoencoders under test, and the same RNAs by those
         trained on a language model of random weights; these two sources alone are scored on a null, too
@@ -146,7 +153,7 @@ def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, see
 
     Further sources: an untrained SAE on the model's own states, its neurons, principal and independent
     components, the embedding layer's neurons, and, of no layer, one-hot windows and k-mers. `discovery` is at
-    a false discovery rate of 5 % over the concepts of a source and layer.
+    a false discovery rate of 5 % over the concepts of a setting, source and layer.
     """
     sets, tables = AnnotatedSets(rnas, seed), []
 
@@ -166,7 +173,7 @@ def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, see
     add(f"one-hot window of {2 * WINDOW + 1}", None, windows)
     add(f"{KMER}-mers", None, {split: composition.kmers(of, KMER) for split, of in texts.items()})
     table = pd.concat(tables, ignore_index=True).astype({"layer": "Int64"}).assign(discovery=False)
-    for _, rows in table[table.p_pooled.notna()].groupby(["source", "layer"]):
+    for _, rows in table[table.p_pooled.notna()].groupby(["setting", "source", "layer"]):
         table.loc[rows.index, "discovery"] = discoveries(rows)
     return table
 
@@ -190,39 +197,46 @@ def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) ->
 
 
 def best_of(concepts: pd.DataFrame) -> pd.DataFrame:
-    """Of each source and concept of `score_concepts` the layer that was best on the selection families."""
-    rows = concepts.groupby(["source", "group", "concept"], sort=False).selection_f1.idxmax()
+    """Of each setting, source and concept the layer that was best on the families that it was chosen on."""
+    keys = ["setting", "source", "group", "concept"]
+    rows = concepts.groupby(keys, sort=False).selection_base_auroc.idxmax()
     return concepts.loc[rows].reset_index(drop=True)
 
 
 def leads(best: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `best_of` of the first source, which is under test, each beside its best control by F1.
+    """The rows of `best_of` of the first source, which is under test, each beside its best control.
 
-    control, control_f1 and lead are added, and lead_low and lead_high, its 95 % interval over families;
-    missing where a concept has no control. The best control is chosen on the very scores, which favours it.
+    control, control_score and lead, in base-stratified AUROC, are added, and lead_low and lead_high, its 95 %
+    interval over families; missing where a concept has no control. The best control is chosen on the very
+    scores, which favours it.
     """
-    keys, tested = ["group", "concept"], best.source == best.source.iloc[0]
-    rivals = best[~tested]
-    rivals = rivals.loc[rivals.groupby(keys).f1.idxmax()][[*keys, "source", "f1", "f1_resampled"]]
-    names = {"source": "control", "f1": "control_f1", "f1_resampled": "control_resampled"}
+    keys, tested = ["setting", "group", "concept"], best.source == best.source.iloc[0]
+    rivals, score = best[~tested], ["source", "base_auroc", "base_auroc_resampled"]
+    rivals = rivals.loc[rivals.groupby(keys).base_auroc.idxmax()][[*keys, *score]]
+    names = dict(zip(score, ("control", "control_score", "control_resampled")))
     both = best[tested].merge(rivals.rename(columns=names), on=keys, how="left")
-    both["lead"] = both.f1 - both.control_f1
+    both["lead"] = both.base_auroc - both.control_score
     others = [np.empty(0) if np.ndim(other) == 0 else other for other in both.control_resampled]
-    both[["lead_low", "lead_high"]] = list(map(lead_interval, both.f1_resampled, others))
-    return both.drop(columns=["f1_resampled", "control_resampled"])
+    both[["lead_low", "lead_high"]] = list(map(lead_interval, both.base_auroc_resampled, others))
+    return both.drop(columns=["base_auroc_resampled", "control_resampled"])
 
 
 def control_table(led: pd.DataFrame) -> pd.DataFrame:
-    """tab-controls, from `leads`: every concept's best feature beside chance and its best control."""
-    table = led.assign(chance=led[["null_p95", "base_f1"]].max(axis=1))
-    table = table.rename(columns={"lead_low": "from", "lead_high": "to", "discovery": "found"})
-    columns = ["concept", "layer", "feature", "f1", "chance", "found", "control", "lead", "from", "to"]
-    return table[columns].round({"lead": 3, "from": 3, "to": 3})
+    """tab-controls, from `leads`: every concept's best feature beside chance and its best control.
+
+    found : a discovery whose interval lies above chance
+    """
+    found = led.discovery & (led.base_auroc_low > led.null_p95)
+    names = {"lead_low": "from", "lead_high": "to", "null_p95": "chance", "base_auroc": "AUROC"}
+    table = led.assign(found=found).rename(columns=names)
+    columns = ["setting", "concept", "layer", "feature", "AUROC", "chance", "found", "control"]
+    return table[[*columns, "lead", "from", "to"]].round({"lead": 3, "from": 3, "to": 3})
 
 
 def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
     """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records."""
-    led, heldout = leads(best), records[records.split == "heldout"]
+    led, scored = leads(best), [splits[1] for splits in settings(records).values()]
+    heldout = records[records.split.isin(scored)]
     families = heldout.family.nunique() if "family" in heldout else len(heldout)
     facts = {"concepts": len(led), "controls": best.source.nunique() - 1, "families": families}
     facts |= {"ahead": int((led.lead > 0).sum()), "clearly": int((led.lead_low > 0).sum())}
