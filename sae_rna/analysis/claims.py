@@ -17,6 +17,7 @@ HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "ca
 LEVEL = 0.05  # of every test, and of the false discovery rate
 FEWEST_LAYERS = 4  # four values have 24 orders: with fewer, none is rarer than `LEVEL`
 FEWEST_INSTANCES = 10  # of an element, held out
+FEWEST_TYPES, FEWEST_FAMILIES = 3, 3  # of RNA, that a claim about types needs; families of each that counts
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
@@ -27,10 +28,11 @@ RULES = {
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
     },
     FEATURE: {
-        HOLDS: "the interval of its held-out F1 lies above chance (an always-on feature and the null's 95th "
-        "percentile), that of its lead over the best control above 0, and its confounds do not explain it",
-        WEAKLY: "the interval lies above chance, but that of the lead reaches 0 or its confounds explain it",
-        NOT: "the interval reaches down to chance",
+        HOLDS: "the interval of its base-stratified AUROC lies above chance (the null's 95th percentile), that "
+        "of its lead over the best control above 0, and its confounds do not explain it",
+        WEAKLY: "the interval lies above chance, its confounds do not explain it, and the interval of the lead "
+        "reaches 0",
+        NOT: "the interval reaches down to chance, its confounds explain it, or a control is clearly better",
         UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, "
         "so that there are no intervals",
     },
@@ -39,7 +41,8 @@ RULES = {
         "and more than in the control",
         WEAKLY: "some are found, and more than in the control",
         NOT: "none is found, or no more than in the control",
-        UNKNOWN: "no concept could be tested",
+        UNKNOWN: f"no concept could be tested; of RNA types, fewer than {FEWEST_TYPES} that have "
+        f"{FEWEST_FAMILIES} families or more",
     },
 }
 
@@ -93,22 +96,24 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
 
 def element_feature(claim: str, best: pd.Series) -> Finding:
     """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained`."""
-    chance, control = max(best.base_f1, best.null_p95), best.control if pd.notna(best.control) else "none"
-    above, lead = f"above chance ({chance:.3f})", f"{best.lead_low:+.3f}"
+    chance, control = best.null_p95, best.control if pd.notna(best.control) else "none"
+    low, lead = best.base_auroc_low, f"lead from {best.lead_low:+.3f} to {best.lead_high:+.3f}"
     if best.elements < FEWEST_INSTANCES:
         verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
-    elif pd.isna(best.f1_low):
+    elif pd.isna(low):
         verdict, why = UNKNOWN, "no interval"
-    elif not best.f1_low > chance:
-        verdict, why = NOT, f"interval from {best.f1_low:.3f}, chance {chance:.3f}"
-    elif control != "none" and not best.lead_low > 0:
-        verdict, why = WEAKLY, f"{above}, but its lead over {control} starts at {lead}"
+    elif not low > chance:
+        verdict, why = NOT, f"interval from {low:.3f}, chance {chance:.3f}"
     elif best.explained:
-        verdict, why = WEAKLY, f"{above} and all controls, but its confounds explain it"
+        verdict, why = NOT, "its confounds explain it"
+    elif control != "none" and best.lead_high < 0:
+        verdict, why = NOT, f"{control} is clearly better: {lead}"
+    elif control != "none" and not best.lead_low > 0:
+        verdict, why = WEAKLY, f"above chance ({chance:.3f}), but {control} is as good: {lead}"
     else:
-        verdict, why = HOLDS, f"interval from {best.f1_low:.3f}, chance {chance:.3f}, lead from {lead}"
-    against = f"best control: {control}"
-    return Finding(claim, "best held-out F1", best.f1, against, best.control_f1, verdict, FEATURE, why)
+        verdict, why = HOLDS, f"interval from {low:.3f}, chance {chance:.3f}, {lead}"
+    against, measured = f"best control: {control}", "best base-stratified AUROC"
+    return Finding(claim, measured, best.base_auroc, against, best.control_score, verdict, FEATURE, why)
 
 
 def concepts_found(claim: str, measured: str, found: int, tested: int, control: str, control_found: int):
@@ -133,21 +138,24 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
     best = best_of(concepts)
     shown, random = best.source.unique()[:2]
     found = _sparsity(summary, random_summary, random)
-    is_explained = explained.set_index(["layer", "element"]).explained
+    is_explained = explained.set_index(["setting", "layer", "element"]).explained
     led = leads(best)
-    for letter in "SH":
-        for _, own in led[(led.group == "element") & (led.concept == ELEMENTS[letter])].iterrows():
-            own["explained"] = bool(is_explained.get((own.layer, letter), False))
-            found.append(element_feature(f"a {ELEMENTS[letter]} feature exists", own))
-    if len(types):
-        found += _selectivity(types, random_types, random)
-    elements = best[best.group == "element"]
-    above = elements.source[elements.discovery & (elements.f1_low > elements.base_f1)]
-    counts = [(above == source).sum() for source in (shown, random)]
-    claim = "features align with structural elements"
-    measured = "elements that are discoveries, and above an always-on feature"
-    tested = (elements.source == shown).sum()
-    return [*found, concepts_found(claim, measured, counts[0], tested, random, counts[1])]
+    for setting, rows in best.groupby("setting", sort=False):
+        for letter in "SH":
+            names = (led.setting == setting) & (led.group == "element") & (led.concept == ELEMENTS[letter])
+            for _, own in led[names].iterrows():
+                own["explained"] = bool(is_explained.get((setting, own.layer, letter), False))
+                found.append(element_feature(f"a {ELEMENTS[letter]} feature exists ({setting})", own))
+        elements = rows[rows.group == "element"]
+        above = elements.source[elements.discovery & (elements.base_auroc_low > elements.null_p95)]
+        counts = [(above == source).sum() for source in (shown, random)]
+        claim = f"features align with structural elements ({setting})"
+        measured, tested = "elements that are discoveries", (elements.source == shown).sum()
+        found.append(concepts_found(claim, measured, counts[0], tested, random, counts[1]))
+        own = [table[table.setting == setting] for table in (types, random_types)]
+        if len(own[0]):
+            found += _selectivity(*own, random, setting)
+    return found
 
 
 def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str) -> list[Finding]:
@@ -163,18 +171,20 @@ def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str)
     return found
 
 
-def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str) -> list[Finding]:
+def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str, setting: str):
     shares, counts = [], []
+    enough = types.type[types.families >= FEWEST_FAMILIES].unique()
     for tested in (types, random_types):
         kept = surviving(tested)
         features = tested.groupby("layer").feature.nunique()
         shares.append((kept.groupby("layer").feature.nunique() / features).fillna(0).astype(float))
-        counts.append(kept.type.nunique())
-    claim = "later layers are more type-selective"
+        counts.append(kept.type[kept.type.isin(enough)].nunique())
+    claim = f"later layers are more type-selective ({setting})"
     measured = "share of tested features that prefer a type, beyond length and GC content"
     found = [trend(claim, measured, shares[0], control, shares[1], 1)]
-    claim, measured = "features align with RNA types", "types with a feature that survives"
-    return [*found, concepts_found(claim, measured, counts[0], types.type.nunique(), control, counts[1])]
+    claim, measured = f"features align with RNA types ({setting})", "types with a feature that survives"
+    tested = len(enough) if len(enough) >= FEWEST_TYPES else 0
+    return [*found, concepts_found(claim, measured, counts[0], tested, control, counts[1])]
 
 
 def table(findings: list[Finding]) -> pd.DataFrame:

@@ -82,8 +82,9 @@ def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = 
 
     Columns setting, layer, element, feature, explained and, all on the scored split, the base-stratified
     AUROC of the feature, `own_base_auroc`, and of its prediction, `confound_base_auroc`; `r2` (0 for a
-    feature that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
-    fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown element.
+    feature that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where
+    what was fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown
+    element.
     """
     explain = lambda rows, splits: _explain_elements(rnas, rows, splits, seed, by_group)  # noqa: E731
     return _by_setting(chosen, "element", explain)

@@ -16,6 +16,7 @@ from sae_rna.analysis.statistics.scoring import rank_scores
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
+from sae_rna.records.splits import settings
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
 
@@ -182,10 +183,18 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
 def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: int = 250) -> pd.DataFrame:
     """Linear probes for "is in a stem", fitted on at most `rnas` selection RNAs and scored on held-out ones.
 
-    Every layer of each model, and one-hot windows of the sequence: source, layer, auroc, tokens (held out).
+    Every layer of each model, and one-hot windows of the sequence: setting, source, layer, auroc, tokens
+    (scored).
     """
-    splits = [structures[structures.split == split] for split in ("selection", "heldout")]
-    parts = [_at_most(rnas, records, seed) for records in splits]
+    tables = []
+    for setting, splits in settings(structures).items():
+        parts = [_at_most(rnas, structures[structures.split == split], seed) for split in splits]
+        tables.append(_linear_probes(models, parts, layers).assign(setting=setting))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _linear_probes(models: dict, parts: list[pd.DataFrame], layers: list[int]) -> pd.DataFrame:
+    """`linear_probes`, fitted on the first part and scored on the second."""
     known = [np.concatenate(encode_bases(part.sequence)) >= 0 for part in parts]
     labels = [np.array(list("".join(part.element)))[rows] == "S" for part, rows in zip(parts, known)]
     windows = [one_hot_windows(part.sequence) for part in parts]
@@ -209,20 +218,21 @@ def stem_probe(features: Sequence[np.ndarray], is_stem: Sequence[np.ndarray]) ->
 def single_features(rnas: Activations, element: str = "S") -> pd.DataFrame:
     """Each layer's retained feature that ranks `element` best in selection RNAs; auroc in held-out ones."""
     concept, rows = list(ELEMENTS).index(element), []
-    for layer in rnas.layers:
-        selection, known = rnas.of_split(layer, "selection")
-        heldout, unseen = rnas.of_split(layer, "heldout")
+    pairs = [(layer, of) for of in settings(rnas.records).items() for layer in rnas.layers]
+    for layer, (setting, (chosen, scored)) in pairs:
+        selection, known = rnas.of_split(layer, chosen)
+        heldout, unseen = rnas.of_split(layer, scored)
         chosen_on = rank_scores(selection, annotate_elements(known))[0][:, concept]
         feature = int(np.where(rnas.retained(layer), chosen_on, 0).argmax())
         score = rank_scores(heldout[:, [feature]], annotate_elements(unseen))[0][0, concept]
-        rows.append({"layer": layer, "feature": feature, "auroc": score})
+        rows.append({"setting": setting, "layer": layer, "feature": feature, "auroc": score})
     return pd.DataFrame(rows).assign(source=f"best single feature {rnas.name.removeprefix('SAE ')}")
 
 
 def stem_readers(probes: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     """tab-probe: `linear_probes` and below them `single_features`."""
     table = pd.concat([probes, features], ignore_index=True)
-    return table[["source", "layer", "auroc"]].astype({"layer": "Int64"})
+    return table[["setting", "source", "layer", "auroc"]].astype({"layer": "Int64"})
 
 
 def best_readers(readers: pd.DataFrame) -> dict:

@@ -24,7 +24,6 @@ from sae_rna.analysis.statistics import scoring
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
-from sae_rna.sae.features import column_max
 
 RECURS = 0.7  # least cosine and least correlation of a feature that recurs
 RNAS = 400  # of the selection families, on which activations are correlated
@@ -203,20 +202,17 @@ def recurring(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_features(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
-    """Best held-out F1 of every feature over all concepts, and whether it is above a concept's chance.
-
-    That is the null or an always-on feature in the autoencoder's rows of `controls.score_concepts`.
-    """
+    """Best base-stratified AUROC of every feature over all concepts, in unseen families, and whether it is
+    above a concept's chance: the null's 95th percentile in the rows of `controls.score_concepts`."""
     sets, tables = AnnotatedSets(rnas), []
     labels = sets.annotations["heldout"]
     for layer in rnas.layers:
-        matrix = rnas.features(layer)
-        scale_F = column_max(matrix[sets.rows["selection"]])
-        f1_FC = scoring.score(matrix[sets.rows["heldout"]], scale_F, labels).f1.max(-1)
-        chance = concepts[concepts.layer == layer].set_index(["group", "concept"])[["null_p95", "base_f1"]]
+        matrix_TF = rnas.features(layer)[sets.rows["heldout"]]
+        auroc_FC = scoring.Sample(matrix_TF, labels, np.ones(matrix_TF.shape[1])).base_auroc()
+        own = concepts[(concepts.layer == layer) & (concepts.setting == "unseen families")]
         names = pd.MultiIndex.from_arrays([labels.groups, labels.concepts])
-        chance_C = chance.max(axis=1).reindex(names).fillna(np.inf).to_numpy()
-        scores = {"f1": f1_FC.max(1), "above": (f1_FC > chance_C).any(1)}
+        chance_C = own.set_index(["group", "concept"]).null_p95.reindex(names).fillna(np.inf).to_numpy()
+        scores = {"auroc": auroc_FC.max(1), "above": (auroc_FC > chance_C).any(1)}
         tables.append(pd.DataFrame(scores).rename_axis("feature").reset_index().assign(layer=layer))
     return pd.concat(tables, ignore_index=True)
 
@@ -225,16 +221,16 @@ def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.D
     """Do features that recur stand for concepts more often? A row per layer and value of recurs.
 
     `recurring`, `scores` : from `recurring` and `score_features`. Columns: layer, recurs, features,
-    with_concept (how many are above chance), share, median_f1; of both rows together odds_ratio and p_value
-    of Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
+    with_concept (how many are above chance), share, median_auroc; of both together odds_ratio and p_value of
+    Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
     shows that the two go together, not why. Raises ValueError where a feature has no score.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
-    missing = int(scored.f1.isna().sum())
+    missing = int(scored.auroc.isna().sum())
     if missing:
         raise ValueError(f"{missing} features have no score: give scores of the same autoencoder")
-    taken = {"features": ("f1", "size"), "with_concept": ("above", "sum")}
-    taken |= {"share": ("above", "mean"), "median_f1": ("f1", "median")}
+    taken = {"features": ("auroc", "size"), "with_concept": ("above", "sum")}
+    taken |= {"share": ("above", "mean"), "median_auroc": ("auroc", "median")}
     tables, counts = [], ["features", "with_concept"]
     for layer, part in scored.groupby("layer"):
         groups = part.groupby("recurs").agg(**taken).reindex([True, False])

@@ -1,7 +1,7 @@
 """Features of RNA types: which prefer a type beyond length and GC content, in other families, too?
 
-All choices are made on the selection families and tested again, or scored, on the held-out ones; the unit of
-every test is the family (`statistics.permutation`).
+All choices are made on the selection families of a setting (`splits.SETTINGS`) and tested again, or scored,
+on its other families; the unit of every test is the family (`statistics.permutation`).
 """
 
 import warnings
@@ -21,69 +21,91 @@ from tqdm import tqdm
 
 from sae_rna.analysis import confounds
 from sae_rna.analysis.statistics import choosing, permutation
-from sae_rna.analysis.structure_features import SPLITS
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
+from sae_rna.records.splits import settings
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max, pool_types, type_activation
 
 STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))  # inverse penalties that the probe chooses from
 FOLDS, BOOTSTRAPS = 4, 2000
-_SHOWN = "type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
+_SHOWN = "setting type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
 
 
 def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
-    """`permutation.type_selectivity` of every layer, with `layer`; `filtered`: of retained features alone.
+    """`permutation.type_selectivity` of every setting and layer; `filtered`: of retained features alone.
 
     Empty, with a warning, where types cannot be tested: no families, or too few of them.
     """
-    tables = [pd.DataFrame(columns=[*permutation.SELECTIVITY_COLUMNS, "layer"])]
+    tables = [pd.DataFrame(columns=[*permutation.SELECTIVITY_COLUMNS, "setting", "layer"])]
     if "family" not in rnas.records:
         warnings.warn("types of RNA were not tested: the records have no column 'family'", stacklevel=2)
         return tables[0]
-    for layer in tqdm(rnas.layers, f"types, {rnas.name}", mininterval=1):
+    pairs = [(layer, of) for layer in rnas.layers for of in settings(rnas.records).items()]
+    for layer, (setting, splits) in tqdm(pairs, f"types, {rnas.name}", mininterval=1):
         retained_F = rnas.retained(layer) if filtered else None
-        selection, heldout = (rnas.pooled(layer, split) for split in SPLITS)
+        selection, heldout = (rnas.pooled(layer, split) for split in splits)
         try:
             table = permutation.type_selectivity(selection, heldout, retained_F, seed=seed)
-            tables.append(table.assign(layer=layer))
+            tables.append(table.assign(setting=setting, layer=layer))
         except ValueError as error:
-            warnings.warn(f"types of RNA were not tested: {error}", stacklevel=2)
+            warnings.warn(f"types of RNA were not tested in {setting}: {error}", stacklevel=2)
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def surviving(tested: pd.DataFrame) -> pd.DataFrame:
     """The rows of `prefer_types` that replicate and whose type is ahead unadjusted, too; strongest first."""
     rows = tested[tested.replicates.astype(bool) & (tested.effect > 0)]
-    by = ["layer", "adjusted_effect", "feature", "type"]
-    return rows.sort_values(by, ascending=[True, False, True, True], ignore_index=True)
+    by = ["setting", "layer", "adjusted_effect", "feature", "type"]
+    return rows.sort_values(by, ascending=[True, True, False, True, True], ignore_index=True)
 
 
-def surviving_activations(rnas: Activations, kept, explained, layers, top_k: int) -> pd.DataFrame:
-    """Figure 5's table: in every layer the union of each type's `top_k` strongest of the surviving features.
+def type_activations(rnas: Activations, kept, explained, layers, top_k: int, filtered=False) -> pd.DataFrame:
+    """Figure 5's table: in every layer the union of each type's `top_k` strongest retained features.
 
     kept, explained : of `surviving`, and of `confounds.explain_types` on it
+    filtered : of the surviving features alone
 
     Columns feature, type, activation (mean over the type's RNAs, each at its strongest nucleotide, in shares
-    of the feature's maximum), rank (from 1), layer, explained (for a type that the feature prefers).
+    of the feature's maximum), rank (from 1), layer, survives (the feature for this type, in any setting) and
+    explained (a surviving feature, for any type).
     """
-    tables = []
+    tables, keys = [], ["layer", "feature", "type"]
     for layer in layers:
-        features = kept.feature[kept.layer == layer]
-        if features.empty:
-            continue
         pooled, records = rnas.pooled(layer)
-        chosen_F = np.isin(np.arange(pooled.shape[1]), features)
-        table = type_activation(pool_types(pooled, records.type, column_max(pooled)), top_k, chosen_F)
-        marked = explained.feature[(explained.layer == layer) & explained.explained.astype(bool)]
-        tables.append(table.assign(layer=layer, explained=table.feature.isin(marked)))
-    columns = ["feature", "type", "activation", "rank", "layer", "explained"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        features = kept.feature[kept.layer == layer]
+        chosen_F = np.isin(np.arange(pooled.shape[1]), features) if filtered else rnas.retained(layer)
+        if chosen_F.any():
+            table = type_activation(pool_types(pooled, records.type, column_max(pooled)), top_k, chosen_F)
+            tables.append(table.assign(layer=layer))
+    if not tables:
+        return pd.DataFrame(
+            columns=["feature", "type", "activation", "rank", "layer", "survives", "explained"]
+        )
+    table = pd.concat(tables, ignore_index=True)
+    named = pd.MultiIndex.from_frame(table[keys])
+    marked = pd.MultiIndex.from_frame(explained.loc[explained.explained.astype(bool), keys[:2]])
+    survives = named.isin(pd.MultiIndex.from_frame(kept[keys]))
+    return table.assign(survives=survives, explained=named.droplevel(2).isin(marked))
+
+
+def active_share(rnas: Activations) -> pd.DataFrame:
+    """Of every layer and type the share of features that are active somewhere in an RNA, a mean over RNAs of
+    at most 100 nt, with tau of the layer: columns layer, type, active, rnas, selectivity."""
+    short, tables = (rnas.records.sequence.str.len() <= 100).to_numpy(), []
+    for layer in rnas.layers:
+        pooled, records = rnas.pooled(layer)
+        active_S = np.diff(sparse.csr_matrix(pooled)[short].indptr) / pooled.shape[1]
+        by_type = pd.Series(active_S).groupby(records.type[short].to_numpy())
+        table = by_type.agg(active="mean", rnas="size").rename_axis("type").reset_index()
+        tau = rnas.summary.loc[(rnas.summary.layer == layer) & rnas.summary.retained, "tau"].mean()
+        tables.append(table.assign(layer=layer, selectivity=tau))
+    return pd.concat(tables, ignore_index=True).assign(source=rnas.name)
 
 
 def effects(tested: pd.DataFrame) -> pd.DataFrame:
     """The table of fig-type-effects: how many features of each layer and type survive and were tested."""
-    keys = ["layer", "type"]
+    keys = ["setting", "layer", "type"]
     counts = tested.groupby(keys, sort=False).feature.nunique().rename("tested")
     kept = surviving(tested).groupby(keys).feature.nunique().rename("surviving")
     table = counts.to_frame().join(kept).fillna({"surviving": 0}).astype(int).reset_index()
@@ -93,11 +115,9 @@ def effects(tested: pd.DataFrame) -> pd.DataFrame:
 def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activation: pd.DataFrame) -> dict:
     """What the captions of the first two figures say; `random` is `prefer_types` of the random model."""
     layers, kept = first_middle_last(rnas.layers), effects(tested)
-    of_layers = tested[tested.layer.isin(layers)]
     found, explained = kept.groupby("type").surviving.sum() > 0, activation[activation.explained.astype(bool)]
     facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "pairs": len(tested)}
     facts |= {"layers": ", ".join(f"L{layer}" for layer in layers), "shown": _features(activation)}
-    facts |= {"left_out": _features(of_layers) - _features(surviving(of_layers))}
     facts |= {"significant": int(tested.significant.sum()), "replicated": int(tested.replicates.sum())}
     facts |= {"surviving": int(kept.surviving.sum()), "explained": _features(explained)}
     facts |= {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
@@ -115,21 +135,22 @@ def first_middle_last(layers: Sequence[int]) -> list[int]:
 
 
 def score_types(rnas: Activations, shuffles: int = 20, seed: int = 0) -> pd.DataFrame:
-    """`choosing.score_types` of the retained features of every layer, with `layer`."""
+    """`choosing.score_types` of the retained features of every setting and layer."""
     tables = []
-    for layer in tqdm(rnas.layers, "types", mininterval=1):
-        sets = [rnas.pooled(layer, split) for split in SPLITS]
+    pairs = [(layer, of) for layer in rnas.layers for of in settings(rnas.records).items()]
+    for layer, (setting, splits) in tqdm(pairs, "types", mininterval=1):
+        sets = [rnas.pooled(layer, split) for split in splits]
         families = tuple(records.get("family") for _, records in sets)
         known, unseen = ((pooled_SF, records.type.to_numpy()) for pooled_SF, records in sets)
         table = choosing.score_types(known, unseen, rnas.retained(layer), families, shuffles, seed)
-        tables.append(table.assign(layer=layer))
+        tables.append(table.assign(setting=setting, layer=layer))
     return pd.concat(tables, ignore_index=True)
 
 
 def best_by_type(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of each type in `score_types` the row of best selection AUROC; the best held-out AUROC first."""
-    best = scores.loc[scores.groupby("type").selection_auroc.idxmax()]
-    return best.sort_values("auroc", ascending=False, ignore_index=True)
+    """Of each setting and type the row of best selection AUROC; the best held-out AUROC first."""
+    best = scores.loc[scores.groupby(["setting", "type"]).selection_auroc.idxmax()]
+    return best.sort_values(["setting", "auroc"], ascending=[True, False], ignore_index=True)
 
 
 def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
@@ -139,18 +160,33 @@ def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
 
 def top_features(structures: Activations, types: Activations, layer: int, count=3, seed=0) -> pd.DataFrame:
     """`choosing.top_features`: the `count` best of every element and type at `layer`, with `explained`."""
-    elements, typed = ([of(layer, split) for split in SPLITS] for of in (structures.of_split, types.pooled))
-    typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in typed]
-    table = choosing.top_features(elements, typed, count, types.retained(layer)).assign(layer=layer)
-    chosen = {kind: rows.rename(columns={"label": kind}) for kind, rows in table.groupby("kind")}
-    by_element = confounds.explain_elements(structures, chosen["element"], seed).explained
-    by_type = confounds.explain_types(types, chosen["type"]).explained
-    return table.assign(explained=np.append(by_element, by_type))
+    tables = []
+    for setting, splits in settings(structures.records).items():
+        elements, typed = (
+            [of(layer, split) for split in splits] for of in (structures.of_split, types.pooled)
+        )
+        typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in typed]
+        table = choosing.top_features(elements, typed, count, types.retained(layer))
+        table = table.assign(setting=setting, layer=layer)
+        chosen = {kind: rows.rename(columns={"label": kind}) for kind, rows in table.groupby("kind")}
+        by_element = confounds.explain_elements(structures, chosen["element"], seed).explained
+        by_type = confounds.explain_types(types, chosen["type"]).explained
+        tables.append(table.assign(explained=np.append(by_element, by_type)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) -> pd.DataFrame:
-    """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC content."""
-    parts = [rnas.records[rnas.records.split == split] for split in SPLITS]
+    """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC, by setting."""
+    tables = [
+        _probe_types(rnas, model, layers, splits, seed).assign(setting=setting)
+        for setting, splits in settings(rnas.records).items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _probe_types(rnas: Activations, model: LanguageModel, layers, splits, seed: int) -> pd.DataFrame:
+    """`probe_types` of one setting."""
+    parts = [rnas.records[rnas.records.split == split] for split in splits]
     texts = [part.sequence.tolist() for part in parts]
     representations = {
         "length and GC content": tuple(map(length_and_gc, texts)),
@@ -159,7 +195,7 @@ def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) 
     states = [_mean_states(model, sequences, layers) for sequences in texts]
     for place, layer in enumerate(layers):
         representations[f"mean hidden state, layer {layer}"] = tuple(part[:, place] for part in states)
-        pooled = tuple(rnas.pooled(layer, split)[0] for split in SPLITS)
+        pooled = tuple(rnas.pooled(layer, split)[0] for split in splits)
         representations[f"SAE features, layer {layer}"] = pooled
     families = tuple(part.get("family", pd.Series([None] * len(part))) for part in parts)
     return probe(representations, parts[0].type, parts[1].type, families, seed)
