@@ -17,7 +17,7 @@ HOLDS, WEAKLY, NOT, UNKNOWN = "holds", "holds weakly", "does not hold here", "ca
 LEVEL = 0.05  # of every test, and of the false discovery rate
 FEWEST_LAYERS = 4  # four values have 24 orders: with fewer, none is rarer than `LEVEL`
 FEWEST_INSTANCES = 10  # of an element, held out
-FEWEST_TYPES, FEWEST_FAMILIES = 3, 3  # of RNA, that a claim about types needs; families of each that counts
+FEWEST_TYPES = 3  # of RNA, each of 3 families or more (as its test needs), for a claim about types
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
@@ -28,10 +28,10 @@ RULES = {
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
     },
     FEATURE: {
-        HOLDS: "the interval of its base-stratified AUROC lies above chance (the null's 95th percentile), that "
-        "of its lead over the best control above 0, and its confounds do not explain it",
-        WEAKLY: "the interval lies above chance, its confounds do not explain it, and the interval of the lead "
-        "reaches 0",
+        HOLDS: "the interval of its base-stratified AUROC lies above chance (the null's 95th percentile), "
+        "that of its lead over the best control above 0, and its confounds do not explain it",
+        WEAKLY: "the interval lies above chance, its confounds do not explain it, and the interval of the "
+        "lead reaches 0",
         NOT: "the interval reaches down to chance, its confounds explain it, or a control is clearly better",
         UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, "
         "so that there are no intervals",
@@ -41,8 +41,8 @@ RULES = {
         "and more than in the control",
         WEAKLY: "some are found, and more than in the control",
         NOT: "none is found, or no more than in the control",
-        UNKNOWN: f"no concept could be tested; of RNA types, fewer than {FEWEST_TYPES} that have "
-        f"{FEWEST_FAMILIES} families or more",
+        UNKNOWN: f"no concept could be tested; of RNA types, fewer than {FEWEST_TYPES} with three "
+        "families or more",
     },
 }
 
@@ -173,17 +173,17 @@ def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str)
 
 def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str, setting: str):
     shares, counts = [], []
-    enough = types.type[types.families >= FEWEST_FAMILIES].unique()
     for tested in (types, random_types):
         kept = surviving(tested)
         features = tested.groupby("layer").feature.nunique()
         shares.append((kept.groupby("layer").feature.nunique() / features).fillna(0).astype(float))
-        counts.append(kept.type[kept.type.isin(enough)].nunique())
+        counts.append(kept.type.nunique())
     claim = f"later layers are more type-selective ({setting})"
     measured = "share of tested features that prefer a type, beyond length and GC content"
     found = [trend(claim, measured, shares[0], control, shares[1], 1)]
     claim, measured = f"features align with RNA types ({setting})", "types with a feature that survives"
-    tested = len(enough) if len(enough) >= FEWEST_TYPES else 0
+    tested = types.type.nunique()
+    tested = tested if tested >= FEWEST_TYPES else 0
     return [*found, concepts_found(claim, measured, counts[0], tested, control, counts[1])]
 
 
