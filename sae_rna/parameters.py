@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import yaml
 from annotated_types import MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 
 ROOT = Path(
     os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
@@ -42,27 +51,41 @@ def _number(value):
         return value
 
 
-Positive = Annotated[int, Field(gt=0)]
-Amount = Annotated[float, Field(gt=0), BeforeValidator(_number)]
-Penalty = Annotated[float, Field(ge=0), BeforeValidator(_number)]
+def _place(text: str) -> str:
+    """A path or the name of a data set."""
+    if not text.strip() or not text.isprintable():
+        raise PydanticCustomError("place", "Input should be a path or a name, of visible characters")
+    return text
+
+
+def _once(layers: list[int]) -> list[int]:
+    if len(set(layers)) < len(layers):
+        raise PydanticCustomError("once", "Input should name every layer once")
+    return layers
+
+
+Positive = Annotated[int, Field(gt=0, le=10**12)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Place = Annotated[str, AfterValidator(_place)]
 
 
 @dataclass(frozen=True)
 class Parameters:
     """Everything that decides the numbers of a run. The defaults are made for two cores without a network."""
 
-    model: str = "data/rinalmo-nano"
+    model: Place = "data/rinalmo-nano"
     """Language model: a folder in multimolecule's format or a hub id such as multimolecule/rinalmo-giga."""
     model_revision: str | None = None  # branch, tag or commit of the language model on the hub
-    structures: str = "data/records.parquet"
+    structures: Place = "data/records.parquet"
     """RNAs of known secondary structure: a file (Parquet, CSV, dot-bracket, bpseq ...) or a hub data set."""
     structures_revision: str | None = None
     fold: bool = False
     """Predict structures with ViennaRNA (optional) if `structures` has none; they are marked as predicted."""
-    types: str = "data/records.parquet"
+    types: Place = "data/records.parquet"
     """RNAs of known type, on which the autoencoders are trained too: likewise."""
     types_revision: str | None = None
-    layers: Literal["all"] | Annotated[list[Positive], MinLen(1)] = "all"
+    layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
     architecture: Architecture = "topk"
     """Autoencoder shown in the figures, one of `ARCHITECTURES`; relu-l1 and relu-l1-mean are the paper's."""
@@ -70,7 +93,7 @@ class Parameters:
     """Architectures trained beside it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
     expansion: Positive = 8  # size of the dictionary in multiples of the model's width
     narrow: Positive = 4  # size of a second dictionary, likewise: are features the same at another size?
-    replicates: Annotated[int, Field(ge=0)] = 2
+    replicates: Annotated[int, Field(ge=0, le=1000)] = 2
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
     k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka)
     l1: Penalty = 3e-3
@@ -95,8 +118,8 @@ class Parameters:
     device: str = "auto"  # cpu, cuda, or auto for a GPU where there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
-    seed: int = 0
-    run: str = "runs/default"  # folder for results; finished steps found there are used again
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all random numbers
+    run: Place = "runs/default"  # folder for results; finished steps found there are used again
 
     def __post_init__(self):
         try:
@@ -106,7 +129,9 @@ class Parameters:
             name = faults[0]["loc"][0]  # of a union, every branch says what it takes
             allowed = dict.fromkeys(fault["msg"] for fault in faults if fault["loc"][0] == name)
             message = " or ".join(allowed).replace("Input should", "it should")
-            raise ValueError(f"parameter '{name}' cannot be {getattr(self, name)!r}: {message}") from None
+            value = repr(getattr(self, name))
+            value = value if len(value) <= 80 else f"{value[:80]}..."
+            raise ValueError(f"parameter '{name}' cannot be {value}: {message}") from None
         for name, value in checked:  # numbers written as 1e-3 or 2 have become real ones
             object.__setattr__(self, name, value)
 
@@ -158,7 +183,7 @@ class Parameters:
         known = [item.name for item in fields(cls)]
         for name in names:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
+                near = get_close_matches(str(name), known, n=1)
                 remedy = f"did you mean '{near[0]}'?" if near else f"choose {', '.join(known)}"
                 raise ValueError(f"there is no parameter '{name}': {remedy}")
 
@@ -181,7 +206,8 @@ def read_yaml(text: str | bytes, what: str):
     """The value of a text in YAML. Raises ValueError with one sentence that says `what` cannot be read."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # The latter are its reader's: of a date such as 2020-13-45, of !!bool x, of a thousand brackets.
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
