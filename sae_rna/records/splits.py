@@ -14,10 +14,7 @@ from sae_rna.records.checks import check_columns, how_many
 SPLITS = {"train": 0.8, "selection": 0.1, "heldout": 0.1}  # shares of families, else of sequences
 #: Where features are chosen, and where they are scored: RNAs that the language model never read, of families
 #: that it was trained on (if the data say so), and of families that took part in nothing.
-SETTINGS = {
-    "seen families": ("seen-selection", "seen-heldout"),
-    "unseen families": ("selection", "heldout"),
-}
+SETTINGS = {"seen families": ("seen-selection", "seen-heldout"), "unseen families": ("selection", "heldout")}
 EVALUATION_SPLITS = (*SETTINGS["seen families"], *SETTINGS["unseen families"], "natural")
 _BOUNDS = [*accumulate(SPLITS.values())][:-1]
 #: Other people's names of splits -> ours, where ours is not there already.
