@@ -8,6 +8,8 @@ from sae_rna.figures.autoencoders import training as training
 from sae_rna.figures.confounds import confounds as confounds
 from sae_rna.figures.controls import controls as controls
 from sae_rna.figures.data import length_distribution as length_distribution
+from sae_rna.figures.dictionary import dictionary_features as dictionary_features
+from sae_rna.figures.dictionary import dictionary_frontier as dictionary_frontier
 from sae_rna.figures.fidelity import fidelity as fidelity
 from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity

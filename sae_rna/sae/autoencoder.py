@@ -171,7 +171,8 @@ class SparseAutoencoders(nn.Module):
             return positive * (positive >= self.threshold)
         flat = [top_k(part.flatten(), int(k) * len(part)) for part, (_, k, _) in zip(positive, members)]
         for number, (_, kept) in enumerate(flat):
-            self.observe_threshold(number, kept)
+            if (kept > 0).any():
+                self.observe_threshold(number, kept[kept > 0].min().item())
         return torch.stack([features for features, _ in flat]).view_as(positive)
 
     def _jump(self, preactivations_MBF: torch.Tensor, scaled: bool) -> torch.Tensor:
@@ -179,13 +180,11 @@ class SparseAutoencoders(nn.Module):
         return architectures.Jump.apply(preactivations_MBF, threshold, self._bandwidth, scaled)
 
     @torch.no_grad()
-    def observe_threshold(self, number: int, kept: torch.Tensor):
+    def observe_threshold(self, number: int, smallest: float):
         """Take the smallest positive activation that a training batch kept into the member's running mean."""
-        kept = kept[kept > 0]
-        if len(kept):
-            previous, smallest = self.threshold[number], kept.min().float()
-            mean = THRESHOLD_MEMORY * previous + (1 - THRESHOLD_MEMORY) * smallest
-            self.threshold[number] = torch.where(previous > 0, mean, smallest)
+        previous = self.threshold[number].item()
+        mean = THRESHOLD_MEMORY * previous + (1 - THRESHOLD_MEMORY) * smallest
+        self.threshold[number] = mean if previous > 0 else smallest
 
     def encode(self, x_MBD: torch.Tensor) -> torch.Tensor:
         """Feature activations of standardised activations, [M, B, F]."""

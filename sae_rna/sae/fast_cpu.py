@@ -123,7 +123,8 @@ class SparseStep(_Step):
             bits = kernels.as_bits(torch.addmm(bias, chunk, self.encoder.T, out=product))
             if whole_batch:
                 codes = kernels.batch_top_k(bits, k * len(chunk), 0.5 * self.sae.threshold.item())
-                self.sae.observe_threshold(0, torch.from_numpy(codes[2]))
+                if len(codes[2]):
+                    self.sae.observe_threshold(0, float(codes[2].min()))
                 return codes
             parts.append(kernels.top_k(bits, k))
         return kernels.to_csr(*(np.concatenate(part) for part in zip(*parts)))

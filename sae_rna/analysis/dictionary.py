@@ -1,0 +1,191 @@
+"""Choosing the dictionary: what architecture, size, sparsity and length of training give, on one layer.
+
+All candidates learn from the same batches, each from two seeds, once for half of the tokens and once for all.
+A dictionary counts as trained if the second half of its training changed little (`trained`), and the one that
+is shown follows from `choose`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from sae_rna.analysis import fidelity
+from sae_rna.analysis.controls import latents
+from sae_rna.analysis.recurrence import Dictionary, compare
+from sae_rna.analysis.statistics import choosing
+from sae_rna.extraction.language_model import LanguageModel
+from sae_rna.extraction.stream import ActivationStream, hidden_states
+from sae_rna.parameters import Parameters
+from sae_rna.records.splits import settings
+from sae_rna.records.structure import ELEMENTS
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
+from sae_rna.sae.encoding import token_table
+from sae_rna.sae.trainer import train
+
+SIZES = (1, 2, 4, 8)  # of dictionaries, in multiples of the model's width
+PENALTIES = (1, 30, 300, 3000)  # of the paper's autoencoder, in multiples of its own
+LENGTHS = (0.5, 1.0)  # of training, in shares of all
+RNAS, MASKED_RNAS = 200, 150  # of each split; of those scored, with masked bases
+STEADY_VARIANCE, STEADY_RECURRENCE = 0.005, 0.1  # most that the second half may change; the latter relative
+PCA = "PCA, largest components"
+
+
+class Candidate(NamedTuple):
+    """What is compared."""
+
+    architecture: str
+    expansion: int  # latents in multiples of the model's width
+    sparsity: float  # active latents a token, or weight of the penalty
+
+    @property
+    def name(self) -> str:
+        """Such as "batchtopk, 2 x width, 16"."""
+        return f"{self.architecture}, {self.expansion} x width, {self.sparsity:g}"
+
+
+def candidates(p: Parameters) -> list[Candidate]:
+    """Around the parameters: every size; half and twice the active latents; other architectures, the paper's
+    at several penalties."""
+    shown, size, k = p.architecture, p.expansion, p.sparsity(p.architecture)
+    sizes = [Candidate(shown, expansion, k) for expansion in sorted({*SIZES, size})]
+    sparser = [Candidate(shown, size, k * factor) for factor in (0.5, 2)]
+    others = [Candidate(name, size, k) for name in ("topk", "batchtopk", "matryoshka") if name != shown]
+    paper = [Candidate("relu-l1", size, p.l1 * factor) for factor in PENALTIES]
+    return [*sizes, *sparser, *others, *paper]
+
+
+def recipe(p: Parameters) -> dict:
+    """How all candidates are trained, for `sweep`."""
+    names = ("batch", "buffer_tokens", "epochs", "sae_learning_rate", "precision", "seed")
+    return {name: getattr(p, name) for name in names}
+
+
+def sweep(
+    model: LanguageModel, masked_model: LanguageModel, training: pd.DataFrame, structures: pd.DataFrame,
+    layer: int, found: list[Candidate], recipe: dict,
+) -> pd.DataFrame:  # fmt: skip
+    """Every candidate after either length of training, and principal components of the same L0.
+
+    masked_model : the model with its head for masked bases
+    training, structures : records to train on; those with `element` to choose and score features on
+    found, recipe : what is compared, and how it is trained
+
+    Columns candidate, architecture, latents, sparsity, share (of the training), tokens (read in training);
+    l0, explained_variance, kl, loss_recovered: `fidelity.measure`, of seed 0, on masked RNAs of the scored
+    splits; pca_variance, pca_kl: those of each token's l0 largest principal components; recurring: share of
+    the live features that recur in the other seed (`recurrence.compare`), dead (share); and for every setting
+    and element such as "stem, unseen families": the base-stratified AUROC of its best feature, and with
+    "chosen: " before it that on the families on which it was chosen.
+    """
+    options, seed = {name: recipe[name] for name in ("batch", "buffer_tokens", "seed")}, recipe["seed"]
+    stream = ActivationStream(model, training.sequence.tolist(), [layer], **options)
+    configs, width = [], model.width
+    for one in found:
+        members = tuple(Member(layer, one.sparsity, seed + n) for n in (0, 1))
+        configs.append(AutoencoderConfig(one.architecture, members, width, one.expansion * width))
+    sets, rows = _evaluated(model, structures, layer, seed), []
+    how = {"learning_rate": recipe["sae_learning_rate"], "precision": recipe["precision"]}
+    for share in LENGTHS:
+        stacks, _ = train(stream, configs, epochs=share * recipe["epochs"], **how)
+        pairs = {one.name: stack.views() for one, stack in zip(found, stacks)}
+        kept = _fidelity(masked_model, pairs, training, structures, layer, seed)
+        for one, pair in zip(tqdm(found, "dictionaries", mininterval=1), pairs.values()):
+            facts = {"candidate": one.name, "architecture": one.architecture, "sparsity": one.sparsity}
+            facts |= {"latents": one.expansion * width, "share": share}
+            facts |= {"tokens": int(share * recipe["epochs"] * stream.tokens)}
+            rows.append(facts | kept[one.name] | _features(pair, sets))
+    return pd.DataFrame(rows)
+
+
+def _evaluated(model: LanguageModel, structures: pd.DataFrame, layer: int, seed: int) -> dict:
+    """Hidden states [T, D] and tokens of some RNAs of each split, by setting."""
+    sets = {}
+    for setting, splits in settings(structures).items():
+        parts = [structures[structures.split == split] for split in splits]
+        parts = [part.sample(min(RNAS, len(part)), random_state=seed) for part in parts]
+        parts = [part.reset_index(drop=True) for part in parts]
+        states = [hidden_states(model, part.sequence.tolist(), [layer])[:, 0] for part in parts]
+        sets[setting] = list(zip(states, map(token_table, parts)))
+    return sets
+
+
+def _fidelity(model, pairs: dict, training, structures, layer: int, seed: int) -> dict[str, dict]:
+    """`fidelity.measure` of the first seed of every candidate, with its principal components."""
+    scored = structures[structures.split.isin([splits[1] for splits in settings(structures).values()])]
+    scored = scored.sample(min(MASKED_RNAS, len(scored)), random_state=seed).sequence.tolist()
+    fitted = training.sample(min(fidelity.TRAINING_RNAS, len(training)), random_state=seed).sequence.tolist()
+    autoencoders = {name: {layer: pair[0]} for name, pair in pairs.items()}
+    table = fidelity.measure(model, autoencoders, fitted, scored, [layer], seed)
+    table = table.set_index(["architecture", "variant"])
+    columns, kept = ["l0", "explained_variance", "kl", "loss_recovered"], {}
+    for name in pairs:
+        pca = table.loc[(name, PCA)]
+        kept[name] = table.loc[(name, "autoencoder"), columns].to_dict()
+        kept[name] |= {"pca_variance": pca.explained_variance, "pca_kl": pca.kl}
+    return kept
+
+
+def _features(pair: Sequence[SparseAutoencoders], sets: dict) -> dict:
+    """How many features recur in the other seed, and what the best ones score."""
+    facts: dict = {}
+    for setting, ((known_TD, seen), (unseen_TD, other)) in sets.items():
+        encode = latents(pair[0])
+        scores = choosing.score_elements((encode(known_TD), seen), (encode(unseen_TD), other), shuffles=0)
+        for letter in "SH":
+            for _, row in scores[scores.element == letter].iterrows():
+                facts[f"{ELEMENTS[letter]}, {setting}"] = row.base_auroc
+                facts[f"chosen: {ELEMENTS[letter]}, {setting}"] = row.selection_base_auroc
+    first, second = (Dictionary.of(sae, known_TD) for sae in pair)
+    compared = compare(first, [second])
+    live = compared[~compared.dead]
+    return facts | {"recurring": live.recurs.mean(), "dead": compared.dead.mean()}
+
+
+def by_measure(table: pd.DataFrame) -> pd.DataFrame:
+    """fig-dictionary-features' table: a row per candidate, share of the training and measure."""
+    settled = [name for name in table if name.startswith(("stem, ", "hairpin loop, "))]
+    long = table.melt(["candidate", "share"], ["recurring", *settled], "measure", "value")
+    return long.replace({"measure": {"recurring": "recurring features"}})
+
+
+def trained(table: pd.DataFrame) -> pd.Series:
+    """Whether each candidate of `sweep` counts as trained: the second half of its training changed explained
+    variance by less than `STEADY_VARIANCE` and the share of recurring features by less than
+    `STEADY_RECURRENCE` of itself. Index: candidate."""
+    half, full = (table[table.share == share].set_index("candidate") for share in LENGTHS)
+    variance = (full.explained_variance - half.explained_variance).abs() < STEADY_VARIANCE
+    return variance & ((full.recurring - half.recurring).abs() < STEADY_RECURRENCE * full.recurring)
+
+
+def choose(table: pd.DataFrame) -> pd.Series:
+    """The row of the candidate that is shown: of those that keep more variance than equally many principal
+    components of each token (of all, if none does), the one whose best stem and hairpin features are best, in
+    the mean, on the families on which they are chosen."""
+    full = table[table.share == LENGTHS[-1]]
+    better = full[full.explained_variance > full.pca_variance]
+    full = better if len(better) else full
+    return full.loc[full.filter(like="chosen: ").mean(axis=1).idxmax()]
+
+
+def matched(table: pd.DataFrame, l0: float) -> pd.Series:
+    """The row of the paper's autoencoder, of all penalties, whose L0 is nearest to `l0`, as a ratio."""
+    paper = table[(table.architecture == "relu-l1") & (table.share == LENGTHS[-1])]
+    return paper.loc[np.abs(np.log(paper.l0.clip(lower=1e-3) / l0)).idxmin()]
+
+
+def numbers(table: pd.DataFrame, p: Parameters) -> dict:
+    """What the page's captions and conclusion say."""
+    full, chosen = table[table.share == LENGTHS[-1]], choose(table)
+    shown = Candidate(p.architecture, p.expansion, p.sparsity(p.architecture)).name
+    own = full.set_index("candidate").loc[shown]
+    steady, paper = trained(table), matched(table, own.l0)
+    facts = {"candidates": len(full), "tokens": int(full.tokens.max()), "steady": int(steady.sum())}
+    facts |= {"chosen": chosen.candidate, "shown": shown, "is_trained": "is" if steady[shown] else "is not"}
+    facts |= {"agree": "the one shown" if chosen.candidate == shown else f"not the one shown, {shown}"}
+    facts |= {name: own[name] for name in ("l0", "explained_variance", "pca_variance", "kl", "pca_kl")}
+    facts |= {"recurring": own.recurring, "loss_recovered": own.loss_recovered}
+    facts |= {"paper_l0": paper.l0, "paper_variance": paper.explained_variance}
+    return facts | {"paper_penalty": paper.sparsity, "beating": int((full.kl < full.pca_kl).sum())}
