@@ -29,7 +29,7 @@ from sae_rna.parameters import Parameters
 log = logging.getLogger(__name__)
 _SIZES = "files.json"  # of a finished step's files: what has changed since is noticed
 _PACKAGE = Path(__file__).parent
-_RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn forgi altair datasets".split()
+_RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn altair datasets".split()
 
 
 class RunFolder:
