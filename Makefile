@@ -6,7 +6,7 @@ SHELL := bash
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check setup chromium lock clean
+.PHONY: help book test torture check setup chromium lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -17,6 +17,10 @@ book: setup ## run the notebooks and build the book: _build/html/index.html (PRO
 
 test: check chromium ## check style and types, run all tests
 	pytest
+
+torture: setup ## disturb runs 200 times, try 10,000 faulty inputs: an hour or two
+	SAE_RNA_FUZZ=10000 SAE_RNA_FUZZ_RESULTS=benchmarks/results/fuzz.md pytest tests/faults/test_fuzz.py
+	python tests/faults/disturbed.py --times 200 --each 40 --book --results benchmarks/results/faults.md
 
 check: setup ## style (ruff) and types (mypy)
 	ruff format --check -q . && ruff check -q . && mypy

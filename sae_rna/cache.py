@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import FileLock, SoftFileLock, Timeout
 
 import sae_rna
-from sae_rna.files import write_json
+from sae_rna.files import placed, write_json
 from sae_rna.parameters import Parameters
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class RunFolder:
                     locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
             if missing:
-                make(temporary)
+                with placed(self.folder):
+                    make(temporary)
             for name, folder in temporary.items():
                 write_json(folder / "inputs.json", key_of(inputs[name]))
                 write_json(folder / _SIZES, sizes(folder))
