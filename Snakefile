@@ -7,17 +7,21 @@ file scales out with one of Snakemake's executor plug-ins, see the page "Run it 
 """
 
 import os
+import re
+import sys
 from glob import glob
 from pathlib import Path
 
+from sae_rna import build
 from sae_rna.cache import source_files
 from sae_rna.memory import training_gb
 from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
 
 PROFILE = config.get("profile", "default")
-P = Parameters.from_profile(PROFILE)
+with build.in_one_sentence():
+    P = Parameters.from_profile(PROFILE)
+    BLOCKS, WIDTH = model_shape(P)
 RUN = P.run
-BLOCKS, WIDTH = model_shape(P)
 GROUPS = layer_groups(P, BLOCKS)
 #: Whether jobs need a GPU: where the profile insists on one. Decides what they ask a cluster for.
 GPU = int(P.device == "cuda")
@@ -30,6 +34,8 @@ MEMORY_MB = 2000 + int(
 MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
+PUBLISHED = {name: build.published(f"notebooks/{name}.ipynb") for name in NOTEBOOKS}
+HTML = [f"_build/html/{page}.html" for page in re.findall(r"(?:file|root): (\S+)", Path("book/_toc.yml").read_text())]
 
 CODE = sorted(glob("sae_rna/**/*.py", recursive=True))
 DATA = sorted(set(glob("data/*.parquet") + glob("data/rinalmo-nano/*")) - {"data/rinalmo-nano/README.md"})
@@ -68,6 +74,14 @@ NEEDS = {
 }
 
 
+if workflow.is_main_process and not {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
+    build.begin([f"{RUN}/run.json", *executed(OVERVIEW), "book/public/figures/a", "_build/html/index.html"])
+
+
+onstart:
+    build.stop_at_signals()
+
+
 wildcard_constraints:
     model="|".join(MODELS),
     layers=r"layers-[\d_-]+",
@@ -76,6 +90,7 @@ wildcard_constraints:
 rule book:
     input:
         "_build/html/index.html",
+        HTML,
 
 
 rule records:
@@ -129,37 +144,46 @@ rule features:
         "python -m sae_rna encode {wildcards.model} {wildcards.layers} --profile {params.profile} --receipt {output}"
 
 
-rule notebook:
+for NAME in NOTEBOOKS:
+
+    rule:
+        name:
+            "notebook_" + NAME.replace("-", "_")
+        input:
+            CODE,
+            DATA,
+            rules.records.output if ON_HUB else [],
+            NEEDS.get(NAME, []),
+            notebook=f"notebooks/{NAME}.ipynb",
+            profile=f"profiles/{PROFILE}.yml",
+        output:
+            [f"{RUN}/figures/{file}" for file in PUBLISHED[NAME]],
+            notebook=f"book/executed/{NAME}.ipynb",
+        params:
+            profile=PROFILE,
+        threads: 8 if GPU else 1
+        resources:
+            gpu=GPU,
+            mem_mb=MEMORY_MB,
+            runtime=MINUTES,
+        shell:
+            "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output.notebook}"
+
+
+rule notebooks:
+    localrule: True
     input:
-        CODE,
-        DATA,
-        rules.records.output if ON_HUB else [],
-        lambda wildcards: NEEDS.get(wildcards.name, []),
-        notebook="notebooks/{name}.ipynb",
-        profile=f"profiles/{PROFILE}.yml",
-    output:
-        "book/executed/{name}.ipynb",
-    params:
-        profile=PROFILE,
-    threads: 8 if GPU else 1
-    resources:
-        gpu=GPU,
-        mem_mb=MEMORY_MB,
-        runtime=MINUTES,
-    shell:
-        "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output}"
+        executed(*NOTEBOOKS),
 
 
 rule figures:
     localrule: True
     input:
-        executed(*NOTEBOOKS),
+        [f"{RUN}/figures/{file}" for name in NOTEBOOKS for file in PUBLISHED[name]],
     output:
-        directory("book/public/figures"),
-    params:
-        figures=f"{RUN}/figures",
+        [f"book/public/figures/{file}" for name in NOTEBOOKS for file in PUBLISHED[name]],
     shell:
-        "mkdir -p book/public && cp -r {params.figures} {output}"
+        "rm -rf book/public/figures && mkdir -p book/public/figures && cp {input} book/public/figures"
 
 
 rule vega:
@@ -180,7 +204,7 @@ rule html:
     input:
         set(PAGES) - {VEGA},
         VEGA,
-        rules.figures.input,
+        rules.notebooks.input,
         rules.figures.output,
         "_config.yml",
         "data/README.md",
@@ -189,5 +213,6 @@ rule html:
         "benchmarks/results/sae_training.md",
     output:
         "_build/html/index.html",
+        HTML,
     shell:
         "rm -rf _build/html _build/.doctrees && jb build book --config _config.yml --path-output . -W -n --keep-going -q"
