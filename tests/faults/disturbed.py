@@ -136,6 +136,7 @@ def begin(command: Command, project: Path, log: Path) -> int:
         return pid
     status = 70
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         os.chdir(project)
         said = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -183,7 +184,7 @@ def wait(pid: int, until: float = float("inf"), patience: float = float("inf")) 
         spent = max(spent, seconds(pid))
         if spent >= until or time.monotonic() - began > patience:
             return None, spent
-        time.sleep(0.01)
+        time.sleep(min(0.05, max(0.004, (until - spent) / 20)))
 
 
 def state(project: Path) -> dict[str, str]:
@@ -316,6 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, help="a file for the disturbances, as JSON")
     parser.add_argument("--results", type=Path, help="a file for the table of results")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the disk is unmounted
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "disk" / "project"
