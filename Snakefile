@@ -34,6 +34,7 @@ MEMORY_MB = 2000 + int(
 MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
+FIGURES = f"{RUN}/figures", "book/public/figures"
 PUBLISHED = {name: build.published(f"notebooks/{name}.ipynb") for name in NOTEBOOKS}
 HTML = [f"_build/html/{page}.html" for page in re.findall(r"(?:file|root): (\S+)", Path("book/_toc.yml").read_text())]
 
@@ -75,7 +76,7 @@ NEEDS = {
 
 
 if workflow.is_main_process and not {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
-    build.begin([f"{RUN}/run.json", *executed(OVERVIEW), "book/public/figures/a", "_build/html/index.html"])
+    build.begin([f"{RUN}/run.json", *executed(OVERVIEW), f"{FIGURES[1]}/a", "_build/html/index.html"])
 
 
 onstart:
@@ -88,9 +89,12 @@ wildcard_constraints:
 
 
 rule book:
+    # All that is made, not the pages alone, so that whatever was deleted is made again.
     input:
         "_build/html/index.html",
         HTML,
+        executed(*NOTEBOOKS),
+        [f"{folder}/{file}" for folder in FIGURES for files in PUBLISHED.values() for file in files],
 
 
 rule records:
@@ -157,7 +161,7 @@ for NAME in NOTEBOOKS:
             notebook=f"notebooks/{NAME}.ipynb",
             profile=f"profiles/{PROFILE}.yml",
         output:
-            [f"{RUN}/figures/{file}" for file in PUBLISHED[NAME]],
+            [f"{FIGURES[0]}/{file}" for file in PUBLISHED[NAME]],
             notebook=f"book/executed/{NAME}.ipynb",
         params:
             profile=PROFILE,
@@ -179,11 +183,13 @@ rule notebooks:
 rule figures:
     localrule: True
     input:
-        [f"{RUN}/figures/{file}" for name in NOTEBOOKS for file in PUBLISHED[name]],
+        [f"{FIGURES[0]}/{file}" for files in PUBLISHED.values() for file in files],
     output:
-        [f"book/public/figures/{file}" for name in NOTEBOOKS for file in PUBLISHED[name]],
+        [f"{FIGURES[1]}/{file}" for files in PUBLISHED.values() for file in files],
+    params:
+        folder=FIGURES[1],
     shell:
-        "rm -rf book/public/figures && mkdir -p book/public/figures && cp {input} book/public/figures"
+        "rm -rf {params.folder} && mkdir -p {params.folder} && cp {input} {params.folder}"
 
 
 rule vega:
