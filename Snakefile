@@ -7,17 +7,21 @@ file scales out with one of Snakemake's executor plug-ins, see the page "Run it 
 """
 
 import os
+import re
+import sys
 from glob import glob
 from pathlib import Path
 
+from sae_rna import build
 from sae_rna.cache import source_files
 from sae_rna.memory import training_gb
 from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape, resolve
 
 PROFILE = config.get("profile", "default")
-P = Parameters.from_profile(PROFILE)
+with build.in_one_sentence():
+    P = Parameters.from_profile(PROFILE)
+    BLOCKS, WIDTH = model_shape(P)
 RUN = P.run
-BLOCKS, WIDTH = model_shape(P)
 GROUPS = layer_groups(P, BLOCKS)
 #: Whether jobs need a GPU: where the profile insists on one. Decides what they ask a cluster for.
 GPU = int(P.device == "cuda")
@@ -30,6 +34,9 @@ MEMORY_MB = 2000 + int(
 MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
+FIGURES = f"{RUN}/figures", "book/public/figures"
+PUBLISHED = {name: build.published(f"notebooks/{name}.ipynb") for name in NOTEBOOKS}
+HTML = [f"_build/html/{page}.html" for page in re.findall(r"(?:file|root): (\S+)", Path("book/_toc.yml").read_text())]
 
 CODE = sorted(glob("sae_rna/**/*.py", recursive=True))
 DATA = sorted(set(glob("data/*.parquet") + glob("data/rinalmo-nano/*")) - {"data/rinalmo-nano/README.md"})
@@ -68,14 +75,26 @@ NEEDS = {
 }
 
 
+if workflow.is_main_process and not {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
+    build.begin([f"{RUN}/run.json", *executed(OVERVIEW), f"{FIGURES[1]}/a", "_build/html/index.html"])
+
+
+onstart:
+    build.stop_at_signals()
+
+
 wildcard_constraints:
     model="|".join(MODELS),
     layers=r"layers-[\d_-]+",
 
 
 rule book:
+    # All that is made, not the pages alone, so that whatever was deleted is made again.
     input:
         "_build/html/index.html",
+        HTML,
+        executed(*NOTEBOOKS),
+        [f"{folder}/{file}" for folder in FIGURES for files in PUBLISHED.values() for file in files],
 
 
 rule records:
@@ -129,37 +148,48 @@ rule features:
         "python -m sae_rna encode {wildcards.model} {wildcards.layers} --profile {params.profile} --receipt {output}"
 
 
-rule notebook:
+for NAME in NOTEBOOKS:
+
+    rule:
+        name:
+            "notebook_" + NAME.replace("-", "_")
+        input:
+            CODE,
+            DATA,
+            rules.records.output if ON_HUB else [],
+            NEEDS.get(NAME, []),
+            notebook=f"notebooks/{NAME}.ipynb",
+            profile=f"profiles/{PROFILE}.yml",
+        output:
+            [f"{FIGURES[0]}/{file}" for file in PUBLISHED[NAME]],
+            notebook=f"book/executed/{NAME}.ipynb",
+        params:
+            profile=PROFILE,
+        threads: 8 if GPU else 1
+        resources:
+            gpu=GPU,
+            mem_mb=MEMORY_MB,
+            runtime=MINUTES,
+        shell:
+            "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output.notebook}"
+
+
+rule notebooks:
+    localrule: True
     input:
-        CODE,
-        DATA,
-        rules.records.output if ON_HUB else [],
-        lambda wildcards: NEEDS.get(wildcards.name, []),
-        notebook="notebooks/{name}.ipynb",
-        profile=f"profiles/{PROFILE}.yml",
-    output:
-        "book/executed/{name}.ipynb",
-    params:
-        profile=PROFILE,
-    threads: 8 if GPU else 1
-    resources:
-        gpu=GPU,
-        mem_mb=MEMORY_MB,
-        runtime=MINUTES,
-    shell:
-        "python -m sae_rna notebook {input.notebook} --profile {params.profile} --output {output}"
+        executed(*NOTEBOOKS),
 
 
 rule figures:
     localrule: True
     input:
-        executed(*NOTEBOOKS),
+        [f"{FIGURES[0]}/{file}" for files in PUBLISHED.values() for file in files],
     output:
-        directory("book/public/figures"),
+        [f"{FIGURES[1]}/{file}" for files in PUBLISHED.values() for file in files],
     params:
-        figures=f"{RUN}/figures",
+        folder=FIGURES[1],
     shell:
-        "mkdir -p book/public && cp -r {params.figures} {output}"
+        "rm -rf {params.folder} && mkdir -p {params.folder} && cp {input} {params.folder}"
 
 
 rule vega:
@@ -180,7 +210,7 @@ rule html:
     input:
         set(PAGES) - {VEGA},
         VEGA,
-        rules.figures.input,
+        rules.notebooks.input,
         rules.figures.output,
         "_config.yml",
         "data/README.md",
@@ -189,5 +219,6 @@ rule html:
         "benchmarks/results/sae_training.md",
     output:
         "_build/html/index.html",
+        HTML,
     shell:
         "rm -rf _build/html _build/.doctrees && jb build book --config _config.yml --path-output . -W -n --keep-going -q"

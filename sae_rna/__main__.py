@@ -1,6 +1,7 @@
 """Command line: the same steps for people without a notebook."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
             if given.receipt:
                 write_json(given.receipt, made)
     except Stopped as stop:
-        print(f"sae-rna: {stop}", file=sys.stderr)
+        if "SAE_RNA_QUIET" not in os.environ:  # `build` has a line for all jobs
+            print(f"sae-rna: {stop}", file=sys.stderr)
         return 128 + stop.number
     except (ValueError, OSError, ImportError, RuntimeError, SafetensorError) as error:
         print(f"sae-rna: {one_sentence(error)}", file=sys.stderr)

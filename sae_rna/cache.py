@@ -23,19 +23,19 @@ import pandas as pd
 from filelock import FileLock, SoftFileLock, Timeout
 
 import sae_rna
-from sae_rna.files import write_json
+from sae_rna.files import placed, write_json
 from sae_rna.parameters import Parameters
 
 log = logging.getLogger(__name__)
-_SIZES = "files.json"  # of a finished step's files: what has changed since is noticed
+_FILES = "files.json"  # bytes and checksums of a finished step's files: what has changed since is noticed
 _PACKAGE = Path(__file__).parent
-_RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn forgi altair datasets".split()
+_RECORDED = "torch multimolecule transformers numpy pandas scipy scikit-learn altair datasets".split()
 
 
 class RunFolder:
     """Steps of one run, each in a folder of its own; written beside it and renamed when finished.
 
-    A step whose files are missing or of another size than when it was finished is made again.
+    A step whose files are missing or not those that it was finished with is made again.
     """
 
     def __init__(self, folder: Path):
@@ -67,7 +67,7 @@ class RunFolder:
             return finished
         with ExitStack() as locks:
             for folder in sorted(finished.values()):  # two notebooks may ask for the same steps at once
-                locks.enter_context(_lock(folder))
+                locks.enter_context(waiting_lock(folder.with_name(f".{folder.name}.lock"), folder.name))
             faults = {name: _fault(folder) for name, folder in finished.items()}
             missing = {name: finished[name] for name, fault in faults.items() if fault}
             temporary = {name: folder.with_name(f".{folder.name}.tmp") for name, folder in missing.items()}
@@ -79,10 +79,11 @@ class RunFolder:
                     locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
             if missing:
-                make(temporary)
+                with placed(self.folder):
+                    make(temporary)
             for name, folder in temporary.items():
                 write_json(folder / "inputs.json", key_of(inputs[name]))
-                write_json(folder / _SIZES, sizes(folder))
+                write_json(folder / _FILES, contents(folder))
                 if finished[name].exists():
                     shutil.rmtree(finished[name])
                 folder.replace(finished[name])
@@ -95,10 +96,17 @@ class RunFolder:
         write_json(self.folder / "run.json", {"parameters": asdict(parameters)} | facts)
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file of a step by its name in the step's folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _SIZES)
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+def contents(folder: Path) -> dict[str, list]:
+    """Bytes and SHA-256 of every file of a step by its name in the step's folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _FILES)
+    found = {file.relative_to(folder).as_posix(): (file, file.stat()) for file in files}
+    return {name: [s.st_size, _checksum(file, s.st_size, s.st_mtime_ns)] for name, (file, s) in found.items()}
+
+
+@cache  # a process reads each step once; a file that is written to later is read again
+def _checksum(file: Path, _size: int, _changed: int) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _fault(folder: Path) -> str:
@@ -106,19 +114,21 @@ def _fault(folder: Path) -> str:
     if not folder.exists():
         return "it is not there"
     try:
-        expected, found = json.loads((folder / _SIZES).read_text()), sizes(folder)
-        wrong = {name: size for name, size in expected.items() if found.get(name) != size}
-    except (FileNotFoundError, ValueError, AttributeError):
-        return f"it has no {_SIZES} that can be read, so whether it is whole is not known"
+        expected, found = json.loads((folder / _FILES).read_text()), contents(folder)
+        wrong = {name: size for name, (size, digest) in expected.items() if found.get(name) != [size, digest]}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return f"it has no {_FILES} that can be read, so whether it is whole is not known"
     for name, size in wrong.items():
-        return f"{name} has {found[name]} bytes, not {size}" if name in found else f"{name} is missing"
+        if name not in found:
+            return f"{name} is missing"
+        other = "other content" if found[name][0] == size else f"{found[name][0]} bytes, not {size}"
+        return f"{name} has {other}"
     return ""
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """The right to make a step. Whoever has to wait for it is told for whom."""
-    file = folder.with_name(f".{folder.name}.lock")
+def waiting_lock(file: Path, what: str) -> Iterator[None]:
+    """The right to make `what`. Whoever has to wait for it is told for whom."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=1)
@@ -126,7 +136,7 @@ def _lock(folder: Path) -> Iterator[None]:
         holder, since = file.read_text().split(), datetime.fromtimestamp(file.stat().st_mtime)
         who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
         remedy = f"if that process is gone, delete {file}"
-        log.warning("waiting for %s, which makes %s since %s; %s", who, folder.name, f"{since:%F %T}", remedy)
+        log.warning("waiting for %s, which makes %s since %s; %s", who, what, f"{since:%F %T}", remedy)
         lock.acquire()
     try:
         if not isinstance(lock, SoftFileLock):  # which has written the same

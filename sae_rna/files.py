@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -23,17 +24,27 @@ def writing(path: str | Path) -> Iterator[Path]:
     temporary.touch()
     mode = temporary.stat().st_mode & 0o777
     try:
-        yield temporary
-        temporary.chmod(mode)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and not error.filename:  # no space left, by a file's handle
-            error.filename = str(path)
-        raise
+        with placed(path):
+            yield temporary
+            temporary.chmod(mode)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def placed(path: str | Path) -> Iterator[None]:
+    """In this block, faults of the disk name a place: libraries leave it out, so it is `path`."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)|^\[Errno (\d+)\]", str(error))  # safetensors'; pyarrow's
+        if not number or isinstance(error, OSError) and error.filename:
+            raise
+        code = int(number[1] or number[2])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def write_atomically(path: str | Path, content: str | bytes):

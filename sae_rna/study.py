@@ -93,8 +93,12 @@ class Study:
 
     def all_records(self, use: str) -> pd.DataFrame:
         """All records of the parameter `use`, structures or types, that are short enough, with `split`."""
-        longest, records = self.source(use).longest, read_records(self.source(use).file)
-        return assign_splits(select_length(records, longest), self.parameters.seed)
+        source = self.source(use)
+        records = read_records(source.file)
+        try:
+            return assign_splits(select_length(records, source.longest), self.parameters.seed)
+        except ValueError as error:
+            raise ValueError(f"{source.file}: {error}") from None
 
     def source(self, use: str) -> Source:
         """Where the records of the parameter `use` come from."""

@@ -296,15 +296,42 @@ def test_an_unchanged_book_is_not_built_again(smoke_project):
     assert "Nothing to be done" in snakemake(smoke_project, "book", "--dry-run").stdout
 
 
+def planned(project: Path) -> set[str]:
+    """The rules that would run."""
+    return set(re.findall(r"^(?:local)?rule (\w+):", snakemake(project, "book", "--dry-run").stdout, re.M))
+
+
 def test_a_change_of_prose_runs_no_notebook(smoke_project):
     page = smoke_project / "book/limitations.md"
     before = page.read_text()
     try:
         page.write_text(before + "\nOne more sentence.\n")
-        plan = snakemake(smoke_project, "book", "--dry-run").stdout
+        assert planned(smoke_project) == {"html", "book"}
     finally:
         page.write_text(before)
-    assert set(re.findall(r"^(?:local)?rule (\w+):", plan, re.M)) == {"html", "book"}
+
+
+@pytest.mark.parametrize(
+    ("deleted", "rules"),
+    [
+        ("runs", {"autoencoders", "features", "notebook_03_autoencoders", "figures", "html", "book"}),
+        ("runs/smoke/figures/fig-training.svg", {"notebook_03_autoencoders", "figures", "html", "book"}),
+        ("book/executed/03-autoencoders.ipynb", {"notebook_03_autoencoders", "figures", "html", "book"}),
+        ("book/public", {"figures", "html", "book"}),
+        ("book/public/figures/fig-training.svg", {"figures", "html", "book"}),
+        ("_build/html/methods.html", {"html", "book"}),
+    ],
+)
+def test_what_is_deleted_is_made_again_and_nothing_else(smoke_project, deleted, rules):
+    file, away = smoke_project / deleted, smoke_project / "away"
+    file.rename(away)
+    try:
+        plan = planned(smoke_project)
+    finally:
+        away.rename(file)
+    # Only notebooks that read another one's results may follow it.
+    follow = {"runs": re.compile("notebook_")}.get(deleted, re.compile("notebook_00"))
+    assert plan >= rules and all(follow.match(rule) for rule in plan - rules)
 
 
 def test_a_failed_notebook_stops_the_book_and_says_why(tmp_path):

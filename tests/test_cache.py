@@ -1,6 +1,7 @@
 """A finished step is found again under what went in, and only there."""
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -72,7 +73,9 @@ def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path
     assert found == {"a": resumable, "b": resumable}
 
 
-@pytest.mark.parametrize("damage", ["other size", "empty", "gone", "all gone", "sizes", "added"])
+@pytest.mark.parametrize(
+    "damage", ["other size", "other content", "empty", "gone", "all gone", "sizes", "added"]
+)
 def test_a_step_whose_files_are_not_those_it_was_finished_with_is_made_again(tmp_path, caplog, damage):
     run, calls = RunFolder(tmp_path), []
 
@@ -83,7 +86,8 @@ def test_a_step_whose_files_are_not_those_it_was_finished_with_is_made_again(tmp
 
     folder = run.kept("work", {}, make, code)
     file = folder / "part" / "result.txt"
-    assert json.loads((folder / "files.json").read_text())["part/result.txt"] == 4
+    digest = hashlib.sha256(b"done").hexdigest()
+    assert json.loads((folder / "files.json").read_text())["part/result.txt"] == [4, digest]
     if damage in ("gone", "all gone"):
         shutil.rmtree(folder if damage == "all gone" else file.parent)
         folder.mkdir(exist_ok=True)
@@ -92,7 +96,7 @@ def test_a_step_whose_files_are_not_those_it_was_finished_with_is_made_again(tmp
     elif damage == "added":  # by a reader, such as .DS_Store
         (folder / ".DS_Store").write_text("x")
     else:
-        file.write_text("d" if damage == "other size" else "")
+        file.write_text({"other size": "d", "other content": "dome", "empty": ""}[damage])
     assert run.kept("work", {}, make, code) == folder and file.read_text() == "done"
     assert len(calls) == (1 if damage == "added" else 2)
     assert caplog.text.count("is made again") == len(calls) - 1

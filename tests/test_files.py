@@ -8,8 +8,11 @@ import stat
 import pytest
 import torch
 from planted import config
+from safetensors import SafetensorError
 from scipy.sparse import csr_matrix
 
+from sae_rna import files as code
+from sae_rna.cache import RunFolder
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.files import one_sentence, try_writing, write_atomically, write_json, writing
 from sae_rna.sae.autoencoder import Member, SparseAutoencoders
@@ -125,3 +128,22 @@ def test_weights_features_and_exports_have_the_mode_of_the_umask(tmp_path, umask
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {file.suffix for file in files} >= {".safetensors", ".json", ".pt"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(
+            "[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device"
+        ),  # pyarrow
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_with_its_place_whatever_library_met_it(tmp_path, error):
+    with pytest.raises(OSError) as full, writing(tmp_path / "file"):
+        raise error
+    assert one_sentence(full.value) == f"{tmp_path / 'file'}: No space left on device"
+    with pytest.raises(OSError) as full:
+        RunFolder(tmp_path).kept("work", {}, lambda _: exec("raise error", {"error": error}), code)
+    assert one_sentence(full.value) == f"{tmp_path}: No space left on device" and full.value.errno == 28

@@ -74,7 +74,7 @@ def architecture(structure: str) -> str:
 def to_records(alignment: Alignment, family: Family, stem: str, origin: str, split: str) -> pd.DataFrame:
     """One record per sequence of `alignment`."""
     partner = pair_table(alignment.structure)
-    projected = [project(row, alignment.structure, partner) for row in alignment.rows()]
+    projected = [project(row, partner) for row in alignment.rows()]
     records = pd.DataFrame(projected, columns=["sequence", "secondary_structure"])
     is_natural = origin == "natural"
     names = alignment.names if is_natural else range(1, len(alignment.names) + 1)

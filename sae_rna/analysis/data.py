@@ -41,7 +41,7 @@ def lengths(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_letters(records: pd.DataFrame) -> pd.DataFrame:
-    """How many nucleotides forgi calls `element` and bpRNA calls `bprna`, for every pair of letters there is.
+    """How many nucleotides we call `element` and bpRNA calls `bprna`, for every pair of letters there is.
 
     bpRNA's letters are the data's own (`structural_annotation`) or those of multimolecule's bpRNA rules.
     Where some records have the data's own, only these are compared.

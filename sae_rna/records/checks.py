@@ -25,7 +25,9 @@ _PATTERNS = (
 
 
 def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
-    """Checked copy of `records`, the sequences in upper case and with U; messages call them `source`.
+    """Checked copy of `records`, the sequences in upper case and with U.
+
+    Messages call them `source`, and each by its `_place` (file and line) where it has one.
 
     Letters other than A, C, G and U that the tokenizers know are kept, and P (a modified base of a few bpRNA
     records) becomes N: the language model reads them, the analysis leaves such nucleotides out. One warning
@@ -43,16 +45,24 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
     nameless, twice = records.id.fillna("").str.strip() == "", records.id.duplicated()
     if nameless.any():
         fault = f"record number {nameless.idxmax() + 1} has no id{how_many(nameless)}"
-        raise ValueError(f"{source}: {fault}; give every record one")
+        raise ValueError(f"{_place(records[nameless].iloc[0], source)}: {fault}; give every record one")
     if twice.any():
         name = records.id[twice.idxmax()]
-        first, second = records.index[records.id == name][:2] + 1
-        fault = f"record '{name}' stands twice, as number {first} and number {second}{how_many(twice)}"
-        raise ValueError(f"{source}: {fault}; give every record an id of its own")
+        first, second = records.index[records.id == name][:2]
+        fault = (
+            f"record '{name}' stands twice, as number {first + 1} and number {second + 1}{how_many(twice)}"
+        )
+        where = " and ".join(dict.fromkeys(str(_place(records.loc[at], source)) for at in (first, second)))
+        raise ValueError(f"{where}: {fault}; give every record an id of its own")
     records = check_records(records, source, changed := Counter[str]())
     if said := listed(changed):
         warnings.warn(f"{source}: of {len(records):,} records {said}", stacklevel=3)
-    return records
+    return records.drop(columns="_place", errors="ignore")
+
+
+def _place(row: pd.Series, source: str | Path) -> str | Path:
+    """File and line of a record, or `source` where they are not known."""
+    return row.get("_place", source)
 
 
 def check_columns(records: pd.DataFrame, columns: Iterable[str], source: str | Path, remedy: str) -> None:
@@ -72,9 +82,9 @@ def check_words(records: pd.DataFrame, source: str | Path) -> None:
     odd = short & sequence.str.contains("[RYSWKMBDHVIXP]") & (bases < 0.6 * sequence.str.len())
     words = odd | sequence.str.fullmatch(r"\w*\d\w*|\w{0,9}[RD]NA")  # identifiers, and names of types
     if words.mean() > 0.5:
-        word = records.sequence.iloc[words.argmax()]
-        fault = f"column 'sequence' holds words such as '{word}' (record number {words.argmax() + 1})"
-        raise ValueError(f"{source}: {fault}; give the column of the sequences this name")
+        row = records.iloc[words.argmax()]
+        fault = f"column 'sequence' holds words such as '{row.sequence}' (record number {words.argmax() + 1})"
+        raise ValueError(f"{_place(row, source)}: {fault}; give the column of the sequences this name")
 
 
 def as_text(records: pd.DataFrame) -> pd.DataFrame:
@@ -96,9 +106,9 @@ def check_records(
         if left_out is not None:
             left_out[f"with {name}"] += int(faulty.sum())
         elif faulty.any():
-            row = next(records[faulty].itertuples())
+            row = records[faulty].iloc[0]
             fault = f"record '{row.id}' has {name}{place(row)}{how_many(faulty)}"
-            raise ValueError(f"{source}: {fault}; {remedy}")
+            raise ValueError(f"{_place(row, source)}: {fault}; {remedy}")
         bad |= faulty
     records = records[~bad]
     upper = records.sequence.str.upper()

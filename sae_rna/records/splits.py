@@ -99,7 +99,8 @@ def _given_splits(records: pd.DataFrame) -> pd.Series | None:
     strange = ~named.isin([*SPLITS, *_FURTHER_SPLITS])
     if strange.any():
         first, known = records[strange].iloc[0], ", ".join(SPLITS)
-        fault = f"record '{first.id}' has the split '{first.split}'{how_many(strange)}"
+        given = "no split" if pd.isna(first.split) else f"the split '{first.split}'"
+        fault = f"record '{first.id}' has {given}{how_many(strange)}"
         raise ValueError(f"{fault}; use {known}, or leave the column split out to have it made")
     if absent := [split for split in SPLITS if split not in set(named)]:
         sets = " and no ".join(absent)

@@ -5,23 +5,23 @@ the elements are bpRNA's (Danaee et al. 2018, NAR 46:5381), whose own annotation
 """
 
 import re
-import sys
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 import pandas as pd
+from multimolecule.utils.rna.secondary_structure import (
+    crossing_mask,
+    dot_bracket_to_pairs,
+    split_pseudoknot_pairs,
+)
 from tqdm import tqdm
-
-# forgi's compiled helper was built against NumPy 1: under NumPy 2 its import prints a page of warnings and
-# fails. Hidden, forgi takes its own pure-Python path; nothing used here needs the helper.
-sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # type: ignore[arg-type]
-import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
-from multimolecule.utils.rna.secondary_structure import dot_bracket_to_pairs  # noqa: E402
 
 #: bpRNA's letter of each structural element, in the order used in every table and figure.
 ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
             "M": "multiloop", "X": "external loop", "E": "end", "K": "pseudoknot"}  # fmt: skip
 CANONICAL_PAIRS = frozenset({"GC", "CG", "AU", "UA", "GU", "UG"})
+_BRACKETS = list(zip("([{<" + ascii_uppercase, ")]}>" + ascii_lowercase))
 _WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")  # "unpaired" in Stockholm's notation (Nawrocki & Eddy 2013)
 
 
@@ -43,64 +43,77 @@ def pair_table(structure: str) -> np.ndarray:
 
 
 def split_pseudoknots(structure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Nested pairs and crossing pairs of a dot-bracket string, as two pair tables.
+    """Nested pairs and crossing pairs of a dot-bracket string, as two pair tables; see `_split`."""
+    return _split(pair_table(structure))
 
-    Helices (runs of stacked pairs) are taken one by one, those of round brackets first, as they are kept for
-    the nested part, then the longest; one that crosses a helix already taken is a pseudoknot.
+
+def _split(partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nested part of a pair table and the pseudoknots. The pairs alone decide, not what wrote them.
+
+    Of helices that cross, those with the most pairs together that cross none of each other are nested; of
+    two that are alike in pairs and span, the first.
     """
-    partner = pair_table(structure)
-    opening = np.nonzero(partner > np.arange(len(partner)))[0]
-    ends = np.nonzero((np.diff(opening) != 1) | (np.diff(partner[opening]) != -1))[0] + 1
-    helices = [helix for helix in np.split(opening, ends) if len(helix)]
-    nested, crossing = np.full_like(partner, -1), np.full_like(partner, -1)
-    taken: list[tuple[int, int]] = []
-    for helix in sorted(helices, key=lambda helix: (structure[helix[0]] != "(", -len(helix))):
-        i, j = helix[0], partner[helix[0]]
-        clash = any(i < a < j < b or a < i < b < j for a, b in taken)
-        taken += [] if clash else [(i, j)]
-        target = crossing if clash else nested
-        target[helix], target[partner[helix]] = partner[helix], helix
-    return nested, crossing
+    last, opening = len(partner) - 1, np.nonzero(partner > np.arange(len(partner)))[0]
+    pairs = np.column_stack([opening, partner[opening]])
+    crossing = np.full_like(partner, -1)
+    if (mask := crossing_mask(pairs)).any():  # other helices would only cost memory
+        mirrored = last - pairs[mask][:, ::-1]  # multimolecule prefers the last of two
+        _, (j, i) = map(np.transpose, split_pseudoknot_pairs(mirrored[mirrored[:, 0].argsort()]))
+        crossing[last - i], crossing[last - j] = last - j, last - i
+    return np.where(crossing < 0, partner, -1), crossing
 
 
 def dot_bracket(partner: np.ndarray) -> str:
-    """Dot-bracket string of a nested pair table."""
-    position = np.arange(len(partner))
-    return "".join(np.where(partner < 0, ".", np.where(partner > position, "(", ")")))
+    """Dot-bracket string of a pair table: nested pairs are round, what crosses them is [], then {}, <>, Aa.
+
+    Raises ValueError for pairs that cross more often than there are brackets.
+    """
+    position, symbols = np.arange(len(partner)), np.full(len(partner), ".")
+    for opening, closing in _BRACKETS:
+        nested, partner = _split(partner)
+        symbols[nested > position] = opening
+        symbols[(nested >= 0) & (nested < position)] = closing
+        if (partner < 0).all():
+            return "".join(symbols)
+    raise ValueError(f"more than {len(_BRACKETS)} helices cross each other")
 
 
 @lru_cache(maxsize=1 << 16)
 def element_string(structure: str) -> str:
     """Structural element of every nucleotide, one letter of `ELEMENTS` each; as long as `structure`.
 
-    Nested pairs are decomposed by forgi. Positions whose pair crosses the nested structure become ``K``
+    Nested pairs are decomposed into loops. Positions whose pair crosses the nested structure become ``K``
     whatever loop they stand in. An RNA without pairs is all ``E``, as in bpRNA.
     """
     nested, crossing = split_pseudoknots(structure)
-    letters = np.full(len(structure), "E")
-    if (nested >= 0).any():
-        graph = forgi_graph.BulgeGraph.from_dotbracket(dot_bracket(nested))
-        loops = [loop for loop in graph.junctions if "open" in graph.describe_multiloop(loop)]
-        exterior = {name for loop in loops for name in loop}
-        for name in graph.defines:
-            letter = _letter(graph, name, exterior)
-            for position in graph.define_residue_num_iterator(name):
-                letters[position - 1] = letter
+    letters, inside = np.full(len(structure), "S"), [[-1]]  # ends of helices in every loop that is open
+    for position, partner in enumerate(nested):
+        if partner > position:
+            inside[-1].append(position)
+            inside.append([position])
+        elif partner >= 0:
+            _fill(letters, [*inside.pop(), position])
+            inside[-1].append(position)
+    (outside,) = inside
+    _fill(letters, [*outside, len(structure)], "X")
+    for end in (slice(outside[1] if len(outside) > 1 else None), slice(outside[-1] + 1, None)):
+        letters[end] = "E"
     letters[crossing >= 0] = "K"
     return "".join(letters)
 
 
-def _letter(graph, name: str, exterior: set[str]) -> str:
-    """Letter of one of forgi's elements. It calls m every stretch between helices, also outside them all."""
-    if name[0] == "m":
-        return "X" if name in exterior else "M"
-    if name[0] == "i":
-        return "I" if all(graph.get_bulge_dimensions(name)) else "B"
-    return {"s": "S", "h": "H", "f": "E", "t": "E"}[name[0]]
+def _fill(letters: np.ndarray, ends: list[int], letter: str = ""):
+    """Write the letter of a loop to its unpaired stretches, each between two of the `ends` of its helices."""
+    stretches = [slice(start + 1, stop) for start, stop in zip(ends[::2], ends[1::2])]
+    if not letter:  # the loop is closed by a pair
+        both = all(stretch.start < stretch.stop for stretch in stretches)
+        letter = {1: "H", 2: "I" if both else "B"}.get(len(stretches), "M")
+    for stretch in stretches:
+        letters[stretch] = letter
 
 
 def add_elements(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with the column `element`, computed if it can and need be: a millisecond a record or more."""
+    """`records` with the column `element`, computed if it can and need be."""
     if "element" in records or "secondary_structure" not in records:
         return records
     structures = records.secondary_structure.unique()

@@ -113,11 +113,11 @@ def test_stockholm_projects_the_consensus_and_knows_family_and_type(tmp_path):
     records = read_records(write(tmp_path, "a.sto", STOCKHOLM))
     assert records.family.eq("little").all() and records.type.eq("CD-box").all()
     assert records.set_index("id")[["sequence", "secondary_structure"]].agg(tuple, axis=1).to_dict() == {
-        "whole/1-16": ("GGGAACCCAAAGGCCC", "(((..AA....aa)))"),
+        "whole/1-16": ("GGGAACCCAAAGGCCC", "(((..((....)))))"),
         # one partner is a gap, and two that remain enclose only two nucleotides
-        "gapped/1-13": ("GGGAACCCAGGCC", "((...A....a))"),
+        "gapped/1-13": ("GGGAACCCAGGCC", "((...(....)))"),
         # A and C do not pair; lower case and a gap in a loop change nothing
-        "torn/1-15": ("AGGACCCAAAGGCCC", ".((.AA....aa))."),
+        "torn/1-15": ("AGGACCCAAAGGCCC", ".((.((....))))."),
     }
 
 
@@ -132,9 +132,88 @@ def test_stockholm_without_a_consensus_has_sequences_only(tmp_path):
     assert list(read_records(write(tmp_path, "a.sto", text))) == ["id", "sequence"]
 
 
-def test_stockholm_with_crossing_brackets_is_refused(tmp_path):
-    message = refusal(write(tmp_path, "a.sto", STOCKHOLM.replace("<<<._AA.___aa>>>", "<<<._[[.__>>>.]]")))
-    assert "a.sto" in message and "little" in message and "letters" in message
+@pytest.mark.parametrize("consensus", ["<<<._[[.__>>>.]]", "AAA._((.__aaa.))", "(((.,<<:~~))).>>"])
+def test_a_consensus_may_cross_in_any_brackets(tmp_path, consensus):
+    text = f"# STOCKHOLM 1.0\na GGGAACCAAACCCAGG\n#=GC SS_cons {consensus}\n//\n"
+    (record,) = as_dicts(read_records(write(tmp_path, "a.sto", text)))
+    assert record["secondary_structure"] == "(((..[[...))).]]"
+
+
+ROWS = """# STOCKHOLM 1.0
+#=GF CC what nobody reads
+#=GS a AC X00001
+a GGGAAAUCCC
+#=GR a SS <<<....>>>
+#=GR a PP 9
+b GGG-AAUCCC
+#=GR b SS <<<-...>>>
+c GAG-AAUCCC
+#=GC RF x
+#=GC SS_cons <<......>>
+//
+"""
+
+
+def test_a_rows_own_structure_goes_before_the_consensus_and_unused_lines_stop_nothing(tmp_path):
+    records = read_records(write(tmp_path, "a.sto", ROWS)).set_index("id").secondary_structure
+    assert records.to_dict() == {"a": "(((....)))", "b": "(((...)))", "c": "(.......)"}
+    without = re.sub("(c |#=GC).*\n", "", ROWS)
+    records = read_records(write(tmp_path, "a.sto", without))
+    assert records.secondary_structure.tolist() == ["(((....)))", "(((...)))"]
+
+
+def test_wrapped_alignments_are_joined(tmp_path):
+    text = "# STOCKHOLM 1.0\n\na GGGA\n#=GR a SS <<<.\n#=GC SS_cons <<<.\n\n"
+    text += "a AAUCCC\n#=GR a SS ...>>>\n#=GC SS_cons ...>>>\n//\n"
+    assert as_dicts(read_records(write(tmp_path, "a.sto", text))) == [
+        {"id": "a", "sequence": "GGGAAAUCCC", "secondary_structure": "(((....)))"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("#=GR b SS <<<-...>>>", "#=GR b SS <<<..>>>", "record b has 8 symbols of SS for 10 columns in line 8"),
+        ("#=GR b SS <<<-...>>>", "#=GR b SS <<<...H>>>", "record b has a faulty SS in line 8: 'H' at position 7"),
+        ("SS_cons <<......>>", "SS_cons <<......>", "the consensus has 9 symbols of SS for 10 columns in line 11"),
+        ("b GGG-AAUCCC", "b GGGAAUCCC", "record b (line 7) has 9 columns, and the first row 10"),
+        ("b GGG-AAUCCC", "b GGG AAUCCC", "line 7 is no name with its aligned sequence"),
+        ("# STOCKHOLM 1.0", "a", "the first line is not"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_stockholm_names_file_record_and_line(tmp_path, old, new, said):
+    path = write(tmp_path, "a.sto", ROWS.replace(old, new))
+    assert said in refusal(path) and str(path) in refusal(path)
+
+
+def test_what_stockholm_loses_is_said(tmp_path):
+    with pytest.warns(UserWarning, match="a.sto: the last alignment does not end with //"):
+        read_records(write(tmp_path, "a.sto", ROWS.replace("//", "")))
+    with pytest.warns(UserWarning, match="structures of z are dropped: there are no such rows"):
+        read_records(write(tmp_path, "a.sto", ROWS.replace("//", "#=GR z SS ..\n//")))
+
+
+def test_alignments_without_a_name_have_their_number(tmp_path):
+    block = "# STOCKHOLM 1.0\n{}a GGGAAAUCCC\n//\n"
+    blocks = block.format("") + block.format("#=GF AC RF00005\n") + block.format("")
+    records = read_records(write(tmp_path, "a.sto", blocks))
+    assert records.id.tolist() == ["alignment-1/a", "RF00005/a", "alignment-3/a"]
+
+
+@pytest.mark.parametrize("structure", ["((..[[[.))..]]]", "[[..(((.]]..)))", "((....)).((...))"])
+def test_the_same_rna_has_the_same_elements_in_every_format(tmp_path, structure):
+    sequence, partner = "G" * len(structure), pair_table(structure) + 1
+    rows = [(i, "G", int(j)) for i, j in enumerate(partner, 1)]
+    texts = {
+        "bpseq": "".join(f"{i} {base} {j}\n" for i, base, j in rows),
+        "ct": f"{len(rows)} r\n" + "".join(f"{i} {base} 0 0 {j} 0\n" for i, base, j in rows),
+        "dbn": f">r\n{sequence}\n{structure}\n",
+        "st": f"#Name: r\n#Length: 3\n{sequence}\n{structure}\n",
+        "sto": f"# STOCKHOLM 1.0\nr {sequence}\n#=GR r SS {structure}\n//\n",
+    }
+    for suffix, text in texts.items():
+        records = add_elements(read_records(write(tmp_path, f"a.{suffix}", text)))
+        assert records.element.tolist() == [element_string(structure)], suffix
 
 
 @pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
@@ -204,7 +283,7 @@ def test_dot_bracket_file_reads_as_it_was_written(tmp_path, records):
 def test_projected_pairs_are_consensus_pairs_that_can_form(consensus, data):
     aligned = data.draw(st.text("ACGUacgu-.", min_size=len(consensus), max_size=len(consensus)))
     partner = pair_table(consensus)
-    sequence, structure = project(aligned, consensus, partner)
+    sequence, structure = project(aligned, partner)
     columns = [column for column, letter in enumerate(aligned) if letter not in "-."]
     assert sequence == re.sub("[-.]", "", aligned).upper()
     expected = {
@@ -249,9 +328,9 @@ def test_headers_comments_and_encodings_of_databases(tmp_path, name, encoding, h
 
 def test_a_fault_after_comments_is_named_with_the_line_of_the_file(tmp_path):
     message = refusal(write(tmp_path, "a.bpseq", "# said\n\n1 G 3\n# more\n2 A\n3 C 1\n"))
-    assert "at line 5: 2 A" in message
+    assert "line 5 has no position, base and partner: 2 A" in message
     message = refusal(write(tmp_path, "a.ct", "# said\n" + ct("one").replace("2 G 1 3 9", "2 G 1 3 x")))
-    assert "at line 4" in message and message.count("a.ct") == 1
+    assert "line 4 has no" in message and message.count("a.ct") == 1
 
 
 FIELD = {
@@ -295,6 +374,22 @@ def test_a_folder_treats_names_compressed_and_hidden_files_alike(tmp_path):
     assert records.structural_annotation.isna().tolist() == [True, True, False]
 
 
+def test_a_fault_in_a_folder_names_file_record_and_line(tmp_path):
+    write(tmp_path, "a.dbn", ">one\nGGCAAAAGCC\n(((....)))\n")
+    write(tmp_path, "b.dbn", "\n>two\nGGCAAAAGCC\n(((....))\n")
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path / 'b.dbn'}, line 2: record 'two' has a secondary_structure"
+    )
+    write(tmp_path, "b.dbn", "\n>one\nGGCAAAAGCC\n(((....)))\n")
+    both = f"{tmp_path / 'a.dbn'}, line 1 and {tmp_path / 'b.dbn'}, line 2"
+    assert refusal(tmp_path).startswith(f"{both}: record 'one' stands twice, as number 1 and number 2")
+
+
+def test_a_fault_in_a_table_names_the_line(tmp_path):
+    path = write(tmp_path, "a.csv", 'id,sequence,note\na,ACGU,"two\nlines"\n\nb,ACZU,\n')
+    assert refusal(path).startswith(f"{path}, line 5: record 'b' has an unknown letter: 'Z' at position 3")
+
+
 # ---- broken files
 
 
@@ -303,10 +398,14 @@ def test_a_folder_treats_names_compressed_and_hidden_files_alike(tmp_path):
     [
         ("none.fa", "", ["is empty", "at least one record"]),
         ("c.csv", 'id,sequence\na,"ACGU\n', ["cannot be read as .csv"]),
-        ("l.dbn", ">a\nACGU\n", ["record 'a' (number 1) has 1 lines"]),
-        ("l.dbn", "ACGU\n....\nACGU\n....\n", ["record 'l' (number 1) has 4 lines"]),
+        ("l.dbn", ">a\nACGU\n", ["record 'a' (line 1) has 1 lines"]),
+        ("l.dbn", "ACGU\n....\nACGU\n....\n", ["record 'l' (line 1) has 4 lines"]),
         ("b.bpseq", "1 A 2\n2 C 0\n", ["cannot be read as .bpseq", "1 -> 2"]),
         ("b.parquet", "no parquet", ["cannot be read as .parquet"]),
+        ("b.bpseq", "1 A 0\n3 C 0\n", ["line 2 should be of nucleotide 2"]),
+        ("b.bpseq", "1 A 9999999999\n", ["line 1 should be of nucleotide 1"]),
+        ("b.ct", "3 a\n1 A 0 2 0 1\n", ["line 1 announces 3", "1 lines follow", "cut off"]),
+        ("b.st", "#Name: a\nA\n.\nE\nN\n#Name: b\nA\n.\nE\nN\n", ["second record begins in line 6"]),
         ("b.st", "#Name: a\nACGU\n", ["cannot be read as .st", "Incomplete"]),
         ("b.sto", "no alignment\n", ["cannot be read as .sto"]),
         ("b.fa.gz", "not zipped", ["cannot be read as .fa", "gzip"]),

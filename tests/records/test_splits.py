@@ -180,7 +180,7 @@ def test_unusable_splits_are_made_anew_or_refused():
         assert set(assign_splits(frame, 0).split) == set(SPLITS)
     with pytest.raises(ValueError, match="record 'b' has the split 'fold2'"):
         assign_splits(frame.assign(split=["train", "fold2", "test"]), 0)
-    with pytest.raises(ValueError, match="record 'c' has the split 'nan'"):
+    with pytest.raises(ValueError, match="record 'c' has no split; use train"):
         assign_splits(frame.assign(split=["train", "test", None]), 0)
     with pytest.raises(ValueError, match="2 distinct sequences cannot be split"):
         assign_splits(frame.drop(columns="split").assign(sequence=["A", "A", "C"]), 0)

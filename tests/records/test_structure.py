@@ -1,11 +1,12 @@
 """Structural elements: known answers by hand, invariants, and agreement with bpRNA on real RNAs; folding."""
 
 import builtins
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_rna.records.readers import read_records
@@ -38,10 +39,49 @@ def test_elements_of_textbook_structures(structure, elements):
     assert element_string(structure) == elements
 
 
-def test_round_brackets_stay_nested_even_when_the_crossing_helix_is_longer():
-    nested, crossing = split_pseudoknots("((..[[[[.))..]]]]")
-    assert dot_bracket(nested) == "((.......))......"
-    assert (crossing >= 0).sum() == 8
+@pytest.mark.parametrize(
+    ("structure", "nested"),
+    [
+        ("((..[[[[.))..]]]]", "....((((.....))))"),  # the longer helix, whatever brackets it has
+        ("[[..((((.]]..))))", "....((((.....))))"),
+        ("((.((..[[[.)).)).]]]", "((.((......)).))...."),  # a bulge or internal loop ends no helix here
+        ("((..[[.))..]]", "((.....))...."),  # of two alike, the first
+        ("AA..((.aa..))", "((.....))...."),
+        ("((.AA...aa.))", "((.((...)).))"),  # crosses nothing
+    ],
+)
+def test_a_pseudoknot_is_what_crosses_whatever_bracket_writes_it(structure, nested):
+    assert dot_bracket(split_pseudoknots(structure)[0]) == nested
+    again = dot_bracket(pair_table(structure))
+    assert (pair_table(again) == pair_table(structure)).all()
+    assert element_string(again) == element_string(structure)
+
+
+@given(st.permutations(range(12)), st.integers(0, 6))
+def test_every_pair_table_is_read_back_from_its_dot_bracket(order, pairs):
+    partner = np.full(12, -1)
+    for i, j in zip(order[: 2 * pairs : 2], order[1 : 2 * pairs : 2]):
+        partner[i], partner[j] = j, i
+    assert pair_table(dot_bracket(partner)).tolist() == partner.tolist()
+
+
+def test_elements_of_a_long_rna_with_thousands_of_bulges():
+    structure = "((." * 2000 + "...." + "))" * 2000
+    assert element_string(structure) == "SSB" * 1999 + "SSHHHHH" + "SS" * 2000
+
+
+def by_forgi(structure: str) -> str:
+    sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # compiled for another NumPy; unused
+    graph = pytest.importorskip("forgi.graph.bulge_graph").BulgeGraph.from_dotbracket(structure)
+    open_loops = [loop for loop in graph.junctions if "open" in graph.describe_multiloop(loop)]
+    exterior = {name for loop in open_loops for name in loop}
+    letters = [""] * len(structure)
+    for name in graph.defines:
+        letter = {"s": "S", "h": "H", "f": "E", "t": "E", "m": "X" if name in exterior else "M"}.get(name[0])
+        letter = letter or ("I" if all(graph.get_bulge_dimensions(name)) else "B")
+        for position in graph.define_residue_num_iterator(name):
+            letters[position - 1] = letter
+    return "".join(letters)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +127,12 @@ def test_elements_cover_every_nucleotide_and_stems_are_exactly_the_paired_ones(s
     assert (partner[partner[paired]] == paired).all()
 
 
+@given(nested_structures().filter(lambda structure: "(" in structure))
+@settings(deadline=None)
+def test_the_elements_are_forgis(structure):
+    assert element_string(structure) == by_forgi(structure)
+
+
 @given(nested_structures())
 def test_a_hairpin_loop_is_what_one_pair_closes_without_another_inside(structure):
     partner, elements = pair_table(structure), element_string(structure)
@@ -97,13 +143,14 @@ def test_a_hairpin_loop_is_what_one_pair_closes_without_another_inside(structure
     assert [letter == "H" for letter in elements] == list(closed)
 
 
-def test_real_structures_agree_with_bprna_on_all_but_pseudoknots_and_their_surroundings(shared_data):
+def test_elements_of_real_structures_are_bprnas_on_all_but_pseudoknots(shared_data):
     records = pd.read_parquet(shared_data / "bprna-90-short.parquet")
-    plain = records[~records.secondary_structure.str.contains(r"[\[{<A-Za-z]")].head(1500)
-    ours = "".join(map(element_string, plain.secondary_structure))
-    theirs = "".join(plain.structural_annotation)
-    agreed = np.mean([a == b for a, b in zip(ours, theirs)])
-    assert agreed > 0.99
+    others = []
+    for row in records.itertuples():
+        ours = element_string(row.secondary_structure)
+        differ = {mine for mine, theirs in zip(ours, row.structural_annotation) if mine != theirs}
+        others += [row.id] * (not differ <= {"K"})
+    assert len(others) <= 1, "of two crossing helices that are alike bpRNA takes the second"
 
 
 HAIRPIN = {"id": "one", "sequence": "GGCAAAAGCC", "secondary_structure": "(((....)))"}
