@@ -90,7 +90,7 @@ def sweep(
     how = {"learning_rate": recipe["sae_learning_rate"], "precision": recipe["precision"]}
     for share in LENGTHS:
         stacks, _ = train(stream, configs, epochs=share * recipe["epochs"], **how)
-        pairs = {one.name: stack.views() for one, stack in zip(found, stacks)}
+        pairs = {one.name: list(stack.views()) for one, stack in zip(found, stacks)}
         kept = _fidelity(masked_model, pairs, training, structures, layer, seed)
         for one, pair in zip(tqdm(found, "dictionaries", mininterval=1), pairs.values()):
             facts = {"candidate": one.name, "architecture": one.architecture, "sparsity": one.sparsity}

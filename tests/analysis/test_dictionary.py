@@ -1,0 +1,87 @@
+"""The sweep of dictionaries, when one counts as trained, and which one the rule chooses."""
+
+import numpy as np
+import pandas as pd
+
+from sae_rna.analysis import dictionary
+from sae_rna.analysis.dictionary import Candidate, by_measure, candidates, choose, matched, numbers, trained
+from sae_rna.parameters import Parameters
+
+
+def row(candidate, share=1.0, **changes):
+    found = {"candidate": candidate, "architecture": candidate.split(",")[0], "share": share, "latents": 64}
+    found |= {"sparsity": 16.0, "tokens": 1000, "l0": 16.0, "explained_variance": 0.9, "kl": 0.1}
+    found |= {"pca_variance": 0.8, "pca_kl": 0.2, "loss_recovered": 0.9, "recurring": 0.5, "dead": 0.0}
+    found |= {"stem, unseen families": 0.6, "chosen: stem, unseen families": 0.6}
+    return (
+        found | {"hairpin loop, unseen families": 0.6, "chosen: hairpin loop, unseen families": 0.6} | changes
+    )
+
+
+def test_the_candidates_are_those_around_the_parameters_each_once():
+    p = Parameters(architecture="batchtopk", expansion=2, k=16, l1=3e-3)
+    found = candidates(p)
+    assert Candidate("batchtopk", 2, 16) in found and len(set(found)) == len(found)
+    assert {one.expansion for one in found if one[::2] == ("batchtopk", 16)} == {1, 2, 4, 8}
+    assert {one.sparsity for one in found if one[:2] == ("batchtopk", 2)} == {8, 16, 32}
+    assert Candidate("relu-l1", 2, 3e-3) in found
+
+
+def test_a_dictionary_is_trained_when_the_second_half_of_its_training_changes_little():
+    table = pd.DataFrame([
+        row("a", 0.5, explained_variance=0.899, recurring=0.46), row("a"),
+        row("b", 0.5, explained_variance=0.89), row("b"),
+        row("c", 0.5, recurring=0.44), row("c"),
+    ])  # fmt: skip
+    assert trained(table).to_dict() == {"a": True, "b": False, "c": False}
+
+
+def test_the_rule_takes_the_best_features_among_those_that_beat_components_by_the_choosing_families_alone():
+    table = pd.DataFrame([
+        row("a", **{"chosen: stem, unseen families": 0.7}),
+        row("b", **{"stem, unseen families": 0.9}),  # better only where it is scored
+        row("c", explained_variance=0.7, **{"chosen: stem, unseen families": 0.9}),
+        row("d", 0.5, **{"chosen: stem, unseen families": 0.95}),  # half of the training
+    ])  # fmt: skip
+    assert choose(table).candidate == "a"
+    assert choose(table[table.candidate == "c"]).candidate == "c"  # where none beats them
+
+
+def test_the_papers_autoencoder_is_matched_by_the_ratio_of_l0():
+    table = pd.DataFrame([row(f"relu-l1, {l0}", l0=float(l0)) for l0 in (4, 40, 200)] + [row("topk, x")])
+    assert matched(table, 16.0).l0 == 40 and matched(table, 6.0).l0 == 4
+
+
+def test_numbers_say_whether_the_rule_chooses_what_is_shown():
+    p = Parameters(architecture="batchtopk", expansion=2, k=16)
+    shown, paper = Candidate("batchtopk", 2, 16).name, Candidate("relu-l1", 2, 0.9).name
+    table = pd.DataFrame([row(name, share) for name in (shown, paper) for share in (0.5, 1.0)])
+    assert numbers(table, p)["agree"] == "the one shown" and numbers(table, p)["steady"] == 2
+    better = table.assign(**{"chosen: stem, unseen families": np.where(table.candidate == paper, 0.9, 0.5)})
+    facts = numbers(better, p)
+    assert facts["chosen"] == paper and facts["agree"] == f"not the one shown, {shown}"
+    assert facts["beating"] == 2 and facts["candidates"] == 2
+
+
+def test_the_sweep_measures_every_candidate_after_both_trainings(study):
+    p, found = study.parameters, [Candidate("batchtopk", 2, 4), Candidate("relu-l1", 1, 1e-3)]
+    models = study.model, study.masked_model()
+    table = dictionary.sweep(*models, study.training, study.structures, 2, found, dictionary.recipe(p))
+    assert table[["candidate", "share"]].to_numpy().tolist() == [
+        [one.name, share] for share in (0.5, 1.0) for one in found
+    ]
+    assert table.latents.tolist() == [64, 32, 64, 32]
+    first = table.set_index(["candidate", "share"])
+    sparse = first.loc[found[0].name]
+    assert sparse.l0.between(1, 8).all() and first.loc[(found[1].name, 1.0), "l0"] > sparse.l0[1.0]
+    assert (sparse.explained_variance.diff().dropna() > 0).all()  # longer training explains more
+    assert table[["recurring", "dead"]].stack().between(0, 1).all()
+    measured = by_measure(table)
+    assert set(measured.measure) == {
+        "recurring features",
+        "stem, unseen families",
+        "hairpin loop, unseen families",
+    }
+    again = dictionary.sweep(*models, study.training, study.structures, 2, found[:1], dictionary.recipe(p))
+    same = table[table.candidate == found[0].name].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, same, check_dtype=False)
