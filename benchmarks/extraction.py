@@ -57,7 +57,7 @@ def load(model: str, precision: str, device: str):
     from sae_rna.extraction.language_model import LanguageModel
 
     if model == "rinalmo-nano":
-        return LanguageModel.load(str(ROOT / "data" / model), device=device, precision=precision)
+        return in_precision(LanguageModel.load(str(ROOT / "data" / model), device=device), precision)
     blocks, width, intermediate = SIZES[model]
     with tempfile.TemporaryDirectory() as folder:
         config = RiNALMoConfig(
@@ -68,7 +68,17 @@ def load(model: str, precision: str, device: str):
         )
         config.save_pretrained(folder)
         RnaTokenizer().save_pretrained(folder)
-        return LanguageModel.load(folder, device=device, precision=precision, random_seed=0)
+        return in_precision(LanguageModel.load(folder, device=device, random_seed=0), precision)
+
+
+def in_precision(model, precision: str):
+    """The model; in bfloat16 the weights and products of linear layers and of attention are."""
+    if precision == "bfloat16":
+        for module in model.model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.bfloat16()
+        model.model.forward = torch.autocast(model.device.type, torch.bfloat16)(model.model.forward)
+    return model
 
 
 @torch.inference_mode()

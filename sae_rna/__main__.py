@@ -73,11 +73,10 @@ def _notebook(given):
 
     values = {name: read_yaml(value, f"the value {value!r} of '{name}'") for name, value in given.p}
     checked = Parameters.from_profile(given.profile, **values)
-    injected, run, known = {"profile": given.profile} | values, Path(checked.run), ["profile", *vars(checked)]
-    places = {"figures": run / "figures", "failures": run}
+    injected, run = {"profile": given.profile} | values, Path(checked.run)
     began = time.time() - 1  # clocks of disks are coarse
     try:
-        publishing.execute(given.notebook, given.output, injected, **places, known=known)
+        publishing.execute(given.notebook, given.output, injected, figures=run / "figures", failures=run)
     except Stopped as stop:  # and so is the notebook's own process
         if where := stopped_at(run, began):
             raise Stopped(stop.number, where) from None
@@ -91,13 +90,13 @@ def _records(given):
 
 def _train(given):
     study = _study(given)
-    return study.steps.train(study.parameters.variants[given.model], study.steps.group(given.layers))
+    return study.train(study.parameters.variants[given.model], study.group(given.layers))
 
 
 def _encode(given):
     study = _study(given)
-    group, uses = study.steps.group(given.layers), study.parameters.encoded[given.model]
-    return [folder for use, variants in uses.items() for folder in study.steps.encode(use, variants, group)]
+    group, uses = study.group(given.layers), study.parameters.encoded[given.model]
+    return [folder for use, variants in uses.items() for folder in study.encode(use, variants, group)]
 
 
 def _study(given):

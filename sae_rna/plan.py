@@ -49,12 +49,8 @@ class Size(NamedTuple):
     blocks: int
     width: int
     block_parameters: int
-    other_parameters: int
+    parameters: int
     longest: int
-
-    @property
-    def parameters(self) -> int:
-        return self.blocks * self.block_parameters + self.other_parameters
 
 
 class Data(NamedTuple):
@@ -100,8 +96,7 @@ def model_size(config: PretrainedConfig) -> Size:
     """Parameters counted on the model itself."""
     bare = _random_model(config, torch.device("meta"))
     block = sum(parameter.numel() for parameter in bare.model.encoder.layer[0].parameters())
-    total = sum(parameter.numel() for parameter in bare.model.parameters())
-    return Size(bare.blocks, bare.width, block, total - bare.blocks * block, bare.longest)
+    return Size(bare.blocks, bare.width, block, bare.parameter_count, bare.longest)
 
 
 def study_data(p: Parameters, longest: int) -> Data:

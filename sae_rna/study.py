@@ -1,11 +1,14 @@
 """One run: its records, language model, autoencoders and activations, each made once and kept in its folder.
 
-A study loads and remembers; results are functions of `sae_rna.analysis`, which take what it holds.
+A study loads, trains, encodes and remembers; results are functions of `sae_rna.analysis`, which take what it
+holds. Training and encoding, the two expensive steps, take a group of layers, and all variants of the same
+hidden states in one pass of the language model.
 """
 
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +20,21 @@ from sae_rna.records.readers import read_records
 from sae_rna.records.sampling import Source, structure_sample, type_sample
 from sae_rna.records.splits import assign_splits, select_length
 from sae_rna.records.structure import add_elements, fold
+from sae_rna.sae import encoding
 from sae_rna.sae.activations import Activations
-from sae_rna.steps import Autoencoders, Steps
+from sae_rna.sae.autoencoder import SparseAutoencoders
+
+
+@dataclass(eq=False)
+class Autoencoders:
+    """One variant's trained autoencoders by layer, or `of_group` of layers; trained when asked for."""
+
+    groups: list[list[int]]
+    key: list[str]
+    of_group: Callable[[list[int]], SparseAutoencoders]
+
+    def __getitem__(self, layer: int) -> SparseAutoencoders:
+        return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
 
 
 class Study:
@@ -48,7 +64,7 @@ class Study:
     @cached_property
     def layers(self) -> list[int]:
         """Blocks of the language model that are studied."""
-        return sum(self.steps.groups.values(), [])
+        return sum(self.groups.values(), [])
 
     @cached_property
     def structures(self) -> pd.DataFrame:
@@ -92,28 +108,109 @@ class Study:
         """`records` with structural elements, folded first where the parameters say so."""
         p = self.parameters
         if "secondary_structure" not in records and not p.fold:
-            fault = (
-                f"{p.structures} has no secondary structures: the parameter 'structures' needs a file with"
-            )
-            remedy = "a column secondary_structure, or set fold to true to have them predicted"
-            raise ValueError(f"{fault} {remedy}")
+            needed = "a file with a column secondary_structure, or set fold to true to have them predicted"
+            fault = f"{p.structures} has no secondary structures"
+            raise ValueError(f"{fault}: the parameter 'structures' needs {needed}")
         return add_elements(fold(records))
 
     @cached_property
-    def steps(self) -> Steps:
-        """Training and encoding, by groups of layers."""
+    def groups(self) -> dict[str, list[int]]:
+        """The studied layers by the name of their group."""
         groups = layer_groups(self.parameters, self.model.blocks)
         self.model.check_layers(sum(groups.values(), []))
-        model_of = lambda variant: self.random_model if variant.control else self.model  # noqa: E731
-        return Steps(self.run, self.parameters, groups, model_of, lambda use: getattr(self, use))
+        return groups
+
+    def _model_of(self, variant: Variant) -> LanguageModel:
+        return self.random_model if variant.control else self.model
+
+    def group(self, name: str) -> str:
+        """`name`, if there is such a group of layers. Raises ValueError naming those there are."""
+        if name not in self.groups:
+            known = " or ".join(self.groups)
+            raise ValueError(f"this profile has no group of layers '{name}': choose {known}")
+        return name
+
+    def train(self, variants: list[Variant], name: str) -> list[Path]:
+        """The folders of group `name`'s autoencoders, by variant; what is missing is trained together."""
+        steps = self._training(variants, name)
+
+        def make(missing: dict[str, Path]):
+            folders = {variant: missing[step] for variant, step in zip(variants, steps) if step in missing}
+            sequences, model = self.training.sequence.tolist(), self._model_of(variants[0])
+            encoding.train_group(folders, model, sequences, self.groups[name], self.parameters)
+
+        return list(self.run.kept_together(steps, make, encoding, resumable=True).values())
+
+    def encode(self, use: str, variants: list[Variant], name: str) -> list[Path]:
+        """The folders with what group `name` makes of the RNAs of `use`, by variant: `encoding.encode_group`.
+
+        What is missing is encoded together. Of architectures only compared, the summary alone is kept.
+        """
+        steps, shown = self._encoding(use, variants, name), self.parameters.architecture
+
+        def make(missing: dict[str, Path]):
+            folders = {variant: missing[step] for variant, step in zip(variants, steps) if step in missing}
+            stacks = {folder: self.stack(variant, name) for variant, folder in folders.items()}
+            kept = [folder for variant, folder in folders.items() if variant.architecture == shown]
+            model, records = self._model_of(variants[0]), getattr(self, use)
+            encoding.encode_group(stacks, model, records, kept, summarise=use == "types")
+
+        return list(self.run.kept_together(steps, make, encoding).values())
+
+    def stack(self, variant: Variant, name: str) -> SparseAutoencoders:
+        """The trained autoencoders of one group of layers."""
+        (folder,), model = self.train([variant], name), self._model_of(variant)
+        stack = SparseAutoencoders.from_pretrained(folder, device=model.device)
+        stack.check_model(model.fingerprint, self.parameters.model)
+        return stack.requires_grad_(False)
 
     def autoencoders(self, variant: Variant | None = None) -> Autoencoders:
         """The trained autoencoders of `variant` by layer (default: those shown in the figures)."""
-        return self.steps.autoencoders(variant or self.parameters.main[0])
+        variant = variant or self.parameters.main[0]
+        names = {tuple(group): name for name, group in self.groups.items()}
+        key = [place for name in self.groups for place in self._places(self._training([variant], name))]
+        of_group = lambda group: self.stack(variant, names[tuple(group)])  # noqa: E731
+        return Autoencoders([*self.groups.values()], key, of_group)
 
     def activations(self, use: str, variant: Variant | None = None) -> Activations:
-        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: as shown)."""
-        return self.steps.activations(use, variant or self.parameters.main[0])
+        """The evaluation RNAs of `use`, structures or types, encoded by `variant` (default: as shown).
+
+        Those of known type decide which features are retained.
+        """
+        variant = variant or self.parameters.main[0]
+        uses = sorted({use, "types"})
+        encoded = {of: [self._places(self._encoding(of, [variant], n)) for n in self.groups] for of in uses}
+        names = {layer: name for name, group in self.groups.items() for layer in group}
+        title = "SAE, random model" if variant.control else f"SAE ({variant.architecture})"
+        key = {"encoded": encoded, "min_sequences": self.parameters.min_sequences}
+        folder = lambda layer: self.encode(use, [variant], names[layer])[0]  # noqa: E731
+        summary = partial(self.summary, [variant])
+        return Activations(title, getattr(self, use), list(names), key, folder, summary)
+
+    def summary(self, variants: list[Variant]) -> pd.DataFrame:
+        """`Activations.summary` of several variants, one after the other."""
+        folders = [self.encode("types", variants, name) for name in self.groups]
+        tables = [pd.read_parquet(folder / "summary.parquet") for row in zip(*folders) for folder in row]
+        summary = pd.concat(tables, ignore_index=True)
+        return summary.assign(retained=summary.sequences >= self.parameters.min_sequences)
+
+    def _training(self, variants: list[Variant], name: str) -> dict[str, dict]:
+        """Names of the variants' training steps, with their inputs."""
+        p = self.parameters
+        read = ("sae_learning_rate", "batch", "epochs", "buffer_tokens", "precision", "seed")
+        shared = {parameter: getattr(p, parameter) for parameter in read}
+        shared |= {"layers": self.groups[name], "records": self.training}
+        own = lambda v: {"model": self._model_of(v), "variant": v, "sparsity": p.sparsity(v.architecture)}  # noqa: E731
+        return {f"autoencoders-{variant.name}-{name}": shared | own(variant) for variant in variants}
+
+    def _encoding(self, use: str, variants: list[Variant], name: str) -> dict[str, dict]:
+        """Names of the variants' encoding steps, with their inputs."""
+        trained, records = self._places(self._training(variants, name)), getattr(self, use)
+        steps = [f"features-{use}-{variant.name}-{name}" for variant in variants]
+        return {step: {"autoencoders": place, "records": records} for step, place in zip(steps, trained)}
+
+    def _places(self, steps: dict[str, dict]) -> list[str]:
+        return [self.run.place(step, inputs, encoding).name for step, inputs in steps.items()]
 
     def kept(self, analysis: Callable[..., pd.DataFrame], *inputs, **options) -> pd.DataFrame:
         """``analysis(*inputs, **options)``, computed once for the same inputs and code.

@@ -189,9 +189,7 @@ def test_training_depends_on_the_code_of_training_and_extraction_and_not_on_anal
 def test_an_analysis_does_not_depend_on_figures_or_on_the_study(page):
     found = names(f"sae_rna.analysis.{page}")
     assert f"analysis.{page}" in found
-    assert not [
-        name for name in found if name.split(".")[0] == "figures" or name.endswith((".study", ".steps"))
-    ]
+    assert not [name for name in found if name.split(".")[0] == "figures" or name.endswith(".study")]
 
 
 def test_a_run_records_parameters_versions_and_facts(tmp_path):

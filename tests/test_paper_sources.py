@@ -197,7 +197,7 @@ def whole_paper(run: str) -> dict:
     probed = {language_model.TRAINED: study.model, language_model.RANDOM: study.random_model}
     return {
         "record": json.loads((study.run.folder / "run.json").read_text()),
-        "layer table": layers.by_layer(study.steps.summary(p.main), types),
+        "layer table": layers.by_layer(study.summary(p.main), types),
         "element scores": study.kept(structure_features.score_elements, structures, shuffles=2),
         "type scores": study.kept(type_features.score_types, types, shuffles=2),
         "masked bases": language_model.masked_accuracy(models, *masked, p.seed),

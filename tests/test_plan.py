@@ -15,7 +15,7 @@ from sae_rna.parameters import ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
 
-SIZE = Size(blocks=4, width=10, block_parameters=1000, other_parameters=500, longest=100)
+SIZE = Size(blocks=4, width=10, block_parameters=1000, parameters=4500, longest=100)
 DATA = Data(
     {"train": 30, "types": 10, "structures": 5}, {"train": 1000, "types": 200, "structures": 100}, True
 )

@@ -20,7 +20,7 @@ GROUP = "layers-1-3"
 
 def shown(study: Study):
     """The stack of the architecture that the figures show, all layers being one group."""
-    return study.steps.stack(study.parameters.main[0], GROUP)
+    return study.stack(study.parameters.main[0], GROUP)
 
 
 def test_no_family_is_both_trained_on_and_scored(study):
@@ -188,14 +188,14 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
 def test_a_damaged_step_is_made_again_as_it_was(study, tmp_path, caplog, damage):
     other = Study(replace(study.parameters, run=str(tmp_path)))
     variant, expected = other.parameters.main[0], shown(other).state_dict()
-    (folder,) = other.steps.train([variant], GROUP)
+    (folder,) = other.train([variant], GROUP)
     file = sorted(folder.glob("layer-*.safetensors"))[0]
     size = file.stat().st_size
     if damage == "gone":
         file.unlink()
     else:
         os.truncate(file, 1000 if damage == "cut" else 0)
-    assert other.steps.train([variant], GROUP) == [folder] and file.stat().st_size == size
+    assert other.train([variant], GROUP) == [folder] and file.stat().st_size == size
     found = {"cut": f"has 1000 bytes, not {size}", "empty": f"has 0 bytes, not {size}", "gone": "is missing"}
     assert f"{folder} is made again: {file.name} {found[damage]}" in caplog.text
     for name, value in shown(other).state_dict().items():
@@ -204,7 +204,7 @@ def test_a_damaged_step_is_made_again_as_it_was(study, tmp_path, caplog, damage)
 
 def test_layers_give_the_same_autoencoders_and_features_in_whatever_groups_they_are_trained(study, tmp_path):
     apart = Study(replace(study.parameters, layer_group=2, run=str(tmp_path)))
-    assert [len(group) for group in apart.steps.groups.values()] == [2, 1]
+    assert [len(group) for group in apart.groups.values()] == [2, 1]
     ours, theirs = study.autoencoders(), apart.autoencoders()
     assert list(theirs) == list(ours) == study.layers
     for layer in study.layers:
@@ -217,10 +217,10 @@ def test_layers_give_the_same_autoencoders_and_features_in_whatever_groups_they_
 
 def test_a_control_on_random_weights_and_a_second_seed_are_autoencoders_of_their_own(study):
     shown_one, p = shown(study), study.parameters
-    random = study.steps.stack(p.random, GROUP)
+    random = study.stack(p.random, GROUP)
     assert random.config.fingerprint != shown_one.config.fingerprint == study.model.fingerprint
     assert not torch.equal(random.standardise.std, shown_one.standardise.std)
-    other = study.steps.stack(p.repeated[1], GROUP)
+    other = study.stack(p.repeated[1], GROUP)
     assert other.config.members[0].seed == p.seed + 1
     assert torch.equal(other.standardise.std, shown_one.standardise.std)
     assert not torch.equal(other.encoder_weight, shown_one.encoder_weight)
@@ -228,17 +228,17 @@ def test_a_control_on_random_weights_and_a_second_seed_are_autoencoders_of_their
 
 def test_a_group_that_the_profile_does_not_have_is_named_with_those_it_has(study):
     with pytest.raises(ValueError, match="no group of layers 'layers-2': choose layers-1-3"):
-        study.steps.group("layers-2")
+        study.group("layers-2")
 
 
 def test_the_commands_do_the_steps_of_the_study_and_leave_a_receipt(study, tmp_path, capsys):
     profile, receipt = tmp_path / "mine.yml", tmp_path / "done" / "receipt.json"
     profile.write_text(yaml.safe_dump(asdict(study.parameters)))
-    p, steps = study.parameters, study.steps
+    p = study.parameters
     for model in p.variants:
         made = {
-            "train": steps.train(p.variants[model], GROUP),
-            "encode": [f for use, v in p.encoded[model].items() for f in steps.encode(use, v, GROUP)],
+            "train": study.train(p.variants[model], GROUP),
+            "encode": [f for use, v in p.encoded[model].items() for f in study.encode(use, v, GROUP)],
         }
         for command, folders in made.items():
             given = [command, model, GROUP, "--profile", str(profile), "--receipt", str(receipt)]
@@ -264,16 +264,16 @@ def test_autoencoders_trained_and_encoding_together_are_those_trained_and_encodi
 
     monkeypatch.setattr(LanguageModel, "hidden_states", counted)
     for model, variants in p.variants.items():
-        folders = together.steps.train(variants, GROUP)
+        folders = together.train(variants, GROUP)
         for use, encoders in p.encoded[model].items():
-            folders += together.steps.encode(use, encoders, GROUP)
+            folders += together.encode(use, encoders, GROUP)
         assert all(folder.is_dir() for folder in folders)
     sets = [len(records) for records in (together.training, together.types, together.structures)]
     assert passes == 2 * sets  # one pass of each model over each set
     for variant in (*p.main, *p.repeated, p.random):
-        alone, other = (one.steps.stack(variant, GROUP).state_dict() for one in (study, together))
+        alone, other = (one.stack(variant, GROUP).state_dict() for one in (study, together))
         assert all(torch.equal(value, other[name]) for name, value in alone.items()), variant.name
-    pd.testing.assert_frame_equal(study.steps.summary(p.main), together.steps.summary(p.main))
+    pd.testing.assert_frame_equal(study.summary(p.main), together.summary(p.main))
 
 
 def test_a_changed_parameter_makes_its_own_autoencoders(study):

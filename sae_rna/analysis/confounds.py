@@ -10,7 +10,7 @@ explained need not stand for its concept: that is for its scores to say, beside 
 S sequences, F features, P covariates, N rows of either kind, J choices (a feature of a concept).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sae_rna.analysis.statistics import scoring
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
 from sae_rna.analysis.structure_features import SPLITS, best_by_element
-from sae_rna.records.composition import NUCLEOTIDES, encode_bases, gc_content, kmer_frequencies
+from sae_rna.records.composition import NUCLEOTIDES, gc_content, kmer_frequencies, one_hot_windows
 from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max
@@ -37,33 +37,20 @@ GROUPS = {"base": "base", "neighbours": "neighbours", "position": "position", "c
 def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> dict[str, np.ndarray]:
     """What is known of every nucleotide without a language model, by group, float32 [T, P].
 
-    tokens : columns record (row number in `records`), position (0-based) and base
-    records : column sequence
+    tokens : `token_table` of the records
 
     ``base`` is one-hot, A C G U; ``neighbours`` those on each side up to `reach`, from 5' to 3', all 0 beyond
     the ends; ``position`` nucleotides to the 5' and to the 3' end, and relative, 0 to 1; ``composition`` GC
-    share and length of the RNA. Raises ValueError naming the first token that does not fit its record.
+    share and length of the RNA.
     """
-    record_T, position_T = tokens["record"].to_numpy(), tokens["position"].to_numpy()
-    remedy, sequences = "take both from one table", records["sequence"]
-    if len(tokens) and record_T.max() >= len(records):
-        raise ValueError(f"a token is of record {record_T.max()}, but there are {len(records)}: {remedy}")
-    length_S = sequences.str.len().to_numpy()
-    codes = [np.pad(code, reach, constant_values=-1) for code in encode_bases(sequences)]
-    start_S = np.cumsum(length_S + 2 * reach) - (length_S + 2 * reach)
-    wrong_T = position_T >= length_S[record_T]
-    first_T = start_S[record_T] + np.where(wrong_T, 0, position_T)
-    window_TW = np.concatenate(codes)[first_T[:, None] + np.arange(2 * reach + 1)]
-    wrong_T |= window_TW[:, reach] != pd.Index(list(NUCLEOTIDES)).get_indexer(tokens["base"].astype(object))
-    if wrong_T.any():
-        record, position = record_T[wrong_T][0], position_T[wrong_T][0] + 1
-        raise ValueError(f"record {record}, position {position}: token and sequence differ; {remedy}")
-    one_hot, length_T = window_TW[:, :, None] == np.arange(len(NUCLEOTIDES)), length_S[record_T]
+    sequences, record_T, position_T = records["sequence"], tokens["record"], tokens["position"].to_numpy()
+    length_T = sequences.str.len().to_numpy()[record_T]
+    window_TBW = one_hot_windows(sequences, reach).reshape(len(tokens), len(NUCLEOTIDES), 2 * reach + 1)
+    neighbours = np.delete(window_TBW, reach, axis=2).swapaxes(1, 2).reshape(len(tokens), -1)
     relative_T = position_T / np.maximum(length_T - 1, 1)
-    neighbours = np.delete(one_hot, reach, axis=1).reshape(len(tokens), 2 * reach * len(NUCLEOTIDES))
     position = np.column_stack([position_T, length_T - 1 - position_T, relative_T])
     composition = np.column_stack([gc_content(sequences)[record_T], length_T])
-    groups = zip(GROUPS, (one_hot[:, reach], neighbours, position, composition))
+    groups = zip(GROUPS, (window_TBW[:, :, reach], neighbours, position, composition))
     return {name: values.astype(np.float32) for name, values in groups}
 
 
@@ -83,13 +70,13 @@ def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = 
     Columns layer, element, feature, explained and, all on the held-out split, `own_f1` of the feature and
     `confound_f1` of its prediction, whose threshold is chosen on the selection split; `r2` (0 for a feature
     that never fires there) and `by_group` that of each group alone, such as `r2_base` (below 0 where what was
-    fitted does not carry over). Raises ValueError for a missing split, misfit tokens and an unknown element.
+    fitted does not carry over). Raises ValueError for a missing split.
     """
     of_split = [rnas.rows(split) for split in SPLITS]
     used = of_split[0] | of_split[1]
     tokens, sets = rnas.tokens[used], [rows[used] for rows in of_split]
     labels = [annotate_elements(tokens[rows]) for rows in sets]
-    groups = covariates(tokens, rnas.records)
+    groups = {name: known_TP[used] for name, known_TP in covariates(rnas.tokens, rnas.records).items()}
     known = {"r2": np.concatenate([*groups.values()], axis=1)}
     known |= {f"r2_{group}": values_TP for group, values_TP in groups.items() if by_group}
     fitted_T = np.isin(tokens["record"], _sample(tokens["record"].to_numpy()[sets[0]], seed))
@@ -100,7 +87,7 @@ def explain_elements(rnas: Activations, chosen, seed: int = 0, by_group: bool = 
         return [scoring.score(part, scale_F, of, thresholds).f1 for part, of in zip(parts, labels)]
 
     def explain(values_TF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
-        values_TF, concept_J = values_TF[used], _numbers(rows["element"], labels[0].concepts)
+        values_TF, concept_J = values_TF[used], pd.Index(labels[0].concepts).get_indexer(rows["element"])
         prediction_TF, r2 = _regress(values_TF, known, fitted_T, sets[1])
         thresholds, level_J = np.unique(rows["threshold"], return_inverse=True)
         own_f1 = f1(values_TF, thresholds)[1][place_J, concept_J, level_J]
@@ -126,7 +113,7 @@ def explain_types(rnas: Activations, chosen: pd.DataFrame) -> pd.DataFrame:
     labels = annotate_types(records["type"][heldout_S], sorted(set(records["type"])))
 
     def explain(values_SF: np.ndarray, rows: pd.DataFrame, place_J: np.ndarray) -> pd.DataFrame:
-        concept_J = _numbers(rows["type"], labels.concepts)
+        concept_J = pd.Index(labels.concepts).get_indexer(rows["type"])
         prediction_SF, r2 = _regress(values_SF[used], known, ~heldout_S, heldout_S)
         sets = [sparse.csc_matrix(values[heldout_S]) for values in (values_SF[used], prediction_SF)]
         own, confound = (scoring.rank_scores(values, labels)[0][place_J, concept_J] for values in sets)
@@ -143,9 +130,6 @@ def _by_layer(chosen: pd.DataFrame, kind: str, features: Callable, explain: Call
     for layer, rows in tqdm(chosen.reset_index(drop=True).groupby("layer"), "confounds", mininterval=1):
         activations_NF = features(layer)
         feature_F, place_J = np.unique(rows["feature"], return_inverse=True)
-        if feature_F[-1] >= activations_NF.shape[1]:
-            has = f"layer {layer}, which has {activations_NF.shape[1]}"
-            raise ValueError(f"feature {feature_F[-1]} is chosen of {has}: use one autoencoder for both")
         found = explain(activations_NF[:, feature_F].toarray(), rows, place_J)
         tables.append(rows[keys].join(found.set_axis(rows.index)))
     table = pd.concat(tables).sort_index()
@@ -158,14 +142,6 @@ def mark(chosen: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
     keys = ["layer", "element" if "element" in explained else "type", "feature"]
     found = explained[[*keys, "explained", "r2", *explained.filter(like="confound_").columns]]
     return chosen.merge(found, on=keys, how="left", validate="one_to_one")
-
-
-def _numbers(names_J: pd.Series, concepts_C: Sequence[str]) -> np.ndarray:
-    concept_J = pd.Index(concepts_C).get_indexer(names_J)
-    if (concept_J < 0).any():
-        unknown = names_J.iloc[(concept_J < 0).argmax()]
-        raise ValueError(f"'{unknown}' is none of the concepts {', '.join(concepts_C)}: choose among them")
-    return concept_J
 
 
 def _sample(record_T: np.ndarray, seed: int) -> np.ndarray:

@@ -37,18 +37,9 @@ ENCODED_TOKENS = 4096  # tokens that an autoencoder encodes at a time
 Encoder = Callable[[np.ndarray], np.ndarray | sparse.csr_matrix]  # states [T, D] to activations [T, F]
 
 
-def _checked(values_TD: np.ndarray, width: int | None = None) -> torch.Tensor:
-    values_TD = torch.as_tensor(values_TD).float()
-    if values_TD.ndim != 2 or width not in (None, values_TD.shape[1]):
-        needed, shape = f"[tokens, {width or 'width'}]", list(values_TD.shape)
-        raise ValueError(f"hidden states of one layer have the shape {needed}, not {shape}: choose the layer")
-    return values_TD
-
-
 def _standardiser(training_TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    fitted = Standardiser.fit(_checked(training_TD))
-    width, device = len(fitted.mean), fitted.mean.device
-    return lambda values_TD: fitted(_checked(values_TD, width).to(device)).cpu().numpy()
+    fitted = Standardiser.fit(torch.from_numpy(training_TD))
+    return lambda values_TD: fitted(torch.from_numpy(values_TD)).numpy()
 
 
 def _both_signs(values_TD: np.ndarray) -> np.ndarray:
@@ -67,16 +58,11 @@ def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
     """Principal or independent components of the standardised dimensions, as many: both signs of each.
 
     `method` is "pca", scikit-learn's PCA, or "ica", its FastICA (Hyvarinen 1999, IEEE Transactions on Neural
-    Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not. Raises
-    ValueError for another method and for fewer tokens than dimensions.
+    Networks 10:626), sources of unit variance, on `ICA_TOKENS` training tokens, converged or not.
     """
     standardise = _standardiser(training_TD)
     x_TD = standardise(training_TD)
     tokens, width = x_TD.shape
-    if tokens < width:
-        raise ValueError(f"{width} components are impossible with {tokens} tokens: give more of them")
-    if method not in ("pca", "ica"):
-        raise ValueError(f'components are found by "pca" or by "ica", not by "{method}"')
     model = PCA(width, random_state=seed)
     if method == "ica":
         model = FastICA(width, whiten_solver="eigh", max_iter=ICA_ITERATIONS, tol=1e-3, random_state=seed)
@@ -88,15 +74,13 @@ def components(training_TD: np.ndarray, method: str, seed: int = 0) -> Encoder:
 
 
 def latents(stack: SparseAutoencoders) -> Encoder:
-    """The latents of one autoencoder, trained or not. Raises ValueError for a stack of several."""
-    if len(stack.config.members) > 1:
-        raise ValueError(f"{len(stack.config.members)} autoencoders are stacked: choose one with only(layer)")
+    """The latents of one autoencoder, trained or not."""
     stack = stack.eval()
 
     @torch.inference_mode()
     def encode(values_TD: np.ndarray) -> sparse.csr_matrix:
         parts = []
-        for part_TD in _checked(values_TD, stack.config.width).split(ENCODED_TOKENS):
+        for part_TD in torch.from_numpy(values_TD).split(ENCODED_TOKENS):
             x_1TD = stack.standardise(part_TD.to(stack.encoder_weight.device)[:, None]).transpose(0, 1)
             parts.append(to_csr(stack.encode(x_1TD)[0].cpu().numpy()))
         return sparse.vstack(parts, format="csr")

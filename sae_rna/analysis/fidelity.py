@@ -37,13 +37,10 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
     Layers are numbered as in `hidden_states`: 0 is the embedding layer, `i` the output of block `i`, the last
     one after the encoder's final layer norm, if any. `replace` is called once a batch with the states of all
     nucleotides, float32 and not standardised, masked positions included; special tokens, padding and
-    ambiguity codes keep theirs. Raises ValueError if the model has no such layer or no `encoder.layer`.
+    ambiguity codes keep theirs. Raises ValueError if the model has no such layer.
     """
     model.check_layers([layer])
-    core, nucleotides_BW = model.model.base_model, torch.empty(0)
-    blocks = getattr(getattr(core, "encoder", None), "layer", ())
-    if len(blocks) != model.blocks:
-        raise ValueError(f"states of {model.source} cannot be replaced: its blocks are not at encoder.layer")
+    nucleotides_BW = torch.empty(0)
 
     def find_nucleotides(_, args, kwargs):
         nonlocal nucleotides_BW
@@ -55,23 +52,9 @@ def replaced_states(model: LanguageModel, layer: int, replace: Replace) -> Itera
         states_BWD[nucleotides_BW] = replace(states_BWD[nucleotides_BW].float()).to(states_BWD.dtype)
         return states_BWD
 
-    def enter_block(_, args):
-        return replaced(args[0]), *args[1:]
-
-    def leave_encoder(_, __, output):
-        output["last_hidden_state"] = replaced(output["last_hidden_state"])
-        return output
-
-    hooks = [core.register_forward_pre_hook(find_nucleotides, with_kwargs=True)]
-    if layer < model.blocks:  # a block is entered by what the layer before it, or the embedding, put out
-        hooks.append(blocks[layer].register_forward_pre_hook(enter_block))
-    else:  # the encoder's own output is after its final layer norm, whatever that is called
-        hooks.append(core.encoder.register_forward_hook(leave_encoder))
-    try:
+    find = model.model.base_model.register_forward_pre_hook(find_nucleotides, with_kwargs=True)
+    with find, model.hooked(layer, replaced):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def masked_log_probabilities(model, sequences, masked: list, layer=0, replace=None) -> np.ndarray:
@@ -172,11 +155,9 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
     nats); loss_recovered, low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions, sequences;
     reason (why loss recovered or its interval is missing). Autoencoders and components were fitted on
-    unmasked sequences: what the shift to masked ones costs is included. Raises ValueError without
-    autoencoders or masked positions, and for a layer that the model does not have.
+    unmasked sequences: what the shift to masked ones costs is included. Raises ValueError without masked
+    positions.
     """
-    if not autoencoders:
-        raise ValueError("there is nothing to compare without autoencoders: give at least one architecture")
     masked = choose_masked(heldout, seed)
     sequence_M = np.repeat(np.arange(len(masked)), [len(positions) for positions in masked])
     if not len(sequence_M):
@@ -186,7 +167,7 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
     even = np.full(len(masked), 1 / len(masked))
     draws_RS = np.random.default_rng(seed).multinomial(len(masked), even, RESAMPLES)
     first = next(iter(autoencoders.values()))
-    units = {layer: first[layer].standardise for layer in model.check_layers(layers)}
+    units = {layer: first[layer].standardise for layer in layers}
     means, scales = zip(*[(unit.mean, unit.std) for unit in units.values()])
     together = Standardiser(torch.cat(means), torch.cat(scales))
     bases = dict(zip(units, principal_components(model, training, list(units), together)))

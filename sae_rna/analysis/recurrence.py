@@ -51,17 +51,13 @@ class Match(NamedTuple):
 
     partner: np.ndarray  # number of the counterpart, [A]; -1 for none: left out, or the other is smaller
     similarity: np.ndarray  # [A]; NaN without a counterpart
-    left_out: tuple[int, int]  # features of either without a direction, or whose activation never changes
 
 
 def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
     """The one-to-one matching of decoder rows [A, D] and [B, D] with the highest sum of cosine similarities.
 
-    Rows of zeros are left out. Raises ValueError where the widths differ.
+    Rows of zeros are left out.
     """
-    if decoder_a.shape[1] != decoder_b.shape[1]:
-        found = f"decoder rows have {decoder_a.shape[1]} and {decoder_b.shape[1]} dimensions"
-        raise ValueError(f"{found}: only autoencoders of one layer can be matched")
     norms = [np.linalg.norm(decoder, axis=1) for decoder in (decoder_a, decoder_b)]
     return _assign(decoder_a @ decoder_b.T, *norms)
 
@@ -69,16 +65,11 @@ def match(decoder_a: np.ndarray, decoder_b: np.ndarray) -> Match:
 def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.csr_matrix) -> Match:
     """The one-to-one matching of activations [T, A] and [T, B] with the highest sum of Pearson correlations.
 
-    Features whose activation is the same on all tokens have none and are left out. Raises ValueError where
-    the tokens differ in number.
+    Features whose activation is the same on all tokens have none and are left out.
     """
-    tokens, other = activations_a.shape[0], activations_b.shape[0]
-    if tokens != other:
-        found = f"activations are of {tokens} and of {other} tokens"
-        raise ValueError(f"{found}: encode the same tokens with both autoencoders")
     pair = [sparse.csc_matrix(activations, dtype=float) for activations in (activations_a, activations_b)]
     means, deviations = zip(*map(_moments, pair))
-    covariance_AB = (pair[0].T @ pair[1]).toarray() / tokens - np.outer(*means)
+    covariance_AB = (pair[0].T @ pair[1]).toarray() / activations_a.shape[0] - np.outer(*means)
     return _assign(covariance_AB, *deviations)
 
 
@@ -99,7 +90,7 @@ def _assign(product_AB: np.ndarray, scale_A: np.ndarray, scale_B: np.ndarray) ->
     rows, columns = linear_sum_assignment(similarity, maximize=True)
     partner_A, similarity_A = np.full(len(scale_A), -1), np.full(len(scale_A), np.nan)
     partner_A[live_A[rows]], similarity_A[live_A[rows]] = live_B[columns], similarity[rows, columns]
-    return Match(partner_A, similarity_A, (len(scale_A) - len(live_A), len(scale_B) - len(live_B)))
+    return Match(partner_A, similarity_A)
 
 
 def random_dictionary(decoder: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +136,6 @@ def compare(reference: Dictionary, others: Sequence[Dictionary], seed: int = 0) 
     the cosine alone; never of a dead feature); other_dead (features of the other dictionary that never fire);
     null_cosine and null_correlation (95th percentiles of the reference's cosines with a `random_dictionary`,
     and of its correlations after the other's activations were moved along the tokens by a random offset).
-    Raises ValueError where dictionaries do not fit together.
     """
     rng = np.random.default_rng(seed)
     return pd.concat([_compare(reference, other, rng) for other in others], ignore_index=True)
@@ -161,11 +151,6 @@ def _compare(reference: Dictionary, other: Dictionary, rng: np.random.Generator)
     table = pd.DataFrame(facts | {"recurs": cosine >= RECURS, "other_dead": 0})
     if reference.activations is None or other.activations is None:
         return table
-    for seed, decoder, activations in (reference, other):
-        columns, rows = 0 if activations is None else activations.shape[1], len(decoder)
-        if columns != rows:
-            found = f"seed {seed}: activations of {columns} features, but {rows} decoder rows"
-            raise ValueError(f"{found}; use one autoencoder for both")
     by_activation = match_activations(reference.activations, other.activations)
     tokens = other.activations.shape[0]
     offset = rng.integers(tokens // 4, tokens - tokens // 4)
@@ -227,12 +212,9 @@ def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.D
     `recurring`, `scores` : from `recurring` and `score_features`. Columns: layer, recurs, features,
     with_concept (how many are above chance), share, median_f1; of both rows together odds_ratio and p_value
     of Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
-    shows that the two go together, not why. Raises ValueError where a feature has no score.
+    shows that the two go together, not why.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
-    missing = int(scored.f1.isna().sum())
-    if missing:
-        raise ValueError(f"{missing} features have no score: give scores of the same autoencoder")
     taken = {"features": ("f1", "size"), "with_concept": ("above", "sum")}
     taken |= {"share": ("above", "mean"), "median_f1": ("f1", "median")}
     tables, counts = [], ["features", "with_concept"]

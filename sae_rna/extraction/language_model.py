@@ -6,14 +6,15 @@ Special tokens, position offsets and the length limit are asked of the model, ne
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import BatchEncoding
 
 from sae_rna.extraction import loading
 from sae_rna.memory import BATCH_TOKENS
@@ -43,32 +44,27 @@ class LanguageModel:
     model: torch.nn.Module
     tokenizer: Any
     device: torch.device
-    fingerprint: str  # `loading.fingerprint`, the same in every precision; a saved SAE is checked against it
+    fingerprint: str  # `loading.fingerprint`; a saved SAE is checked against it
 
     @classmethod
     def load(
         cls,
         source: str,
         revision: str | None = None,
-        device: str = "auto",
+        device="auto",
         random_seed: int | None = None,
-        precision: str = "float32",
-        masked: bool = False,
+        masked=False,
     ) -> "LanguageModel":
         """Load an encoder from a folder in multimolecule's format or by its hub id.
 
         revision : branch, tag or commit on the hub
         device : ``auto`` takes a GPU where there is one
         random_seed : keep the architecture, draw the weights: the control for what a model has learnt
-        precision : ``bfloat16`` is that of the weights and products of linear layers and of attention: half
-            the memory; it moves rinalmo-nano's hidden states by .008 or less (mean relative error of a layer)
         masked : with the head that predicts masked nucleotides; other heads are left out
 
         Raises ValueError if the files cannot be had or are damaged, if a weight is missing or of another
         shape, and if the model has no state for each nucleotide of a single RNA.
         """
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"'{precision}' is no precision of a language model: choose float32 or bfloat16")
         found = "cuda" if torch.cuda.is_available() else "cpu"
         place = torch.device(found if device == "auto" else device)
         folder, commit = loading.model_folder(source, revision)
@@ -80,13 +76,7 @@ class LanguageModel:
         if hasattr(model, "pooler"):
             model.pooler = None  # never read, and random where the checkpoint has none
         model = model.eval().float().requires_grad_(False)
-        fingerprint = loading.fingerprint(model)
-        if precision == "bfloat16":
-            for module in model.modules():
-                if isinstance(module, torch.nn.Linear):
-                    module.bfloat16()
-            model.forward = torch.autocast(place.type, torch.bfloat16)(model.forward)
-        return cls(source, commit, model.to(place), tokenizer, place, fingerprint)
+        return cls(source, commit, model.to(place), tokenizer, place, loading.fingerprint(model))
 
     @property
     def key(self) -> dict[str, str]:
@@ -125,20 +115,17 @@ class LanguageModel:
         id_of_byte[list(_LETTERS.encode())] = bare
         return whole[:first], id_of_byte, whole[first + len(bare) :]
 
-    def tokenize(self, sequences: Sequence[str]) -> dict[str, torch.Tensor]:
+    def tokenize(self, sequences: Sequence[str]) -> BatchEncoding:
         """Token ids and attention mask [B, W], padded on the right: the tokenizer's, 200 times faster."""
-        return self._moved(self._tokens(sequences))
+        return self._tokens(sequences).to(self.device)
 
-    def _moved(self, tokens: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: values.to(self.device, non_blocking=True) for name, values in tokens.items()}
-
-    def _tokens(self, sequences: Sequence[str]) -> dict[str, torch.Tensor]:
+    def _tokens(self, sequences: Sequence[str]) -> BatchEncoding:
         before, id_of_byte, after = self._lookup
         lengths = np.array([len(sequence) for sequence in sequences])
         letters = id_of_byte[np.frombuffer("".join(sequences).encode("ascii", "replace"), np.uint8)]
         if (letters < 0).any():
             options = {"padding": True, "padding_side": "right", "return_attention_mask": True}
-            return dict(self.tokenizer(list(sequences), return_tensors="pt", **options))
+            return self.tokenizer(list(sequences), return_tensors="pt", **options)
         ends = (len(before) + lengths)[:, None]
         column = np.arange(len(before) + lengths.max() + len(after))
         ids = np.full((len(sequences), len(column)), self.tokenizer.pad_token_id)
@@ -146,8 +133,8 @@ class LanguageModel:
         ids[(column >= len(before)) & (column < ends)] = letters
         for place, token in enumerate(after):
             np.put_along_axis(ids, ends + place, token, 1)
-        mask = column < ends + len(after)
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+        mask = (column < ends + len(after)).astype(np.int64)
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt")
 
     def nucleotide_mask(self, ids: torch.Tensor) -> torch.Tensor:
         """Where `ids` [B, W] holds A, C, G or U (T, for a model of DNA)."""
@@ -161,7 +148,12 @@ class LanguageModel:
 
         In the order of the lengths, or with `rng` a random one. Raises ValueError for too long a sequence.
         """
-        lengths, special = self._checked_lengths(sequences), self.tokenizer.num_special_tokens_to_add()
+        lengths = np.array([len(sequence) for sequence in sequences])
+        if (lengths > self.longest).any():
+            first = int(np.argmax(lengths > self.longest))
+            problem = f"has {lengths[first]} nt, but {self.source} reads at most {self.longest}"
+            raise ValueError(f"sequence {first + 1} {problem}: shorten or leave out longer ones")
+        special = self.tokenizer.num_special_tokens_to_add()
         order = np.lexsort((rng.random(len(lengths)) if rng else np.arange(len(lengths)), lengths))
         batches, start = list[np.ndarray](), 0
         for end in range(1, len(order) + 1):
@@ -172,14 +164,6 @@ class LanguageModel:
             rng.shuffle(batches)
         return batches
 
-    def _checked_lengths(self, sequences: Sequence[str]) -> np.ndarray:
-        lengths = np.array([len(sequence) for sequence in sequences])
-        if (lengths > self.longest).any():
-            first = int(np.argmax(lengths > self.longest))
-            problem = f"has {lengths[first]} nt, but {self.source} reads at most {self.longest}"
-            raise ValueError(f"sequence {first + 1} {problem}: shorten or leave out longer ones")
-        return lengths
-
     @torch.inference_mode()
     def hidden_states(
         self, sequences: Sequence[str], layers: Sequence[int], batches: list[np.ndarray] | None = None
@@ -188,43 +172,53 @@ class LanguageModel:
 
         The pass is the model's own, token dropout's rescaling and the final layer norm included, and ends at
         the deepest layer. Beside the model it takes 4 x T x L x D bytes for a batch of T nucleotides and some
-        130 x D (RiNALMo) a token, padding included. ValueError for a layer that is not there and for a
-        sequence that is too long.
+        130 x D (RiNALMo) a token, padding included. ValueError for a layer that is not there.
         """
         layers = self.check_layers(layers)
-        self._checked_lengths(sequences)
         for rows in batches if batches is not None else self.batches(sequences):
             tokens = self._tokens([sequences[row] for row in rows])
             row, column = self.nucleotide_mask(tokens["input_ids"]).nonzero(as_tuple=True)
             chosen_T = (row * tokens["input_ids"].shape[1] + column).to(self.device, non_blocking=True)
             values_LTD = torch.empty(len(layers), len(row), self.width, device=self.device)
-            self._read(self._moved(tokens), layers, values_LTD, chosen_T)
+            self._read(tokens.to(self.device, non_blocking=True), layers, values_LTD, chosen_T)
             position_T = column.numpy() - len(self._lookup[0])
             yield HiddenStates(rows[row.numpy()], position_T, values_LTD.transpose(0, 1))
 
-    def _read(self, tokens: dict, layers: list[int], values_LTD: torch.Tensor, chosen_T: torch.Tensor):
+    def _read(self, tokens, layers: list[int], values_LTD: torch.Tensor, chosen_T: torch.Tensor):
         """Write the states of `layers` at the places `chosen_T` of the flattened batch to `values_LTD`."""
-        base, deepest = self.model.base_model, max(layers)
 
         def take(layer: int, state_BWD: torch.Tensor):
             flat = state_BWD.reshape(-1, self.width).float()
             for number in (number for number, wanted in enumerate(layers) if wanted == layer):
                 torch.index_select(flat, 0, chosen_T, out=values_LTD[number])
-            if layer == deepest:
+            if layer == max(layers):
                 raise _AllTaken
-
-        def after(layer: int):
-            return lambda _, __, output: take(layer, output if torch.is_tensor(output) else output[0])
 
         with ExitStack() as hooks, suppress(_AllTaken):
             for layer in set(layers):
-                if layer == 0:
-                    first = base.encoder.layer[0]
-                    hooks.enter_context(first.register_forward_pre_hook(lambda _, inputs: take(0, inputs[0])))
-                else:
-                    module = base if layer == self.blocks else base.encoder.layer[layer - 1]
-                    hooks.enter_context(module.register_forward_hook(after(layer)))
+                hooks.enter_context(self.hooked(layer, partial(take, layer)))
             self.model(**tokens)
+
+    @contextmanager
+    def hooked(self, layer: int, use: Callable[[torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
+        """While it lasts, every pass shows `use` the state [B, W, D] of `layer`, and goes on from what it
+        returns, if anything."""
+
+        def enter_block(_, inputs):
+            state = use(inputs[0])
+            return None if state is None else (state, *inputs[1:])
+
+        def leave_encoder(_, __, output):
+            state = use(output["last_hidden_state"])
+            output["last_hidden_state"] = output["last_hidden_state"] if state is None else state
+
+        encoder = self.model.base_model.encoder
+        if layer < self.blocks:  # a block is entered by what the layer before it, or the embedding, put out
+            hook = encoder.layer[layer].register_forward_pre_hook(enter_block)
+        else:  # the encoder's own output is after its final layer norm, whatever that is called
+            hook = encoder.register_forward_hook(leave_encoder)
+        with hook:
+            yield
 
     def check_layers(self, layers: Sequence[int]) -> list[int]:
         """`layers` as a list, or a ValueError naming the one that the model does not have."""

@@ -1,8 +1,7 @@
 """Figures: a tidy table in, an Altair chart out; a file per page of the book, a public function per figure.
 
 Importing this package enables its Altair theme. Every chart carries its description (read by screen readers),
-tooltips, and at most `theme.MAXIMUM_ROWS` rows of data. A table that lacks a column, has no rows or cannot be
-right raises ValueError naming figure, column and place.
+tooltips, and at most `theme.MAXIMUM_ROWS` rows of data. A table without rows raises a ValueError.
 """
 
 from sae_rna.figures.autoencoders import training as training

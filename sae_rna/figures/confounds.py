@@ -25,7 +25,7 @@ def confounds(table: pd.DataFrame) -> alt.LayerChart:
     explained (bool).
     """
     columns = "concept layer feature f1 confound_f1 r2 explained"
-    table = theme.checked(table, "confounds", columns, unique=["concept"])
+    table = theme.checked(table, "confounds", columns)
     explained = table.explained.eq(True)
     table["kind"], table["prediction"] = np.where(explained, _EXPLAINED, "feature"), _PREDICTION
     table["verdict"] = np.where(explained, "explained by confounds", "")

@@ -23,10 +23,8 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     one is under test), layer, f1, auroc, their intervals f1_low, f1_high, auroc_low and auroc_high, and
     null_p95 (F1, of the source under test). `score`: "f1" or "auroc".
     """
-    if score not in _SCORES:
-        raise ValueError(f"controls: {score!r} is no score to draw; there are {' and '.join(_SCORES)}")
     columns = "concept group source layer f1 f1_low f1_high auroc auroc_low auroc_high null_p95"
-    table = theme.checked(table, "controls", columns, unique=["group", "concept", "source"])
+    table = theme.checked(table, "controls", columns)
     table[["value", "low", "high"]] = table[[score, f"{score}_low", f"{score}_high"]]
     tested = str(table.source[0])
     own = table.source == tested
@@ -36,8 +34,6 @@ def controls(table: pd.DataFrame, score: str = "f1") -> alt.VConcatChart:
     null = table[own].assign(kind=_NULL, source=_NULL, low=np.nan)
     null["value"] = null.null_p95 if score == "f1" else np.nan
     table = pd.concat([table, null], ignore_index=True).dropna(subset="value")
-    if table.empty:
-        raise ValueError(f"controls: no row has a number in {score}, so there is nothing to draw")
     table["layer"] = [theme.layer_name(layer) if pd.notna(layer) else "–" for layer in table.layer]
     table["written"] = list(map(theme.interval_text, table.value, table.low, table.high))
     ends = table[["value", "low", "high"]]

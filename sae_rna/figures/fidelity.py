@@ -18,7 +18,7 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     (nats), l0 (active coefficients a token), explained_variance.
     """
     columns = "layer variant loss_recovered low high kl l0 explained_variance"
-    table = theme.checked(table, "fidelity", columns, unique=["layer", "variant"])
+    table = theme.checked(table, "fidelity", columns)
     table = table[table.variant != _MODEL].rename(columns={"variant": "architecture"})
     # What is under test first, its controls, ablation last.
     order = sorted(theme.architectures(table), key=_ABLATION.__eq__)

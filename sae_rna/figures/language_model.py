@@ -18,7 +18,7 @@ def masked_accuracy(table: pd.DataFrame) -> alt.HConcatChart:
     positions ("all", "paired" or "unpaired"), tokens (masked bases), accuracy (0..1).
     """
     table = theme.checked(table, "masked_accuracy", "set predictor positions tokens accuracy")
-    shown = theme.known(table.positions, _POSITIONS, "masked_accuracy", "kind of position")
+    shown = theme.known(table.positions, _POSITIONS)
     sets, predictors = list(dict.fromkeys(table["set"])), list(dict.fromkeys(table.predictor))
     looks = dict(zip(predictors[1:], zip(cycle(_GREYS), cycle(_SHAPES))))
     looks = {predictors[0]: (theme.BLUE, "circle")} | looks

@@ -19,7 +19,7 @@ def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
     closest one).
     """
     columns = "layer comparison share share_null median_cosine"
-    table = theme.checked(table, "recurrence", columns, unique=["layer", "comparison"])
+    table = theme.checked(table, "recurrence", columns)
     names, x = list(dict.fromkeys(table.comparison)), theme.layer_axis(table.layer)
     looks = {name: (colour, [1, 0]) for name, colour in zip(names, cycle(_COLOURS))}
     series = theme.series("series", looks | {_RANDOM: (theme.MIDDLE, [4, 3])})

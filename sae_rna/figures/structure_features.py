@@ -28,7 +28,7 @@ def element_scores(table: pd.DataFrame) -> alt.VConcatChart:
     table["verdict"] = np.where(explained, EXPLAINED, "not explained")
     x = theme.layer_axis(table.layer, title=None)
     panels: list[alt.TopLevelMixin] = []
-    for letter in theme.known(table.element, ELEMENTS, "element_scores", "structural element"):
+    for letter in theme.known(table.element, ELEMENTS):
         rows = table[table.element == letter]
         title = alt.Title(ELEMENTS[letter], subtitle=f"n = {int(rows.elements.max()):,} elements")
         panel = _element(rows, letter, x, leftmost=len(panels) % 4 == 0)

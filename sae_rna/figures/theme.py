@@ -58,21 +58,10 @@ def _theme() -> alt.theme.ThemeConfig:
     return {"config": config | marks}
 
 
-def select(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns of `table` that a figure needs (a string, blanks between them).
-
-    Raises ValueError where one is missing, the table is empty, or two rows agree in all columns of `unique`.
-    """
-    keys, missing = list(unique), [column for column in columns.split() if column not in table]
-    if missing:
-        there = ", ".join(map(str, table.columns))
-        raise ValueError(f"{figure}: the table has no column {', '.join(missing)}; it has {there}")
+def select(table: pd.DataFrame, figure: str, columns: str) -> pd.DataFrame:
+    """The columns of `table` that a figure needs (a string, blanks between them). ValueError without rows."""
     if table.empty:
         raise ValueError(f"{figure}: the table has no rows, so there is nothing to draw")
-    if keys and table.duplicated(keys).any():
-        repeated = table.loc[table.duplicated(keys), keys].iloc[0]
-        which = ", ".join(f"{key} {value}" for key, value in repeated.items())
-        raise ValueError(f"{figure}: more than one row is of {which}: keep the one to be drawn")
     return table[columns.split()].reset_index(drop=True)
 
 
@@ -84,16 +73,13 @@ def fits(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     raise ValueError(f"{figure}: {rows}: aggregate or select first")
 
 
-def checked(table: pd.DataFrame, figure: str, columns: str, unique: Sequence[str] = ()) -> pd.DataFrame:
+def checked(table: pd.DataFrame, figure: str, columns: str) -> pd.DataFrame:
     """`select` and `fits`, for a table that is drawn as it is."""
-    return fits(select(table, figure, columns, unique), figure)
+    return fits(select(table, figure, columns), figure)
 
 
-def known(values: pd.Series, names: Iterable[str], figure: str, kind: str) -> list[str]:
-    """The ones of `names` that occur in `values`, in their order. ValueError for a value that is none."""
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        raise ValueError(f"{figure}: {unknown[0]!r} is no {kind}; there are {', '.join(names)}")
+def known(values: pd.Series, names: Iterable[str]) -> list[str]:
+    """The ones of `names` that occur in `values`, in their order."""
     return [name for name in names if name in set(values)]
 
 
@@ -130,17 +116,11 @@ def few(layers: pd.Series) -> bool:
     return layers.nunique() <= 12
 
 
-def layer_ticks(layers: pd.Series) -> list[int]:
-    """Layers that get a label: all of up to ten, else the first, the last and every fifth."""
-    low, high = int(layers.min()), int(layers.max())
-    if high - low < 10:
-        return list(range(low, high + 1))
-    return sorted({low, *range(5 * (low // 5 + 1), high - 1, 5), high})
-
-
 def layer_labels(layers: pd.Series) -> dict:
-    """Options of an axis or legend of layers: each is labelled L1, L2, ... as far as there is room."""
-    return {"values": layer_ticks(layers), "labelExpr": "'L' + datum.value"}
+    """Options of an axis or legend of layers, L1, L2, ...: of more than ten the ends and every fifth."""
+    low, high = int(layers.min()), int(layers.max())
+    shown = range(low, high + 1) if high - low < 10 else {low, *range(5 * (low // 5 + 1), high - 1, 5), high}
+    return {"values": sorted(shown), "labelExpr": "'L' + datum.value"}
 
 
 def layer_axis(layers: pd.Series, title: str | None = "layer") -> alt.X:

@@ -56,10 +56,7 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     """
     columns = "record position base bracket element activation partner feature layer explained"
     table = theme.checked(tracks, "feature_tracks", columns)
-    for row in table[~table.activation.between(0, 1)].itertuples():
-        place = f"feature_tracks: {row.record}, position {row.position}"
-        raise ValueError(f"{place}: activation {row.activation} is not between 0 and 1")
-    present = theme.known(table.element, ELEMENTS, "feature_tracks", "structural element")
+    present = theme.known(table.element, ELEMENTS)
     colours = [ELEMENT_COLOURS[letter] for letter in present]
     scale = alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
     panels, shown = [], []
@@ -80,19 +77,12 @@ def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
 def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
     """`rna` with places in the track (column, top), in the drawing, and what is written there."""
     rna = rna.sort_values("position").reset_index(drop=True)
-    name, last = rna.record[0], len(rna)
-    if list(rna.position) != list(range(1, last + 1)):
-        raise ValueError(f"feature_tracks: the positions of {name} are not 1 to {last}, each once")
     partner = rna.partner.to_numpy()
-    wrong = (partner < 0) | (partner > last)
-    if wrong.any():
-        place = f"{name}, position {int(wrong.argmax()) + 1}"
-        raise ValueError(f"feature_tracks: {place}: partner {partner[wrong][0]} is outside the RNA")
     rna[["x", "y"]] = layout("".join(rna.bracket))
     rna["column"], rna["top"] = (rna.position - 1) % ROW, (rna.position - 1) // ROW * _BLOCK
     opening = partner > rna.position  # each pair is drawn once, from its 5' nucleotide
-    rna["partner_x"] = np.where(opening, rna.x.to_numpy()[partner - 1], np.nan)
-    rna["partner_y"] = np.where(opening, rna.y.to_numpy()[partner - 1], np.nan)
+    for axis in ("x", "y"):
+        rna[f"partner_{axis}"] = np.where(opening, rna[axis].to_numpy()[partner - 1], np.nan)
     rna["name"] = rna.element.map(ELEMENTS)
     rna["paired_with"] = [f"{rna.base[p - 1]}{p}" if p else "–" for p in partner]
     rna["label"], rna["label_x"], rna["label_y"] = _numbers(rna[["x", "y"]].to_numpy())

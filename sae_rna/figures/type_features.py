@@ -90,7 +90,7 @@ def type_effects(table: pd.DataFrame) -> alt.LayerChart:
     if table.empty:
         return theme.nothing("No feature could be tested: families are not known, or too few of each type.")
     columns = "layer type surviving tested"
-    table = theme.checked(table, "type_effects", columns, unique=["layer", "type"])
+    table = theme.checked(table, "type_effects", columns)
     tested = table.tested > 0
     table["surviving"] = table.surviving.where(tested, 0)
     table["label"] = table.surviving.map("{:,.0f}".format).where(tested, "–")

@@ -46,29 +46,27 @@ def filled(text: str, numbers: Mapping, figure: str, markdown: bool = True) -> s
 
 
 def fill_captions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """`notebook` with its figures numbered and captioned as the book wants them. In place.
+    """`notebook` with its figures captioned as the book wants them. In place.
 
     A cell that published a figure with a caption gets the metadata mystnb.figure {name, caption} and
     mystnb.image {alt}, with links to the figure's files; the caption displayed below the figure goes.
-    Raises NotebookError naming the figure where a caption cannot be filled (`filled`), and where a cell
-    published more than one figure.
+    Raises NotebookError where a cell published more than one figure.
     """
     for cell in notebook.cells:
         records = [output.get("metadata", {}).get("sae_rna", {}) for output in cell.get("outputs", ())]
         published = [record for record in records if "figure" in record]
         if not any(record["caption"] for record in published):
             continue
-        name, numbers = published[0]["figure"], published[0]["numbers"]
+        name, alt = published[0]["figure"], published[0]["alt"]
         if len(published) > 1:
             found = ", ".join(record["figure"] for record in published)
             raise NotebookError(f"figure {name}: its cell published {found}; a cell can publish one figure")
-        caption = filled(published[0]["caption"], numbers, name).rstrip()
         options = cell.metadata.get("mystnb", {})
-        figure = {"name": name, "caption": f"{caption} {_file_links(name)}"}
-        new = {"figure": options.get("figure", {}) | figure}
-        if alt := filled(published[0]["alt"], numbers, name, markdown=False):
-            new["image"] = options.get("image", {}) | {"alt": alt}
-        cell.metadata["mystnb"] = options | new
+        figure = {"name": name, "caption": f"{published[0]['caption'].rstrip()} {_file_links(name)}"}
+        options["figure"] = options.get("figure", {}) | figure
+        if alt:
+            options["image"] = options.get("image", {}) | {"alt": alt}
+        cell.metadata["mystnb"] = options
         cell.outputs = [output for output, record in zip(cell.outputs, records) if "caption_of" not in record]
     return notebook
 

@@ -1,13 +1,12 @@
 """Running a notebook for the book."""
 
-import difflib
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 
@@ -18,25 +17,23 @@ from sae_rna.publishing.outputs import FIGURES
 _PROGRESS = "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
 
 
-def execute(
-    notebook: Path, output: Path, parameters: Mapping, figures: Path, failures: Path, known: Collection = ()
-):
+def execute(notebook: Path, output: Path, parameters: Mapping, figures: Path, failures: Path):
     """Run a notebook, in the current folder, and put it at `output`, its captions filled.
 
-    `parameters` are those of the notebook's parameter cell or of `known`, which it understands without naming
-    them. `figures` receives the static files, `failures` a copy that failed, as `<name>.failed.ipynb`.
-    Progress goes to standard error.
+    `parameters` are for it to check. `figures` receives the static files, `failures` a copy that failed, as
+    `<name>.failed.ipynb`. Progress goes to standard error.
 
-    Raises ValueError for a parameter that the notebook does not have, before anything runs; and NotebookError
-    naming notebook, cell and error when it fails: then `output` and the static files stay what they were.
+    Raises NotebookError naming notebook, cell and error when it fails: then `output` and the static files
+    stay what they were.
     """
-    from papermill import execute_notebook, inspect_notebook  # pulls in half of Jupyter
+    from papermill import execute_notebook  # pulls in half of Jupyter
     from papermill.exceptions import PapermillExecutionError
 
     notebook, output = Path(notebook), Path(output)
-    _check_names(notebook, parameters, [*inspect_notebook(notebook), *known])
     try_writing(output)
     failed = Path(failures) / f"{output.stem}.failed.ipynb"
+    # Papermill warns of parameters that the cell does not name: the command has checked the names.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     options = {"cwd": os.getcwd(), "kernel_name": "python3", "language": "python", "autosave_cell_every": 0}
     options["progress_bar"] = {"desc": notebook.stem, "file": sys.stderr, "bar_format": _PROGRESS}
     # The level is of the kernel's own remarks, not of the notebook's.
@@ -44,7 +41,8 @@ def execute(
     with tempfile.TemporaryDirectory() as scratch:
         copy, published = Path(scratch) / output.name, Path(scratch) / "figures"
         try:
-            with _surroundings(published):
+            # The kernel inherits our environment, papermill offers no other way to it.
+            with patch.dict(os.environ, {FIGURES: str(published)}):
                 execute_notebook(notebook, copy, dict(parameters), **options)
             finished = fill_captions(nbformat.read(copy, as_version=4))
         except Exception as error:  # whatever it was, the old page stays and the reader learns where to look
@@ -63,28 +61,3 @@ def execute(
             write_atomically(Path(figures) / file.name, file.read_bytes())
         write_atomically(output, nbformat.writes(finished) + "\n")
     failed.unlink(missing_ok=True)
-
-
-def _check_names(notebook: Path, given: Mapping, known: Collection[str]):
-    """ValueError for the first name that is not `known`, with the remedy."""
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            has = f"it has {', '.join(known)}" if known else "it has no cell tagged parameters"
-            hint = f"did you mean {near[0]}?" if near else has
-            raise ValueError(f"{notebook}: there is no parameter {name!r}; {hint}")
-
-
-@contextmanager
-def _surroundings(figures: Path) -> Iterator[None]:
-    # The kernel inherits our environment, papermill offers no other way to it. Papermill's own warnings of
-    # parameters that the cell does not name are left out: `_check_names` has seen to them.
-    logger, folder = logging.getLogger("papermill"), os.environ.get(FIGURES)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    os.environ[FIGURES] = str(figures)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        os.environ.pop(FIGURES) if folder is None else os.environ.update({FIGURES: folder})

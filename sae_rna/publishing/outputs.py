@@ -37,7 +37,7 @@ def publish(
     A chart is written as `<id>.svg .png .pdf .vl.json` with its `table` as `<id>.csv`; a table as `<id>.csv`
     and `<id>.html`. Displayed is interactive HTML, with a PNG for readers without JavaScript, or an HTML
     table. `caption` (Markdown) and `alt` (what the picture shows, for those who cannot see it) have
-    placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; `fill_captions` puts them into the book.
+    placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; `fill_captions` puts both into the book.
 
     Raises, before anything is written, ValueError for an id that is not like fig-name or tab-name, a chart
     without table and a number that is NaN, NotebookError for a caption that cannot be filled (`filled`).
@@ -46,9 +46,8 @@ def publish(
         remedy = "use fig- or tab- and lower-case words joined by hyphens, like fig-training"
         raise ValueError(f"{figure_id!r} is no figure id: {remedy}")
     numbers = {name: _plain(value, figure_id, name) for name, value in numbers.items()}
-    shown = filled(caption, numbers, figure_id)
-    filled(alt, numbers, figure_id, markdown=False)
-    metadata: dict = {"sae_rna": dict(figure=figure_id, numbers=numbers, caption=caption, alt=alt)}
+    caption, alt = filled(caption, numbers, figure_id), filled(alt, numbers, figure_id, markdown=False)
+    metadata: dict = {"sae_rna": dict(figure=figure_id, caption=caption, alt=alt)}
     if isinstance(content, pd.DataFrame):
         fragment, head = table_html(content), f'<meta charset="utf-8">\n<title>{figure_id}</title>'
         bundle = {"text/html": fragment, "text/plain": content.to_string(index=False, max_rows=60)}
@@ -65,8 +64,8 @@ def publish(
     for suffix, file in files.items():
         write_atomically(folder / f"{figure_id}.{suffix}", file)
     display(bundle, raw=True, metadata=metadata)
-    if shown:
-        below = {"text/markdown": shown, "text/plain": html.unescape(shown)}
+    if caption:
+        below = {"text/markdown": caption, "text/plain": html.unescape(caption)}
         display(below, raw=True, metadata={"sae_rna": {"caption_of": figure_id}})
 
 

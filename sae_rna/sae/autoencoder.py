@@ -47,16 +47,12 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(Member(*member) for member in self.members))
-        if self.architecture not in KINDS:
-            raise ValueError(f"architecture '{self.architecture}' is not known: choose {' or '.join(KINDS)}")
         for _, k, _ in self.members if self.kind.penalty == "auxk" else ():
             if not (0 < k <= self.latents and k == int(k)):
                 raise ValueError(f"k = {k:g} active latents are impossible in a dictionary of {self.latents}")
         for _, weight, _ in self.members:
             if not 0 <= weight < math.inf:
                 raise ValueError(f"penalty of weight {weight} is impossible: it must be finite, not negative")
-        if not self.members:
-            raise ValueError("a stack without members is impossible: name at least one layer")
         if len(set(map(self.file_name, self.members))) < len(self.members):
             raise ValueError("two members of a stack are the same: give each its own layer, sparsity or seed")
 
@@ -95,9 +91,7 @@ class Output(NamedTuple):
 
     features: torch.Tensor  # [M, B, F]
     reconstruction: torch.Tensor  # [M, B, D]
-    error: (
-        torch.Tensor
-    )  # [M]: squared, per token, by dimensions' sum or mean, summed over nested dictionaries
+    error: torch.Tensor  # [M]: squared, by dimensions' sum or mean, summed over nested dictionaries
     penalty: torch.Tensor  # [M]: lambda ||f||_1, lambda L0, or the auxiliary loss of the dead latents
 
 
@@ -280,16 +274,12 @@ class SparseAutoencoders(nn.Module):
             values = json.loads((folder / "config.json").read_text())
             values["members"] = tuple(Member(**member) for member in values["members"])
             config = AutoencoderConfig(**values)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            problem = f"config.json is of no autoencoders of this version ({error!r})"
-            raise ValueError(f"{folder}/{problem}: train them again") from error
-        shape = len(config.members), config.width
-        stack = cls(config, Standardiser(torch.zeros(shape), torch.ones(shape)))
-        try:
+            shape = len(config.members), config.width
+            stack = cls(config, Standardiser(torch.zeros(shape), torch.ones(shape)))
             files = [load_file(folder / config.file_name(member)) for member in config.members]
             names = set().union(*files)
             stack.load_state_dict({name: torch.stack([file[name] for file in files]) for name in names})
-        except Exception as error:
+        except Exception as error:  # of another version, damaged or not whole
             remedy = "delete this folder to train them again, or fetch them whole"
-            raise ValueError(f"{folder}: weights that cannot be read ({error}); {remedy}") from error
+            raise ValueError(f"{folder}: autoencoders that cannot be read ({error!r}); {remedy}") from error
         return stack.to(device).eval()

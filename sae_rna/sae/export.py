@@ -85,9 +85,8 @@ def _parts(stack: SparseAutoencoders, folder: Path) -> Iterator[tuple[Path, Spar
             raise ValueError(f"the {config.describe(member)} has no threshold yet: train it to export it")
     for single, member in zip(stack.views(), config.members, strict=True):
         facts: dict = {"model_name": config.model, "model_revision": config.revision} | member._asdict()
-        facts["hook_name"] = (
-            f"hidden_states.{member.layer}"  # as transformers numbers them: 0 is the embedding
-        )
+        # As transformers numbers them: 0 is the embedding.
+        facts["hook_name"] = f"hidden_states.{member.layer}"
         facts |= {"model_fingerprint": config.fingerprint, "sae_rna_architecture": config.architecture}
         facts |= {"nested_dictionaries": list(config.prefixes), "training": config.training}
         facts["standardisation"] = "folded into the weights: takes and gives hidden states as they are"

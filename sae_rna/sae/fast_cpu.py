@@ -51,10 +51,8 @@ class ReluStep(_Step):
         residual = (features @ self.decoder).float() + self.weights["decoder_bias"] - x_BD
         error = residual.square().sum().item() * weight / 2
         scaled = (residual * weight).to(kind)
-        gradients = {
-            "encoder_bias": torch.empty(latents, 1),
-            "decoder_bias": (residual.sum(0) * weight)[None],
-        }
+        decoder_bias = (residual.sum(0) * weight)[None]
+        gradients = {"encoder_bias": torch.empty(latents, 1), "decoder_bias": decoder_bias}
         gradients["decoder_weight"] = torch.mm(features.T, scaled, out=self.space("decoder", shape, kind))
         torch.mm(scaled, self.decoder.T, out=slopes)
         fired_F, activity_F = torch.empty(latents, dtype=torch.int32), np.empty(latents, np.float32)

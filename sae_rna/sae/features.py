@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
 
@@ -23,17 +23,6 @@ def run_numbers(*labels_N: np.ndarray) -> np.ndarray:
     for labels in labels_N:
         starts_N[1:] |= labels[1:] != labels[:-1]
     return np.cumsum(starts_N)
-
-
-def record_runs(record_T: np.ndarray) -> np.ndarray:
-    """Number of each token's record, from 0 in order of appearance, [T]. ValueError if one is in pieces."""
-    record_T = np.asarray(record_T)
-    run_T = run_numbers(record_T)
-    names, pieces = np.unique(record_T[np.diff(run_T, prepend=-1) > 0], return_counts=True)
-    if (pieces > 1).any():
-        name = names[pieces > 1][0]
-        raise ValueError(f"record {name} stands in {pieces.max()} separate places: sort the tokens by record")
-    return run_T
 
 
 def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
@@ -71,8 +60,6 @@ def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sp
 
 def column_max(values_NF: sparse.spmatrix | np.ndarray) -> np.ndarray:
     """Maximum of every column of non-negative values, [F]: the features' scale, on the selection set."""
-    if not values_NF.shape[0]:
-        return np.zeros(values_NF.shape[1])
     return dense(values_NF.max(axis=0)).ravel()
 
 
@@ -93,23 +80,15 @@ class FeatureSummary:
     """
 
     def __init__(self, latents: int):
-        self._tokens, self._last_record = 0, None
+        self._tokens, self._maximum = 0, np.zeros(latents)
         self._sequences, self._firing = np.zeros(latents, np.int64), np.zeros(latents, np.int64)
-        self._maximum = np.zeros(latents)
 
     def update(self, activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray):
-        """Add a chunk, sparse or dense, of whole records, else ValueError; returns its `pool_max`, [S, F]."""
-        record_T, (tokens, latents) = np.asarray(record_T), activations_TF.shape
-        if (tokens, latents) != (len(record_T), len(self._maximum)):
-            expected = f"{len(record_T)} tokens and {len(self._maximum)} features"
-            raise ValueError(f"activations [{tokens}, {latents}] do not fit {expected}")
+        """Add a chunk, sparse or dense, of whole records; returns its `pool_max`, [S, F]."""
         if not len(record_T):
             return activations_TF
-        if record_T[0] == self._last_record:
-            raise ValueError(f"record {record_T[0]} is split between two chunks: give whole records")
-        pooled_SF = pool_max(activations_TF, record_runs(record_T))
+        pooled_SF = pool_max(activations_TF, run_numbers(record_T))
         self._tokens += len(record_T)
-        self._last_record = record_T[-1]
         self._sequences += _count_positive(pooled_SF)
         self._firing += _count_positive(activations_TF)
         self._maximum = np.maximum(self._maximum, column_max(pooled_SF))
@@ -125,28 +104,17 @@ def _count_positive(values_NF) -> np.ndarray:
     return np.asarray((values_NF > 0).sum(axis=0)).ravel().astype(np.int64)
 
 
-def retained(summary: pd.DataFrame, min_sequences: int = 10) -> np.ndarray:
-    """The paper's filter (Kim & Nam 2025, arXiv:2510.02734): which features fire in enough sequences, [F]."""
-    return (summary["sequences"] >= min_sequences).to_numpy()
-
-
 def pool_sequences(activations_TF: sparse.spmatrix | np.ndarray, record_T: np.ndarray) -> sparse.csr_matrix:
     """Strongest activation of every feature in every sequence, [S, F], sequences in order of appearance."""
-    return sparse.csr_matrix(pool_max(activations_TF, record_runs(record_T)))
+    return sparse.csr_matrix(pool_max(activations_TF, run_numbers(record_T)))
 
 
-def type_codes(type_S: Sequence[str], types: Sequence[str] | None = None) -> tuple[np.ndarray, pd.Index]:
-    """Number of each sequence's type, [S], and the numbers' names: `types`, or those that occur.
-    ValueError for a sequence without a type, or of a type that `types` lacks."""
-    values = pd.Series(list(type_S), dtype=object)
-    if values.isna().any():
-        raise ValueError(f"sequence {values.isna().argmax() + 1} has no type: leave such sequences out first")
-    names = pd.Index(sorted(set(values)) if types is None else types, dtype=object)
-    codes_S = names.get_indexer(values)
+def type_codes(type_S: Sequence[str]) -> tuple[np.ndarray, pd.Index]:
+    """Number of each sequence's type, [S], and the numbers' names. ValueError for a sequence without one."""
+    codes_S, names = pd.factorize(np.asarray(type_S, dtype=object), sort=True)
     if (codes_S < 0).any():
-        row = int((codes_S < 0).argmax())
-        raise ValueError(f"sequence {row + 1} is of type {values[row]}: choose {' or '.join(names)}")
-    return codes_S, names
+        raise ValueError(f"sequence {codes_S.argmin() + 1} has no type: leave such sequences out first")
+    return codes_S, pd.Index(names, dtype=object)
 
 
 def pool_types(pooled_SF: sparse.spmatrix, type_S: Sequence[str], scale_F: np.ndarray) -> pd.DataFrame:
@@ -177,33 +145,25 @@ def tau(activation_by_type: np.ndarray) -> np.ndarray:
     """Selectivity of every feature for types, [F]: 0 where all light it up alike, 1 where a single one does.
 
     The tissue-specificity index tau = sum_i (1 - x_i / max x) / (n - 1) of Yanai et al. 2005, Bioinformatics
-    21:650, of non-negative values [types, F]; NaN where all are 0. Raises ValueError for a single type.
+    21:650, of non-negative values [types, F]; NaN where all are 0.
 
     >>> tau(np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]))
     array([0.  , 1.  , 0.75])
     """
-    x = np.asarray(activation_by_type, float)
-    if len(x) < 2:
-        raise ValueError(f"type selectivity needs 2 RNA types or more, there is {len(x)}")
-    highest = x.max(axis=0)
-    share = np.divide(x, highest, out=np.full(x.shape, np.nan), where=highest > 0)
-    return (1 - share).sum(axis=0) / (len(x) - 1)
+    highest = activation_by_type.max(axis=0)
+    share = activation_by_type / np.where(highest > 0, highest, np.nan)
+    return (1 - share).sum(axis=0) / (len(share) - 1)
 
 
 def save_csr(matrix: sparse.csr_matrix, path: Path):
     """Write a sparse matrix as safetensors (data, indices, indptr; the shape in the metadata)."""
-    matrix = sparse.csr_matrix(matrix)
     tensors = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
     with writing(path) as temporary:
         save_file(tensors, temporary, metadata={"shape": json.dumps(matrix.shape)})
 
 
 def load_csr(path: Path) -> sparse.csr_matrix:
-    """Read what `save_csr` wrote. Raises ValueError naming a file that holds something else."""
-    try:
-        with safe_open(path, framework="np") as file:
-            data, indices, indptr = (file.get_tensor(name) for name in ("data", "indices", "indptr"))
-            return sparse.csr_matrix((data, indices, indptr), shape=json.loads(file.metadata()["shape"]))
-    except (SafetensorError, KeyError, TypeError) as error:
-        problem = f"holds no sparse matrix that can be read ({error})"
-        raise ValueError(f"{path} {problem}: delete it and compute it again") from error
+    """Read what `save_csr` wrote."""
+    with safe_open(path, framework="np") as file:
+        data, indices, indptr = (file.get_tensor(name) for name in ("data", "indices", "indptr"))
+        return sparse.csr_matrix((data, indices, indptr), shape=json.loads(file.metadata()["shape"]))

@@ -175,12 +175,8 @@ class Trainer:
         error, penalty = (self.terms / tokens).tolist()
         (layer, sparsity, seed), architecture = self.member, self.sae.config.architecture
         row = {"layer": layer, "architecture": architecture, "seed": seed, "sparsity": float(sparsity)}
-        row |= {
-            "loss": error + penalty,
-            "reconstruction": error,
-            "penalty": penalty,
-            "l0": density.sum().item(),
-        }
+        row |= {"loss": error + penalty, "reconstruction": error, "penalty": penalty}
+        row["l0"] = density.sum().item()
         row["explained_variance"] = self.variance.value().item() if self.tokens else math.nan
         row["dead_share"] = (self.idle_tokens_F > DEAD_AFTER_TOKENS).float().mean().item()
         row |= dict(zip(DENSITY_COLUMNS, shares)) | {"diverged": self.diverged_at is not None}
@@ -220,9 +216,6 @@ class _StackTraining:
         self, config: AutoencoderConfig, stream: ActivationStream, recipe: tuple, kept: Checkpoint | None
     ):
         """`recipe` is what a `Trainer` takes beside the member; goes on from the checkpoint that is there."""
-        if missing := set(config.layers) - set(stream.layers):
-            layers = ", ".join(map(str, stream.layers))
-            raise ValueError(f"the stream has no layer {min(missing)}: it reads layers {layers}")
         self.places = [list(stream.layers).index(layer) for layer in config.layers]
         stack = SparseAutoencoders(config, stream.standardise.rows(self.places))
         self.stack, self.checkpoint = stack.to(stream.buffer.device), kept
@@ -261,8 +254,8 @@ def train(
         was killed and resumed ends with the very bits of one that was not, on a CPU with as many threads;
         `stopping.Stopped` comes after a last checkpoint
 
-    Returns the stacks and the tidy table of fig-training, a row per report and member. ValueError for a layer
-    that the stream does not have, and a checkpoint that is damaged or of another training.
+    Returns the stacks and the tidy table of fig-training, a row per report and member. ValueError for a
+    checkpoint that is damaged or of another training.
     """
     precision = best_precision(stream.buffer.device) if precision == "auto" else precision
     steps = int(epochs * stream.tokens) // stream.batch

@@ -8,7 +8,7 @@ from sae_rna.analysis import autoencoders
 
 def test_curves_are_those_of_every_group_and_architecture(study):
     variants = study.parameters.main
-    folders = [study.steps.train(variants, group) for group in study.steps.groups]
+    folders = [study.train(variants, group) for group in study.groups]
     curves = autoencoders.training_curves(folders)
     assert list(dict.fromkeys(curves.architecture)) == study.parameters.architectures
     assert sorted(set(curves.layer)) == study.layers

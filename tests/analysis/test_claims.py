@@ -1,5 +1,7 @@
 """Verdicts follow from the numbers: they change when the data do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,10 +22,10 @@ from sae_rna.analysis.claims import (
     table,
     trend,
 )
-from sae_rna.analysis.statistics.annotations import annotate
+from sae_rna.analysis.statistics.annotations import annotate_elements
 from sae_rna.analysis.statistics.choosing import score_concepts
 from sae_rna.analysis.statistics.nulls import discoveries
-from sae_rna.records.structure import add_elements
+from sae_rna.records.structure import ELEMENTS, add_elements
 from sae_rna.sae.encoding import token_table
 
 FALLING = pd.Series([0.9, 0.7, 0.5, 0.4, 0.2, 0.1], index=range(1, 7))
@@ -226,7 +228,7 @@ def test_findings_are_made_of_this_study(study):
         type_features.prefer_types(study.activations("types"), seed=p.seed),
         type_features.prefer_types(typed, seed=p.seed, filtered=False),
     ]
-    summaries = study.steps.summary(p.main), typed.summary
+    summaries = study.summary(p.main), typed.summary
     findings = claims.findings(concepts, explained, *summaries, *tested)
     found, best = pd.DataFrame(findings).set_index("claim"), controls.best_of(concepts)
     stem = best[best.concept == "stem"].set_index("source").f1
@@ -248,12 +250,14 @@ def annotated(records_file):
 def scores(annotated, planted: bool, seed: int = 0) -> pd.DataFrame:
     """Concept scores of 60 features of noise, of which two follow stems and hairpin loops if `planted`."""
     rng, both = np.random.default_rng(seed), []
-    for tokens, records in annotated:
+    for tokens, _ in annotated:
         noise = rng.random((len(tokens), 60)) * (rng.random((len(tokens), 60)) < 0.1)
         for feature, letter in enumerate("SH" if planted else ""):
             hit = (tokens.element == letter).to_numpy() & (rng.random(len(tokens)) < 0.8)
             noise[:, feature] = hit * rng.uniform(0.5, 1, len(tokens))
-        both.append((sparse.csr_matrix(noise), annotate(tokens, records, ["element"])))
+        both.append(
+            (sparse.csr_matrix(noise), replace(annotate_elements(tokens), concepts=tuple(ELEMENTS.values())))
+        )
     families = tuple(records.family.tolist() for _, records in annotated)
     return score_concepts(*both, shuffles=20, families=families, bootstraps=200)
 

@@ -126,25 +126,11 @@ def test_covariates_of_sequences_are_those_of_a_plain_loop(sequences):
         assert row == pytest.approx(np.array(expected))
 
 
-def test_covariates_do_not_depend_on_the_other_tokens():
+def test_covariates_do_not_depend_on_the_other_records():
     records, tokens = random_rnas(np.random.default_rng(0), count=12)
-    some = np.random.default_rng(1).permutation(len(tokens))[:100]
-    found, of_all = covariates(tokens.iloc[some], records), covariates(tokens, records)
-    assert all((found[group] == of_all[group][some]).all() for group in GROUPS)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"base": list("GCUAC")}, "record 0, position 2"),
-        ({"position": [0, 1, 2, 0, 2]}, "record 1, position 3"),
-        ({"record": [0, 0, 0, 2, 2]}, "record 2"),
-    ],
-)
-def test_tokens_of_other_records_are_refused(change, message):
-    records, tokens = records_and_tokens(["GAU", "AC"])
-    with pytest.raises(ValueError, match=message):
-        covariates(tokens.assign(**change), records)
+    some, of_some = records.iloc[:5], tokens["record"] < 5
+    found, of_all = covariates(tokens[of_some], some), covariates(tokens, records)
+    assert all((found[group] == of_all[group][of_some]).all() for group in GROUPS)
 
 
 # --- nucleotides ------------------------------------------------------------------------------------
@@ -285,14 +271,8 @@ def test_a_feature_that_never_fires_on_held_out_families_has_no_r2():
 
 def test_what_does_not_fit_is_refused():
     activations, tokens, records, chosen = planted(np.random.default_rng(8), count=8)
-    with pytest.raises(ValueError, match="feature 6 .* layer 1, which has 6"):
-        explain(activations, tokens, records, chosen.assign(feature=6))
-    with pytest.raises(ValueError, match="'Z' .* S, H, "):
-        explain(activations, tokens, records, chosen.assign(element="Z"))
     with pytest.raises(ValueError, match="'heldout'"):
         explain(activations, tokens, records.assign(split="selection"), chosen)
-    with pytest.raises(IndexError):
-        explain(activations[:5], tokens, records, chosen)
 
 
 def test_where_nothing_is_chosen_nothing_is_explained():
@@ -358,8 +338,6 @@ def test_own_auroc_is_the_score_of_types():
 
 def test_types_that_do_not_fit_are_refused():
     pooled, records, chosen = planted_types(np.random.default_rng(11), count=50)
-    with pytest.raises(ValueError, match="'C' .* A, B"):
-        explain_pooled(pooled, records, chosen.assign(type="C"))
     with pytest.raises(ValueError, match="'heldout'"):
         explain_pooled(pooled, records.assign(split="selection"), chosen)
 

@@ -9,7 +9,7 @@ from sae_rna.sae.features import tau
 
 
 def test_the_table_agrees_with_the_features_themselves(study):
-    rnas, summary = study.activations("types"), study.steps.summary(study.parameters.main)
+    rnas, summary = study.activations("types"), study.summary(study.parameters.main)
     table = layers.by_layer(summary, rnas).set_index(["architecture", "layer"])
     assert set(table.index.unique("architecture")) == set(study.parameters.architectures)
     for layer in study.layers:

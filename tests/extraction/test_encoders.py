@@ -1,6 +1,5 @@
 """Every encoder of multimolecule with one token a nucleotide is read as it computes."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -118,32 +117,14 @@ def test_the_longest_sequence_is_read_and_one_nucleotide_more_is_refused(encoder
     (states,) = model.hidden_states([longest], [model.blocks])
     expected, _ = own_states(folder, model.tokenizer, longest)
     torch.testing.assert_close(states.values_TLD[:, 0], expected[-1], atol=2e-5, rtol=1e-4)
-    for batches in (None, [np.array([0, 1])]):
-        with pytest.raises(
-            ValueError, match=f"sequence 2 has {len(longest) + 1} nt, but .* reads at most {model.longest}"
-        ):
-            next(model.hidden_states(["A", longest + "A"], [1], batches))
+    message = f"sequence 2 has {len(longest) + 1} nt, but .* reads at most {model.longest}"
+    with pytest.raises(ValueError, match=message):
+        next(model.hidden_states(["A", longest + "A"], [1]))
     if (
         hasattr(model.model.embeddings.position_embeddings, "num_embeddings") and name != "ernierna"
     ):  # whose sinusoids go on
         with pytest.raises(IndexError):
             own_states(folder, model.tokenizer, longest + "A")
-
-
-def test_bfloat16_moves_hidden_states_little_and_the_fingerprint_not_at_all(encoder):
-    _, folder = encoder
-    exact, rough = (
-        LanguageModel.load(str(folder), device="cpu", precision=name) for name in ("float32", "bfloat16")
-    )
-    assert rough.fingerprint == exact.fingerprint
-    assert {
-        module.weight.dtype for module in rough.model.encoder.modules() if isinstance(module, torch.nn.Linear)
-    } == {torch.bfloat16}
-    layers = range(exact.blocks + 1)
-    (reference,), (states,) = exact.hidden_states(SEQUENCES, layers), rough.hidden_states(SEQUENCES, layers)
-    assert states.values_TLD.dtype == torch.float32
-    error_TL = (states.values_TLD - reference.values_TLD).norm(dim=-1) / reference.values_TLD.norm(dim=-1)
-    assert 0 < error_TL.max() < 0.05 and torch.equal(states.values_TLD[:, 0], reference.values_TLD[:, 0])
 
 
 @pytest.fixture(scope="module")

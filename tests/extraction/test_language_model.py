@@ -1,7 +1,6 @@
 """Extraction equals the model's own forward pass, nucleotides only."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -71,35 +70,6 @@ def test_a_model_with_its_head_has_the_same_hidden_states(tiny_model):
     layers = range(bare.blocks + 1)
     for one, other in zip(bare.hidden_states(SEQUENCES, layers), headed.hidden_states(SEQUENCES, layers)):
         assert torch.equal(one.values_TLD, other.values_TLD)
-
-
-def test_bfloat16_stays_close_on_the_shipped_model():
-    """The numbers in the docstring of `load`, with room for other machines."""
-    from sae_rna.parameters import ROOT
-
-    sequences = (
-        pd.read_parquet(ROOT / "data" / "records.parquet", columns=["sequence"])
-        .sequence.sample(40, random_state=0)
-        .tolist()
-    )
-    folder = str(ROOT / "data" / "rinalmo-nano")
-    exact, rough = (
-        LanguageModel.load(folder, device="cpu", precision=name) for name in ("float32", "bfloat16")
-    )
-    assert exact.fingerprint == rough.fingerprint
-    exact_TLD, rough_TLD = (
-        torch.cat([states.values_TLD for states in model.hidden_states(sequences, range(1, 7))])
-        for model in (exact, rough)
-    )
-    error_TLD = rough_TLD - exact_TLD
-    assert (error_TLD.norm(dim=-1) / exact_TLD.norm(dim=-1)).mean(0).max() < 0.02
-    assert torch.cosine_similarity(exact_TLD, rough_TLD, dim=-1).min() > 0.99
-    assert (error_TLD / exact_TLD.std(0)).square().mean((0, 2)).max() < 1e-3
-
-
-def test_another_precision_is_named(tiny_model):
-    with pytest.raises(ValueError, match="'float16' is no precision.*float32 or bfloat16"):
-        LanguageModel.load(str(tiny_model), precision="float16")
 
 
 def test_token_dropout_rescales_unmasked_sequences_as_in_the_model(tiny_model):

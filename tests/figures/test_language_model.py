@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from charts import masked_table, svg_of, texts
 
 from sae_rna import figures
@@ -13,5 +12,3 @@ def test_masked_accuracy_writes_the_tested_predictors_numbers():
     svg = svg_of(figures.masked_accuracy(table))
     written = [text for text in texts(svg) if re.fullmatch(r"0\.\d{3}", text)]
     assert sorted(written) == sorted(f"{value:.3f}" for value in table[table.predictor == "model"].accuracy)
-    with pytest.raises(ValueError, match="masked_accuracy: 'looped' .*paired, unpaired"):
-        figures.masked_accuracy(table.assign(positions="looped"))

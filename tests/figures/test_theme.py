@@ -38,4 +38,4 @@ def test_colours_keep_their_meaning_over_architectures():
 
 @pytest.mark.parametrize("last, ticks", [(6, [1, 2, 3, 4, 5, 6]), (33, [1, 5, 10, 15, 20, 25, 30, 33])])
 def test_layers_are_labelled_as_far_as_there_is_room(last, ticks):
-    assert theme.layer_ticks(pd.Series(range(1, last + 1))) == ticks
+    assert theme.layer_labels(pd.Series(range(1, last + 1)))["values"] == ticks

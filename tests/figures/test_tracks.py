@@ -13,22 +13,6 @@ from sae_rna import figures
 from sae_rna.records.structure import pair_table
 
 
-@pytest.mark.parametrize(
-    "column, value, message",
-    [
-        ("activation", 1.5, "RNA one, position 3: .*1.5"),
-        ("activation", np.nan, "RNA one, position 3: .*nan"),
-        ("position", 9, "RNA one .*1 to 21"),
-        ("partner", 77, "RNA one, position 3: .*77"),
-    ],
-)
-def test_a_track_that_cannot_be_right_is_refused_by_record_and_place(column, value, message):
-    table = tracks_table(KNOT)
-    table.loc[2, column] = value
-    with pytest.raises(ValueError, match=message):
-        figures.feature_tracks(table)
-
-
 @pytest.mark.parametrize("structure", [CLOVERLEAF, KNOT, "." * 7, "((...))"])
 def test_every_nucleotide_and_every_pair_is_drawn_once(structure):
     table = tracks_table(structure)

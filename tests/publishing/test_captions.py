@@ -3,27 +3,21 @@
 import re
 
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from sae_rna.publishing import NotebookError
-from sae_rna.publishing.captions import fill_captions
+from sae_rna.publishing.captions import fill_captions, filled
 
 
-def figure_cell(caption: str, alternative: str = "", name: str = "fig-points", numbers: dict | None = None):
-    record = {"figure": name, "numbers": numbers or {}, "caption": caption, "alt": alternative}
+def figure_cell(caption: str, alternative: str = "", name: str = "fig-points"):
+    record = {"figure": name, "caption": caption, "alt": alternative}
     output = new_output("display_data", {"text/html": "<p>"}, metadata={"sae_rna": record})
     return new_code_cell("publish(...)", outputs=[output])
 
 
-def filled(caption: str, numbers: dict, alternative: str = "") -> tuple[str, str]:
-    """Caption without its links, and alternative text."""
-    cells = [new_markdown_cell("{not mine}"), figure_cell(caption, alternative, numbers=numbers)]
-    notebook = fill_captions(new_notebook(cells=cells))
-    assert notebook.cells[0].source == "{not mine}"
-    options = notebook.cells[1].metadata.mystnb
-    return options.figure.caption.split(' <span class="figure-files">')[0], options.get("image", {}).get(
-        "alt"
-    )
+def both(words: str, numbers: dict) -> tuple[str, str]:
+    """A caption and an alternative text."""
+    return filled(words, numbers, "fig-points"), filled(words, numbers, "fig-points", markdown=False)
 
 
 @pytest.mark.parametrize(
@@ -38,19 +32,19 @@ def filled(caption: str, numbers: dict, alternative: str = "") -> tuple[str, str
     ],
 )
 def test_placeholders_become_numbers(caption, value, expected):
-    assert filled(caption, {"n": value}, alternative=caption) == (expected, expected)
+    assert both(caption, {"n": value}) == (expected, expected)
 
 
 def test_features_and_layers_are_names():
     assert (
-        filled("feature {feature} of layer {layer}, n = {n}", {"feature": 7783, "layer": 1033, "n": 7783})[0]
+        both("feature {feature} of layer {layer}, n = {n}", {"feature": 7783, "layer": 1033, "n": 7783})[0]
         == "feature 7783 of layer 1033, n = 7,783"
     )
 
 
 def test_a_string_in_a_caption_is_text_whatever_it_holds():
     nasty = "<script>*a*_b_`c`[d](e) {f}$g$"
-    caption, alternative = filled("On {name}.", {"name": nasty}, alternative="On {name}.")
+    caption, alternative = both("On {name}.", {"name": nasty})
     assert not re.search(r"[<>*_`\[\](){}$]", caption.replace("(e)", ""))
     assert alternative == f"On {nasty}."
     import html
@@ -69,27 +63,27 @@ def test_a_caption_ends_with_links_to_its_files():
 
 
 @pytest.mark.parametrize(
-    "cell, message",
+    "words, numbers, message",
     [
-        (figure_cell("{n} and {m}", numbers={"n": 1}), r"figure fig-points: .*\{m\}.* given n$"),
-        (figure_cell("ok", "{m}"), r"figure fig-points: .*\{m\}.* no numbers"),
-        (figure_cell("{n:.1q}", numbers={"n": 1}), r"figure fig-points: .*\{n:.1q\}"),
-        (figure_cell("a { b", numbers={"n": 1}), "figure fig-points: .*'a { b'"),
-        (figure_cell("{n!r}", numbers={"n": 1}), "figure fig-points: .*{n!r}"),
-        (figure_cell("{n.real}", numbers={"n": 1}), "figure fig-points: .*{n.real}"),
+        ("{n} and {m}", {"n": 1}, r"figure fig-points: .*\{m\}.* given n$"),
+        ("{m}", {}, r"figure fig-points: .*\{m\}.* no numbers"),
+        ("{n:.1q}", {"n": 1}, r"figure fig-points: .*\{n:.1q\}"),
+        ("a { b", {"n": 1}, "figure fig-points: .*'a { b'"),
+        ("{n!r}", {"n": 1}, "figure fig-points: .*{n!r}"),
+        ("{n.real}", {"n": 1}, "figure fig-points: .*{n.real}"),
     ],
 )
-def test_a_caption_that_cannot_be_filled_says_why(cell, message):
+@pytest.mark.parametrize("markdown", [True, False])
+def test_a_caption_that_cannot_be_filled_says_why(words, numbers, message, markdown):
     with pytest.raises(NotebookError, match=message):
-        fill_captions(new_notebook(cells=[cell]))
+        filled(words, numbers, "fig-points", markdown)
 
 
 def published_cell(*figures: str, **metadata):
     """A cell whose figures have their captions from `publish`, each displayed below its figure, too."""
     outputs = []
     for figure in figures:
-        words = {"caption": "{n} points", "alt": "{n} dots"}
-        record = {"figure": figure, "numbers": {"n": 7000}} | words
+        record = {"figure": figure, "caption": "7,000 points", "alt": "7,000 dots"}
         below = {"sae_rna": {"caption_of": figure}}
         outputs.append(new_output("display_data", {"text/html": "<p>"}, metadata={"sae_rna": record}))
         outputs.append(new_output("display_data", {"text/markdown": "7,000 points"}, metadata=below))

@@ -90,35 +90,10 @@ def test_a_caption_that_cannot_be_filled_is_a_failure_too(tmp_path):
     assert not (tmp_path / "executed").exists() and not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize(
-    "settings, parameters, message",
-    [
-        (SETTINGS, {"layrs": 5}, "toy.ipynb: .*'layrs'.* layers"),
-        (SETTINGS, {"zzz": 5}, "toy.ipynb: .*'zzz'.* layers, name"),
-        (None, {"layers": 5}, "toy.ipynb: .*'layers'.*no cell tagged parameters"),
-    ],
-)
-def test_a_misplaced_parameter_stops_before_anything_runs(tmp_path, settings, parameters, message):
-    notebook = write_notebook(
-        tmp_path / "toy.ipynb", f"open({str(tmp_path / 'it ran')!r}, 'w')", settings=settings
-    )
-    with pytest.raises(ValueError, match=message):
-        execute(
-            notebook,
-            tmp_path / "executed" / "toy.ipynb",
-            parameters,
-            tmp_path / "figures",
-            failures=tmp_path / "failed",
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["toy.ipynb"]
-
-
 def test_a_parameter_that_the_notebook_understands_without_naming_it_is_given(tmp_path, capfd):
     work = WORK.replace("layers}", "layers * globals().get('repeats', 1)}")
     notebook, figures = write_notebook(tmp_path / "toy.ipynb", work, PUBLISH), tmp_path / "figures"
     places = {"output": tmp_path / "executed" / "toy.ipynb", "failures": tmp_path / "failed"}
-    execute(notebook, parameters={"repeats": 3}, figures=figures, **places, known=["repeats", "seed"])
+    execute(notebook, parameters={"repeats": 3}, figures=figures, **places)
     assert pd.read_csv(figures / "tab-layers.csv").layer.tolist() == [1, 1, 1]
     assert "repeats" not in capfd.readouterr().err  # papermill would warn of it
-    with pytest.raises(ValueError, match="'repeat'.* repeats"):
-        execute(notebook, parameters={"repeat": 3}, figures=figures, **places, known=["repeats", "seed"])

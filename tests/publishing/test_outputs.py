@@ -66,14 +66,17 @@ def test_a_published_chart_has_all_its_static_files(folder):
 
 
 def test_one_output_carries_html_picture_and_numbers(folder):
-    output = published(
-        "fig-points", chart(), TABLE, n=np.int64(7), share=np.float32(0.5), name="L5", seen=True
-    )
+    words = dict.fromkeys(("caption", "alt"), "{n} of {share} {name} {seen}")
+    numbers = {"n": np.int64(7), "share": np.float32(0.5), "name": "L5", "seen": True}
+    with mock.patch.object(outputs, "display") as display:
+        publish("fig-points", chart(), TABLE, **words, **numbers)
+    figure = display.call_args_list[0]
+    output = Output(figure.args[0], figure.kwargs["metadata"])
     assert set(output.data) == {"text/html", "image/png", "text/plain"}
     assert output.data["text/plain"] == "two points"
     record = output.metadata["sae_rna"]
-    numbers = {"n": 7, "share": 0.5, "name": "L5", "seen": True}
-    assert record == {"figure": "fig-points", "numbers": numbers, "caption": "", "alt": ""}
+    words = "7 of 0.5 L5 yes"
+    assert record == {"figure": "fig-points", "caption": words, "alt": words}
     assert json.loads(json.dumps(record)) == record
     svg = ElementTree.fromstring((folder / "fig-points.svg").read_text())
     assert output.metadata["image/png"] == pytest.approx(
@@ -126,17 +129,15 @@ def test_the_same_chart_gives_the_same_html():
     assert 'id="fig-points-chart"' in chart_html(chart(), "fig-points")
 
 
-def test_a_caption_is_displayed_below_with_its_numbers_and_travels_as_it_was_given(folder):
+def test_a_caption_is_displayed_below_with_its_numbers_and_travels_with_them(folder):
     words = {"caption": "*Points* of {name}, {n:.1f} {m}.", "alt": "{m} points"}
     with mock.patch.object(outputs, "display") as display:
         publish("fig-points", chart(), TABLE, **words, n=0.25, m=7000, name="<L5>")
     figure, below = display.call_args_list
     record = figure.kwargs["metadata"]["sae_rna"]
-    assert {name: record[name] for name in words} == words
-    assert below.args[0] == {
-        "text/markdown": "*Points* of &#60;L5&#62;, 0.2 7,000.",
-        "text/plain": "*Points* of <L5>, 0.2 7,000.",
-    }
+    caption = "*Points* of &#60;L5&#62;, 0.2 7,000."
+    assert record == {"figure": "fig-points", "caption": caption, "alt": "7,000 points"}
+    assert below.args[0] == {"text/markdown": caption, "text/plain": "*Points* of <L5>, 0.2 7,000."}
     assert below.kwargs["metadata"] == {"sae_rna": {"caption_of": "fig-points"}}
 
 

@@ -181,7 +181,6 @@ def test_another_models_activations_are_refused():
 @pytest.mark.parametrize(
     ("architecture", "members", "message"),
     [
-        ("relu", (Member(1, 5),), "'relu' is not known: choose topk or relu-l1 or"),
         *(
             (name, (Member(1, 41),), "k = 41 active latents are impossible in a dictionary of 40")
             for name in WITH_K
@@ -229,7 +228,6 @@ def test_members_are_described_by_what_sets_them_apart():
     ("architecture", "members", "message"),
     [
         ("relu-l1", (Member(1, float("inf")),), "must be finite"),
-        ("topk", (), "without members"),
         ("relu-l1", (Member(1, 0.003), Member(1, 0.0030000000000000001)), "are the same"),
     ],
 )
@@ -249,7 +247,7 @@ def test_a_configuration_of_another_version_is_refused_with_a_sentence(tmp_path,
     values = json.loads((tmp_path / "config.json").read_text())
     change(values)
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="of no autoencoders of this version"):
+    with pytest.raises(ValueError, match="cannot be read.*train them again"):
         SparseAutoencoders.from_pretrained(tmp_path)
 
 

@@ -103,11 +103,6 @@ def test_a_diverging_member_stops_and_is_named_while_the_others_go_on(caplog):
         assert torch.equal(stack.decoder_weight[0], calm.decoder_weight[0])
 
 
-def test_a_layer_that_the_stream_does_not_read_is_refused():
-    with pytest.raises(ValueError, match="no layer 5: it reads layers 1, 2"):
-        train(PlantedStream(), [config(members=(Member(5, 4),))], epochs=1, learning_rate=1e-3)
-
-
 def test_clipping_bounds_the_step_of_each_member_by_itself():
     stream = PlantedStream()
     views = list(SparseAutoencoders(config(), stream.standardise).views())

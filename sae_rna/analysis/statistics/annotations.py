@@ -13,10 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from sae_rna.records.structure import ELEMENTS, split_pseudoknots
-from sae_rna.sae.features import record_runs, run_numbers, to_csr, type_codes
-
-CONCEPT_GROUPS = ("element", "strand", "closing pair", "hairpin size", "tetraloop", "pair", "position")
-"""Groups of concepts of nucleotides, see `annotate`."""
+from sae_rna.sae.features import run_numbers, to_csr
 
 
 @dataclass(frozen=True)
@@ -69,37 +66,30 @@ def number_instances(labels_NC: sparse.spmatrix, record_N: np.ndarray) -> sparse
 
 
 def annotate_elements(tokens: pd.DataFrame) -> Annotations:
-    """Structural elements, by letter, of a token table (columns record, position, element).
+    """Structural elements, by letter, of a token table (columns record, element).
 
     The strands of a helix, the sides of an internal loop and the stretches of a multiloop are instances of
-    their own; helices that touch are one. Raises ValueError naming a nucleotide without an element.
+    their own; helices that touch are one.
     """
-    record_N = record_runs(tokens["record"].to_numpy())
-    return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), _element_members(tokens), record_N)
-
-
-def _element_members(tokens: pd.DataFrame) -> np.ndarray:
-    """Which nucleotide is part of which element, bool [N, elements]."""
-    letters = np.asarray(tokens["element"], dtype=object)
-    element_N = pd.Index(list(ELEMENTS)).get_indexer(letters)
-    if (element_N < 0).any():
-        row = int((element_N < 0).argmax())
-        place = f"record {tokens['record'].iloc[row]}, position {tokens['position'].iloc[row] + 1}"
-        raise ValueError(f"{place}: '{letters[row]}' is no element; one of {' '.join(ELEMENTS)} is needed")
-    return element_N[:, None] == np.arange(len(ELEMENTS))
+    record_N = run_numbers(tokens["record"].to_numpy())
+    members_NC = _members(tokens["element"], list(ELEMENTS))
+    return Annotations.of(list(ELEMENTS), ["element"] * len(ELEMENTS), members_NC, record_N)
 
 
 def annotate_types(type_S: Sequence[str], types: Sequence[str]) -> Annotations:
     """RNA types of sequences as concepts; every sequence is one row, one instance and one record."""
-    codes_S, names = type_codes(type_S, types)
-    members_SC = codes_S[:, None] == np.arange(len(names))
-    return Annotations.of(names, ["type"] * len(names), members_SC, np.arange(len(codes_S)))
+    return Annotations.of(types, ["type"] * len(types), _members(type_S, types), np.arange(len(type_S)))
 
 
-def annotate(tokens: pd.DataFrame, records: pd.DataFrame, groups=CONCEPT_GROUPS) -> Annotations:
-    """Every concept of the chosen groups of concepts of nucleotides.
+def _members(label_N: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Which row has which name, bool [N, names]."""
+    return pd.Categorical(label_N, categories=names).codes[:, None] == np.arange(len(names))
 
-    tokens : columns record, position (0-based), base, element; in record order, nucleotides may be missing
+
+def annotate(tokens: pd.DataFrame, records: pd.DataFrame) -> Annotations:
+    """Every concept of nucleotides, by group.
+
+    tokens : columns record, position (0-based), element; in record order, nucleotides may be missing
     records : columns sequence, secondary_structure; `record` is the number of a row here
 
     Pairs are those of the nested structure; a helix is a run of stacked pairs (i, j), (i + 1, j - 1), ...
@@ -110,53 +100,24 @@ def annotate(tokens: pd.DataFrame, records: pd.DataFrame, groups=CONCEPT_GROUPS)
     tetraloop : hairpin loops of 4 nucleotides that read GNRA or UNCG (N any, R = A or G)
     pair : both nucleotides of GC, AU and GU pairs, in either direction
     position : first (5'-most), last and middle nucleotides of a strand; a single one is first and last
-
-    Raises ValueError for an unknown group, a missing column and tokens that do not fit the records.
     """
-    if not len(groups) or not set(groups) <= set(CONCEPT_GROUPS):
-        known, chosen = ", ".join(CONCEPT_GROUPS), ", ".join(groups) or "none"
-        raise ValueError(f"groups of concepts are {known}, not {chosen}")
-    for column in ("sequence", "secondary_structure"):
-        if column not in records:
-            raise ValueError(f"the records have no column {column}, which the concepts need")
-    record_N = record_runs(tokens["record"].to_numpy())
-    place_N, base_L, partner_L, crossing_L = _end_to_end(tokens, records, record_N)
-    marked = _structure_concepts(base_L, partner_L, crossing_L)
-    found = {group: {name: mask_L[place_N] for name, mask_L in marked[group].items()} for group in marked}
-    if "element" in groups:
-        found["element"] = dict(zip(ELEMENTS.values(), _element_members(tokens).T))
-    columns = [(name, group, mask_N) for group in groups for name, mask_N in found[group].items()]
-    names, labels, masks = zip(*columns)
-    return Annotations.of(names, labels, np.column_stack(masks), record_N)
-
-
-def _end_to_end(tokens: pd.DataFrame, records: pd.DataFrame, record_N: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Place of every token in the records end to end [N]; base, partner, pseudoknot of every place [L]."""
-    number_S = tokens["record"].to_numpy()[np.flatnonzero(np.diff(record_N, prepend=-1))]
-    if len(number_S) and not 0 <= number_S.min() <= number_S.max() < len(records):
-        raise ValueError(f"tokens are of records up to {number_S.max()}, but there are {len(records)}")
-    used = records.iloc[number_S]
+    record_N = run_numbers(tokens["record"].to_numpy())
+    used = records.iloc[tokens["record"].unique()]
     length_S = used["sequence"].str.len().to_numpy(dtype=np.int64)
-    start_S = np.cumsum(length_S) - length_S
+    start_S = np.cumsum(length_S) - length_S  # of every record, all of them laid end to end: places L
     partners, crossings = [np.empty(0, np.int64)], [np.empty(0, bool)]
-    for number, start, length, structure in zip(number_S, start_S, length_S, used["secondary_structure"]):
-        if not isinstance(structure, str) or len(structure) != length:
-            what = f"{len(structure)} symbols" if isinstance(structure, str) else "nothing"
-            raise ValueError(f"record {number} has {length} nucleotides and a secondary structure of {what}")
+    for start, structure in zip(start_S, used["secondary_structure"]):
         nested, crossing = split_pseudoknots(structure)
         partners.append(np.where(nested < 0, -1, nested + start))
         crossings.append(crossing >= 0)
-    base_L = np.frombuffer("".join(used["sequence"]).encode("ascii", "replace"), np.uint8)
-    position_N = tokens["position"].to_numpy()
-    place_N = start_S[record_N] + position_N
-    wrong_N = position_N >= length_S[record_N]
-    if "base" in tokens and not wrong_N.any():
-        wrong_N = base_L[place_N] != np.asarray(tokens["base"], dtype="S1").view(np.uint8)
-    if wrong_N.any():
-        row = int(wrong_N.argmax())
-        place = f"record {tokens['record'].iloc[row]}, position {position_N[row] + 1}"
-        raise ValueError(f"{place}: token and sequence differ; both must come from one table of records")
-    return place_N, base_L, np.concatenate(partners), np.concatenate(crossings)
+    base_L = np.frombuffer("".join(used["sequence"]).encode(), np.uint8)
+    marked = _structure_concepts(base_L, np.concatenate(partners), np.concatenate(crossings))
+    place_N = start_S[record_N] + tokens["position"].to_numpy()
+    elements = dict(zip(ELEMENTS.values(), _members(tokens["element"], list(ELEMENTS)).T))
+    found = {("element", name): mask_N for name, mask_N in elements.items()}
+    found |= {(group, name): mask_L[place_N] for group in marked for name, mask_L in marked[group].items()}
+    groups, names = zip(*found)
+    return Annotations.of(names, groups, np.column_stack([*found.values()]), record_N)
 
 
 def _structure_concepts(base_L, partner_L, crossing_L) -> dict[str, dict[str, np.ndarray]]:

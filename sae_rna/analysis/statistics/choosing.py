@@ -49,7 +49,7 @@ def score_concepts(
     null_p95, p_value, p_pooled : `nulls.against_null` of the held-out F1 that the same choice, among all
         features and thresholds, reaches on `shuffles` annotations of both sets that were `nulls.shuffled`
 
-    Raises ValueError where sets or families do not fit each other, and where no feature is retained.
+    Raises ValueError where no feature is retained.
     """
     options = shuffles, seed, bootstraps, min_instances
     return _best("f1", (selection, heldout), retained_F, families, *options)[CONCEPT_COLUMNS]
@@ -104,11 +104,8 @@ def _with_types(sets: Sequence) -> list[tuple[sparse.spmatrix, Annotations]]:
 def _best(merit: str, sets, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, fewest=1, count=1):
     """The `count` best features of every concept by `merit`, "f1" or "auroc"; the columns of all tables."""
     (known_NF, labels), (unseen_NF, other) = sets
-    if labels.concepts != other.concepts:
-        raise ValueError("the selection and the held-out set have different concepts: annotate both alike")
     scale_F = column_max(known_NF)
-    selected = Sample(known_NF, labels, scale_F, name="the selection set's")
-    unseen = Sample(unseen_NF, other, scale_F, name="the held-out set's")
+    selected, unseen = Sample(known_NF, labels, scale_F), Sample(unseen_NF, other, scale_F)
     numbers = [family_numbers(of, names) for of, names in zip((labels, other), families or (None, None))]
     choice = _choose(merit, selected, labels, retained_F, count)
     null_RC = _null(merit, selected, unseen, retained_F, numbers, shuffles, np.random.default_rng(seed))
@@ -136,10 +133,7 @@ def _choose(merit: str, sample: Sample, labels: Annotations, retained_F, count: 
         merit_FC = sample.scores(annotations=labels).f1.max(axis=-1)
     else:
         merit_FC = np.nan_to_num(rank_scores(sample.activations, labels, sample.order)[0])
-    retained_F = np.ones(len(merit_FC), bool) if retained_F is None else retained_F
-    if len(retained_F) != len(merit_FC):
-        raise ValueError(f"retained features are marked among {len(retained_F)}, there are {len(merit_FC)}")
-    candidates = np.flatnonzero(retained_F)
+    candidates = np.arange(len(merit_FC)) if retained_F is None else np.flatnonzero(retained_F)
     if not len(candidates):
         raise ValueError("no feature is retained: lower min_sequences, or train the autoencoder longer")
     best_CN = candidates[np.argsort(-merit_FC[candidates], axis=0, kind="stable")[:count].T]

@@ -5,19 +5,6 @@ import numpy as np
 
 
 @numba.njit(parallel=True, cache=True)
-def levels(start, values, divisor_F, thresholds):
-    """Number of the ascending thresholds that each value, divided by its column's divisor, exceeds; uint8."""
-    level = np.empty(len(values), np.uint8)
-    for f in numba.prange(len(start) - 1):
-        for entry in range(start[f], start[f + 1]):
-            scaled, above = values[entry] / divisor_F[f], 0
-            while above < len(thresholds) and scaled > thresholds[above]:
-                above += 1
-            level[entry] = above
-    return level
-
-
-@numba.njit(parallel=True, cache=True)
 def count(features, start, rows, level, label_start, label_concept, label_instance, concepts, thresholds):
     """Rows where each feature fires [F, H], those that have each concept and instances among them [F, C, H].
 

@@ -46,13 +46,11 @@ def permuted(labels: Annotations, rng: np.random.Generator, family_S: np.ndarray
 def family_numbers(labels: Annotations, family_S: Sequence[str] | None) -> np.ndarray:
     """Number of every record's family, [S]; an unknown one (of all records if None) is one of its own.
 
-    Raises ValueError where they do not fit the records, or sequences of one family differ in concepts.
+    Raises ValueError where sequences of one family differ in concepts.
     """
     records = int(labels.record_N[-1]) + 1
     if family_S is None:
         return np.arange(records)
-    if len(family_S) != records:
-        raise ValueError(f"{len(family_S)} families do not fit {records} sequences: give one for each")
     names = pd.Series(list(family_S))
     codes_S = pd.factorize(names)[0]
     number_S = np.where(codes_S < 0, records + np.arange(records), codes_S)
@@ -100,17 +98,13 @@ def _pooled_p_values(value_C: np.ndarray, null_RC: np.ndarray) -> np.ndarray:
     return (1 + len(null) - np.searchsorted(null, value_C - 1e-12)) / (1 + len(null))
 
 
-def discoveries(scores: pd.DataFrame, rate: float = 0.05) -> np.ndarray:
-    """Which rows of `score_concepts`, or of several such tables, are discoveries, bool.
+def discoveries(scores: pd.DataFrame) -> np.ndarray:
+    """Which rows of `score_concepts`, or of several such tables, are discoveries at a rate of 5 %, bool.
 
-    By `q_values` of `p_pooled`. A single discovery among the C rows of a table takes 1 / rate shuffles (20 at
-    5 %), whatever C is; by `p_value` it would take C / rate. Of L tables joined, L as many shuffles or L
-    discoveries are needed. Raises ValueError for scores without p-values.
+    By `q_values` of `p_pooled`. A single discovery among the C rows of a table takes 20 shuffles, whatever C
+    is; by `p_value` it would take 20 C. Of L tables joined, L as many shuffles or L discoveries are needed.
     """
-    p_values = scores["p_pooled"].to_numpy(float)
-    if np.isnan(p_values).any():
-        raise ValueError("the scores have no p-values: score with 3 shuffles or more")
-    return q_values(p_values) <= rate
+    return q_values(scores["p_pooled"].to_numpy(float)) <= 0.05
 
 
 def q_values(p_values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from sae_rna.analysis.statistics.nulls import q_values
 from sae_rna.records.composition import length_and_gc
-from sae_rna.sae.features import pool_types, type_codes
+from sae_rna.sae.features import pool_types
 
 FALSE_DISCOVERIES = 0.05  # share of wrong ones among the discoveries that is accepted
 ENOUGH = 20  # a permutation test has its answer once so many permutations were as extreme as the observation
@@ -40,11 +40,8 @@ class Families(NamedTuple):
     def of(cls, pooled_SF: sparse.spmatrix | np.ndarray, records: pd.DataFrame) -> "Families":
         """From pooled activations and their records: type, family (None is a family of its own), sequence.
 
-        Raises ValueError where rows do not fit together, a type is missing, or a family has two types.
+        Raises ValueError where a family has two types.
         """
-        if pooled_SF.shape[0] != len(records):
-            raise ValueError(f"pooled activations have {pooled_SF.shape[0]} rows for {len(records)} records")
-        type_codes(records["type"])  # raises for a sequence without a type
         family_S = family_names(records["family"])
         length, gc = length_and_gc(records["sequence"]).T
         facts = pd.DataFrame({"type": list(records["type"]), "length": length, "gc": gc}).groupby(family_S)
@@ -96,8 +93,6 @@ def effect_size(values_GF: np.ndarray, member_CG: np.ndarray) -> np.ndarray:
     0 for a constant feature, infinite for one that is constant on either side; NaN for no or all rows.
     """
     rows, inside_C1 = len(values_GF), member_CG.sum(1)[:, None]
-    if rows < 3:
-        raise ValueError(f"effect sizes need 3 families or more, there are {rows}")
     centred_GF, outside_C1 = _unexplained(values_GF, values_GF.mean(0)), rows - inside_C1
     squares_F = np.square(centred_GF).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -158,7 +153,7 @@ def type_selectivity(selection, heldout, retained_F=None, min_families=3, seed: 
     replicates : significant, and on held-out families positive and significant among the significant rows
     families, sequences : of the type, in the selection set
 
-    Raises ValueError where rows do not fit, nothing can be tested, or families are too few to adjust.
+    Raises ValueError where nothing can be tested, or families are too few to adjust.
     """
     known, unseen = Families.of(*selection), Families.of(*heldout)
     types, tested_F = _testable(known, unseen, retained_F, min_families)
@@ -181,9 +176,6 @@ def type_selectivity(selection, heldout, retained_F=None, min_families=3, seed: 
 
 def _testable(known: Families, unseen: Families, retained_F, min_families: int) -> tuple[np.ndarray, ...]:
     """Types and numbers of the features that can be tested."""
-    latents, other = known.mean_GF.shape[1], unseen.mean_GF.shape[1]
-    if latents != other:
-        raise ValueError(f"selection activations have {latents} features, held-out ones {other}")
     fewest, needed = min(len(known.type_G), len(unseen.type_G)), known.confounders_GZ.shape[1] + 3
     if fewest < needed:
         raise ValueError(f"{fewest} families are too few to adjust: give {needed} or more in each split")

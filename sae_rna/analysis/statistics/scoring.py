@@ -51,7 +51,7 @@ def score(activations_NF, scale_F: np.ndarray, annotations: Annotations, thresho
     """Scores of every feature for every concept.
 
     `scale_F` is the maximum of each feature on the selection set, where 0 it never fires; `thresholds` are
-    ascending shares of it. Raises ValueError where shapes do not fit or activations are negative.
+    ascending shares of it.
     """
     return Sample(activations_NF, annotations, scale_F, thresholds).scores()
 
@@ -88,25 +88,14 @@ class Choice(NamedTuple):
 class Sample:
     """Activations and annotations of one set, compared with the thresholds once; see `score`."""
 
-    def __init__(self, activations_NF, annotations: Annotations, scale_F, thresholds=THRESHOLDS, name="the"):
-        (rows, latents), labelled = activations_NF.shape, len(annotations.record_N)
-        if rows != labelled:
-            raise ValueError(f"{name} activations have {rows} rows, their annotations {labelled}")
-        if latents != len(scale_F):
-            other = f"the selection set {len(scale_F)}: use one autoencoder for both"
-            raise ValueError(f"{name} activations have {latents} features, {other}")
-        if not rows:
-            raise ValueError(f"{name} activations are empty: nothing can be scored on them")
-        if min(thresholds) < 0 or (np.diff(thresholds) <= 0).any():
-            raise ValueError(f"thresholds must ascend from 0 or more, not {', '.join(map(str, thresholds))}")
+    def __init__(self, activations_NF, annotations: Annotations, scale_F, thresholds=THRESHOLDS):
         self.annotations, self.thresholds = annotations, np.asarray(thresholds, float)
         self.activations = columns = sparse.csc_matrix(activations_NF)
         columns.sort_indices()
-        if not (columns.data >= 0).all():
-            raise ValueError(f"{name} activations are negative or not a number somewhere")
         divisor_F = np.where(np.asarray(scale_F) > 0, scale_F, np.inf).astype(float)
+        scaled = columns.data / np.repeat(divisor_F, np.diff(columns.indptr))
         # number of thresholds below each activation: a feature fires at threshold h where it is above h
-        self.level = counting.levels(columns.indptr, columns.data, divisor_F, self.thresholds)
+        self.level = np.searchsorted(self.thresholds, scaled).astype(np.uint8)
 
     @cached_property
     def order(self) -> tuple[np.ndarray, ...]:

@@ -50,8 +50,6 @@ def test_the_feature_of_the_highest_f1_among_the_retained_is_chosen():
     assert score_elements(one, one, np.array([False, True, True]))["feature"].tolist() == [1, 2]
     with pytest.raises(ValueError, match="no feature is retained"):
         score_elements(one, one, np.zeros(3, bool))
-    with pytest.raises(ValueError, match="among 2, there are 3"):
-        score_elements(one, one, np.ones(2, bool))
 
 
 def test_planted_features_are_found_and_hold_out():
@@ -184,25 +182,14 @@ def test_scores_are_reproducible_and_the_seed_moves_only_the_null():
     assert (first["null_p95"] != other["null_p95"]).any()
 
 
-def test_input_that_does_not_fit_is_refused():
-    tokens = token_table(["SSH"])
-    good = sparse.csr_matrix(np.ones((3, 2))), tokens
-    with pytest.raises(ValueError, match="held-out set's activations have 2 rows, their annotations 3"):
-        score_elements(good, (sparse.csr_matrix(np.ones((2, 2))), tokens))
-    with pytest.raises(ValueError, match="held-out set's activations have 1 features, the selection set 2"):
-        score_elements(good, (sparse.csr_matrix(np.ones((3, 1))), tokens))
-    for thresholds in ((0.5, 0.5), (-0.1, 0.5)):
-        with pytest.raises(ValueError, match=f"thresholds .* {', '.join(map(str, thresholds))}"):
-            score(good[0], np.ones(2), annotate_elements(tokens), thresholds)
-    with pytest.raises(ValueError, match="the selection set's activations are empty"):
-        score_elements((sparse.csr_matrix((0, 2)), tokens.iloc[:0]), good)
-
-
 def test_top_features_begin_with_the_chosen_ones_and_descend():
     rng = np.random.default_rng(7)
     elements = planted(rng, 60), planted(rng, 45)
     types = [
-        (pool_sequences(a, tokens["record"]), np.resize(["x", "y", "z"], tokens["record"].nunique()))
+        (
+            pool_sequences(a, tokens["record"].to_numpy()),
+            np.resize(["x", "y", "z"], tokens["record"].nunique()),
+        )
         for a, tokens in elements
     ]
     allowed = np.arange(24) != 10
@@ -232,7 +219,9 @@ def test_top_features_of_fewer_features_than_asked():
     rng = np.random.default_rng(8)
     allowed = np.isin(np.arange(24), [3, 7])
     elements = planted(rng, 20), planted(rng, 20)
-    types = [(pool_sequences(a, tokens["record"]), np.resize(["x", "y"], 20)) for a, tokens in elements]
+    types = [
+        (pool_sequences(a, tokens["record"].to_numpy()), np.resize(["x", "y"], 20)) for a, tokens in elements
+    ]
     table = top_features(elements, types, count=5, retained_F=allowed)
     assert table.groupby(["kind", "label"]).size().to_dict() == {
         ("element", "S"): 2,
@@ -247,7 +236,9 @@ def test_top_features_of_fewer_features_than_asked():
 def test_without_shuffles_there_is_no_null():
     rng = np.random.default_rng(11)
     sets = planted(rng, 12), planted(rng, 12)
-    types = [(pool_sequences(a, tokens["record"]), np.resize(["x", "y"], 12)) for a, tokens in sets]
+    types = [
+        (pool_sequences(a, tokens["record"].to_numpy()), np.resize(["x", "y"], 12)) for a, tokens in sets
+    ]
     assert score_elements(*sets, shuffles=0)["null_p95"].isna().all()
     assert score_types(*types, shuffles=0)["null_p95"].isna().all()
 
@@ -345,15 +336,3 @@ def test_concepts_with_few_instances_have_no_row():
         "concept 1",
     ]
     assert len(score_concepts(sets, sets, shuffles=5, min_instances=11, bootstraps=5)) == 0
-
-
-def test_concept_scores_refuse_what_does_not_fit():
-    labels = runs(np.ones((4, 1), bool), np.array([0, 0, 1, 1]))
-    good = sparse.csr_matrix(np.ones((4, 2))), labels
-    with pytest.raises(ValueError, match="different concepts"):
-        score_concepts(good, (good[0], runs(np.ones((4, 2), bool), labels.record_N)))
-    with pytest.raises(ValueError, match="3 families do not fit 2 sequences"):
-        score_concepts(good, good, families=(None, ["a", "b", "c"]))
-    for wrong in (-1.0, np.nan):
-        with pytest.raises(ValueError, match="held-out set's activations are negative or not a number"):
-            score_concepts(good, (sparse.csr_matrix(np.full((4, 2), wrong)), labels))

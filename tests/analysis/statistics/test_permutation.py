@@ -204,8 +204,6 @@ def test_effects_without_variation_or_without_rows():
     member = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
     g = effect_size(np.array([[0.1, 1.0], [0.1, 1.0], [0.1, 0.0], [0.1, 0.0]]), member)
     assert g[0].tolist() == [0, np.inf] and np.isnan(g[1:, 1]).all()
-    with pytest.raises(ValueError, match="3 families or more, there are 2"):
-        effect_size(np.zeros((2, 1)), np.array([[1, 0]]))
 
 
 @quick
@@ -290,15 +288,11 @@ def test_the_same_seed_gives_the_same_table():
 def test_sets_that_cannot_be_tested_are_refused():
     rng = np.random.default_rng(16)
     pooled, records = planted(rng)
-    with pytest.raises(ValueError, match="179 rows for 180 records"):
-        type_selectivity((pooled[1:], records), (pooled, records))
     with pytest.raises(ValueError, match="family 4 has sequences of more than one type"):
         type_selectivity(
             (pooled, records.assign(type=np.where(np.arange(180) == 12, "rRNA", records.type))),
             (pooled, records),
         )
-    with pytest.raises(ValueError, match="40 features, held-out ones 39"):
-        type_selectivity((pooled, records), (pooled[:, 1:], records))
     with pytest.raises(ValueError, match="no RNA type has 21 families"):
         type_selectivity((pooled, records), (pooled, records), min_families=21)
     with pytest.raises(ValueError, match="15 families .* give 18"):
