@@ -51,9 +51,9 @@ class LanguageModel:
         cls,
         source: str,
         revision: str | None = None,
-        device="auto",
+        device: str = "auto",
         random_seed: int | None = None,
-        masked=False,
+        masked: bool = False,
     ) -> "LanguageModel":
         """Load an encoder from a folder in multimolecule's format or by its hub id.
 
