@@ -31,11 +31,7 @@ def models(model: LanguageModel, trained: list) -> pd.DataFrame:
     for autoencoders in trained:
         stacks = [autoencoders.of_group(group) for group in autoencoders.groups]
         config, size = stacks[0].config, sum(p.numel() for stack in stacks for p in stack.parameters())
-        layers, weight, kind = (
-            ", ".join(map(str, sum(autoencoders.groups, []))),
-            config.members[0].sparsity,
-            config.kind,
-        )
+        layers, weight, kind = ", ".join(map(str, autoencoders)), config.members[0].sparsity, config.kind
         error = "averaged" if kind.mean_error else "summed"
         penalty = f"lambda = {weight:g} ({kind.penalty.upper()}), squared error {error}"
         sparsity = f"k = {weight:g}" if kind.penalty == "auxk" else penalty
