@@ -6,7 +6,7 @@ hidden states in one pass of the language model.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +35,9 @@ class Autoencoders:
 
     def __getitem__(self, layer: int) -> SparseAutoencoders:
         return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
+
+    def __iter__(self) -> Iterator[int]:
+        return (layer for group in self.groups for layer in group)
 
 
 class Study:

@@ -310,6 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--times", type=int, default=20, help="disturbances in all")
     parser.add_argument("--each", type=int, default=10, help="disturbances of one run")
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")
     parser.add_argument("--tiny", action="store_true", help="one layer and few RNAs")
     parser.add_argument("--book", action="store_true", help="the whole book too")
     parser.add_argument("--notebooks", nargs="*", default=["04-layers", "05-structure-features"])
@@ -338,7 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise SystemExit(f"the undisturbed run failed: {failed[0]}")
             times, expected = [spent for spent, _ in undisturbed], state(project)
             print([(step.stage, round(spent, 1)) for step, spent in zip(steps, times)], file=sys.stderr)
-            rows, seed = [], 0
+            rows, seed = [], given.seed - 1
             while len(rows) < given.times and time.monotonic() - began < 60 * given.minutes:
                 seed += 1
                 fresh(project, overrides)
