@@ -87,21 +87,21 @@ class Parameters:
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
-    architecture: Architecture = "topk"
+    architecture: Architecture = "batchtopk"
     """Autoencoder shown in the figures, one of `ARCHITECTURES`; relu-l1 and relu-l1-mean are the paper's."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
     """Architectures trained beside it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
-    expansion: Positive = 8  # size of the dictionary in multiples of the model's width
-    narrow: Positive = 4  # size of a second dictionary, likewise: are features the same at another size?
-    replicates: Annotated[int, Field(ge=0, le=1000)] = 2
+    expansion: Positive = 2  # size of the dictionary in multiples of the model's width
+    narrow: Positive = 1  # size of a second dictionary, likewise: are features the same at another size?
+    replicates: Annotated[int, Field(ge=0, le=1000)] = 1
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
     k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka)
     l1: Penalty = 3e-3
     """Weight of the sparsity penalty of relu-l1 (squared error summed over dimensions) and relu-l1-mean."""
     l0: Penalty = 3e-3  # weight of the sparsity penalty of jumprelu, on the number of active latents
-    sae_learning_rate: Amount = 1e-3
+    sae_learning_rate: Amount = 2e-2
     batch: Positive = 1024  # tokens a training step
-    epochs: Amount = 2.0  # passes over the training tokens
+    epochs: Amount = 6.0  # passes over the training tokens
     per_type: Positive = 150  # most sequences of one RNA type to train on: balances the types
     per_split: Positive = 900
     """Most sequences in each evaluation split, of known structure and of known type (types share equally)."""
@@ -111,7 +111,7 @@ class Parameters:
     """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
     top_k: Positive = 4  # features shown for each RNA type in Figure 5
     shuffles: Positive = 20  # replicates of the null
-    buffer_tokens: Positive = 300_000
+    buffer_tokens: Positive = 400_000
     """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
