@@ -63,6 +63,7 @@ TRAINED, ENCODED = done("trained", MODELS[:1]), done("encoded", MODELS[:1])
 NEEDS = {
     "02-language-model": ENCODED,
     "03-autoencoders": TRAINED,
+    "04-dictionary": TRAINED,
     "04-layers": ENCODED,
     "05-structure-features": ENCODED,
     "06-type-features": done("encoded"),
