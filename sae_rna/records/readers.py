@@ -53,7 +53,8 @@ def read_records(source: str | Path) -> pd.DataFrame:
             raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give one file")
     else:
         paths = [path]
-    records = our_names(pd.concat(map(_read_file, tqdm(paths, "reading", delay=1)), ignore_index=True))
+    files = tqdm(paths, "reading", delay=1, disable=len(paths) == 1)
+    records = our_names(pd.concat(map(_read_file, files), ignore_index=True))
     if suffix_of(path) in (".csv", ".tsv", ".parquet"):
         check_words(records, source)
     return validate(records, source)
