@@ -14,6 +14,11 @@ def structure_source(records: pd.DataFrame) -> str:
     return ", ".join(sorted(records.structure_source.fillna("known").unique()))
 
 
+def in_settings(words: dict) -> str:
+    """What is said of each setting, for captions: "0.81 in seen families and 0.74 in unseen families"."""
+    return " and ".join(f"{word} in {setting}" for setting, word in words.items())
+
+
 def record_sets(sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """tab-data: a row for every split of each set of records, with counts, lengths and the share in stems."""
     rows = []

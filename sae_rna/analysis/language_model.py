@@ -6,22 +6,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import rank_scores
+from sae_rna.analysis.data import in_settings
+from sae_rna.analysis.statistics.probing import base_auroc, probe
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
-from sae_rna.records.splits import settings
-from sae_rna.records.structure import ELEMENTS
-from sae_rna.sae.activations import Activations
+from sae_rna.records.splits import SETTINGS, settings
 
 TRAINED, RANDOM = "language model", "same architecture, random weights"
+WINDOW, SINGLE = "one-hot window", "best single feature"
 MASKED_SHARE = 0.15
+_KINDS = "", ", natural", ", natural tRNA"  # of the RNAs in a set of masked bases
 SIZES = "model", "kind", "layers", "width", "latents", "sparsity", "parameters", "nucleotides trained on"
 
 
@@ -56,10 +53,32 @@ def masked_models(load: Callable[[bool], LanguageModel]) -> dict[str, LanguageMo
 
 
 def masked_samples(records: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of the training records at most 4,000, for the baselines; of every other split at most 300."""
-    others = [part for split, part in records.groupby("split") if split != "train"]
+    """Of the training records at most 4,000, for the baselines; of every other `masked_set` at most 300.
+
+    The latter have the column `set`, and the sets stand in the order in which they are shown.
+    """
     training = _at_most(4000, records[records.split == "train"], seed)
-    return training, pd.concat([_at_most(300, part, seed) for part in others])
+    tested = records.assign(set=masked_set(records)).dropna(subset="set")
+    groups = tested.groupby("set", observed=True)
+    return training, pd.concat([_at_most(300, part, seed) for _, part in groups]).astype({"set": str})
+
+
+def masked_set(records: pd.DataFrame) -> pd.Categorical:
+    """The set in which the masked bases of each record count: one at most, none outside evaluation splits.
+
+    A set is a setting (`splits.SETTINGS`, for what the model was trained on); natural RNAs are apart from
+    those that were sampled from a family's alignment, and of them tRNAs, where the records say so.
+    """
+    setting = {split: name for name, splits in SETTINGS.items() for split in splits}
+    setting |= {"natural": "unseen families"}
+    natural, transfer = (
+        records[column] == value if column in records else records.split == ""
+        for column, value in (("origin", "natural"), ("type", "tRNA"))
+    )
+    natural |= records.split == "natural"
+    kind = np.select([natural & transfer, natural], [_KINDS[2], _KINDS[1]], _KINDS[0])
+    order = [name + kind for name in SETTINGS for kind in _KINDS]
+    return pd.Categorical(records.split.map(setting) + pd.Series(kind, records.index), order)
 
 
 def _at_most(count: int, records: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -67,7 +86,7 @@ def _at_most(count: int, records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def masked_accuracy(predictors: dict, training, tested, seed: int) -> pd.DataFrame:
-    """Accuracy and cross-entropy on masked bases of `tested`: a row per set (split) and predictor.
+    """Accuracy and cross-entropy on masked bases of `tested`: a row per set and predictor.
 
     To the language models come the most common base and a Markov chain, fitted on `training`; a tenth of it
     chooses the chain's order. Columns are those of `masked_scores`, with sequences (their number).
@@ -78,14 +97,14 @@ def masked_accuracy(predictors: dict, training, tested, seed: int) -> pd.DataFra
     chains = {"most common base": MarkovBaseline(0, fitted)}
     chains[f"Markov chain of order {markov.order}, both sides"] = markov
     rows = []
-    for split, records in tested.groupby("split"):
+    for of, records in tested.groupby("set", sort=False):
         sequences = records.sequence.tolist()
         masked = choose_masked(sequences, seed)
         logs = {name: model_log_probabilities(model, sequences, masked) for name, model in predictors.items()}
         guesses = {name: list(map(np.exp, log)) for name, log in logs.items()}
         guesses |= {name: chain.probabilities(sequences, masked) for name, chain in chains.items()}
         for name, guess in guesses.items():
-            facts = {"set": split, "predictor": name, "sequences": len(records)}
+            facts = {"set": of, "predictor": name, "sequences": len(records)}
             rows.append(facts | masked_scores(records, masked, guess))
     return pd.DataFrame(rows)
 
@@ -181,14 +200,29 @@ def masked_by_position(accuracy: pd.DataFrame) -> pd.DataFrame:
     kinds = [("all", "accuracy", n), ("paired", "paired", paired), ("unpaired", "unpaired", n - paired)]
     table = accuracy[["set", "predictor"]]
     parts = [table.assign(positions=kind, accuracy=accuracy[of], tokens=size) for kind, of, size in kinds]
+    parts[0]["loss"] = accuracy.loss
     return pd.concat(parts, ignore_index=True)
+
+
+def masked_numbers(accuracy: pd.DataFrame) -> dict:
+    """For captions: masked `bases` in all; accuracy on paired ones of the `model` ("unknown" without its
+    head) and the best `baseline` in each setting, in words; and in how many of the `compared` combinations of
+    a set and all, paired or unpaired positions a baseline is `ahead` of the model."""
+    scores = accuracy.set_index(["set", "predictor"])[["accuracy", "paired", "unpaired"]]
+    own = scores.index.get_level_values("predictor") == TRAINED
+    model, other = scores[own].groupby("set").max(), scores[~own].groupby("set").max()
+    shown = [name for name in SETTINGS if name in other.index]
+    words = lambda of: in_settings({name: f"{of.paired[name]:.1%}" for name in shown})  # noqa: E731
+    facts = {"bases": int(accuracy.groupby("set").bases.first().sum()), "baseline": words(other)}
+    facts |= {"model": words(model) if own.any() else "unknown", "compared": model.size}
+    return facts | {"ahead": int((other.reindex_like(model) >= model).to_numpy().sum())}
 
 
 def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: int = 250) -> pd.DataFrame:
     """Linear probes for "is in a stem", fitted on at most `rnas` selection RNAs and scored on held-out ones.
 
-    Every layer of each model, and one-hot windows of the sequence: setting, source, layer, auroc, tokens
-    (scored).
+    Every layer of each model, and one-hot windows of the sequence: setting, source, layer, base_auroc (see
+    `Sample.base_auroc`), auroc, tokens (scored).
     """
     tables = []
     for setting, splits in settings(structures).items():
@@ -199,55 +233,43 @@ def linear_probes(models: dict, structures, layers: list[int], seed: int, rnas: 
 
 def _linear_probes(models: dict, parts: list[pd.DataFrame], layers: list[int]) -> pd.DataFrame:
     """`linear_probes`, fitted on the first part and scored on the second."""
-    known = [np.concatenate(encode_bases(part.sequence)) >= 0 for part in parts]
-    labels = [np.array(list("".join(part.element)))[rows] == "S" for part, rows in zip(parts, known)]
+    codes = [np.concatenate(encode_bases(part.sequence)) for part in parts]
+    letters = [np.array(list("".join(part.element))) for part in parts]
+    labels = [letter_T[code_T >= 0] == "S" for letter_T, code_T in zip(letters, codes)]
+    base_T = codes[1][codes[1] >= 0]
+
+    def row(source: str, layer: float, known_TP: np.ndarray, other_TP: np.ndarray) -> dict:
+        guess_T = probe(known_TP, labels[0], other_TP)
+        scores = {
+            "base_auroc": base_auroc(guess_T, labels[1], base_T),
+            "auroc": roc_auc_score(labels[1], guess_T),
+        }
+        return {"source": source, "layer": layer} | scores
+
     windows = [one_hot_windows(part.sequence) for part in parts]
-    name = f"one-hot window of {windows[0].shape[1] // 4} nt"
-    rows = [{"source": name, "layer": np.nan, "auroc": stem_probe(windows, labels)}]
+    rows = [row(f"{WINDOW} of {windows[0].shape[1] // 4} nt", np.nan, *windows)]
     for source, model in models.items():
         states = [hidden_states(model, part.sequence.tolist(), layers) for part in parts]
         for place, layer in enumerate(layers):
-            score = stem_probe([values_TLD[:, place] for values_TLD in states], labels)
-            rows.append({"source": source, "layer": layer, "auroc": score})
+            rows.append(row(source, layer, *(values_TLD[:, place] for values_TLD in states)))
     return pd.DataFrame(rows).assign(tokens=len(labels[1]))
 
 
-def stem_probe(features: Sequence[np.ndarray], is_stem: Sequence[np.ndarray]) -> float:
-    """AUROC, on the second set, of a logistic regression fitted on the first; features [T, D], labels [T]."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
-    probe.fit(features[0], is_stem[0])
-    return float(roc_auc_score(is_stem[1], probe.decision_function(features[1])))
-
-
-def single_features(rnas: Activations, element: str = "S") -> pd.DataFrame:
-    """Each layer's retained feature that ranks `element` best in selection RNAs; auroc in held-out ones."""
-    concept, rows = list(ELEMENTS).index(element), []
-    pairs = [(layer, of) for of in settings(rnas.records).items() for layer in rnas.layers]
-    for layer, (setting, (chosen, scored)) in pairs:
-        selection, known = rnas.of_split(layer, chosen)
-        heldout, unseen = rnas.of_split(layer, scored)
-        chosen_on = rank_scores(selection, annotate_elements(known))[0][:, concept]
-        feature = int(np.where(rnas.retained(layer), chosen_on, 0).argmax())
-        score = rank_scores(heldout[:, [feature]], annotate_elements(unseen))[0][0, concept]
-        rows.append({"setting": setting, "layer": layer, "feature": feature, "auroc": score})
-    return pd.DataFrame(rows).assign(source=f"best single feature {rnas.name.removeprefix('SAE ')}")
-
-
-def stem_readers(probes: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """tab-probe: `linear_probes` and below them `single_features`."""
-    table = pd.concat([probes, features], ignore_index=True)
-    return table[["setting", "source", "layer", "auroc"]].astype({"layer": "Int64"})
+def stem_readers(probes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """fig-probe's table: `linear_probes`, and below them each layer's best single feature for stems with its
+    interval, from `structure_features.score_elements`."""
+    single = scores[scores.element == "S"].assign(source=SINGLE)
+    table = pd.concat([probes, single], ignore_index=True)
+    columns = "setting source layer feature base_auroc base_auroc_low base_auroc_high auroc"
+    return table[columns.split()].astype({"layer": "Int64", "feature": "Int64"})
 
 
 def best_readers(readers: pd.DataFrame) -> dict:
-    """Highest AUROC in `stem_readers` of the language model (best), random, window and single (feature)."""
-    of = readers.groupby("source").auroc.max()
-    starts = {"best": TRAINED, "random": RANDOM, "window": "one-hot window", "single": "best single feature"}
-    return {name: of[of.index.str.startswith(start)].max() for name, start in starts.items()}
-
-
-def paired_accuracy(accuracy: pd.DataFrame) -> dict:
-    """Accuracy on paired held-out bases of the model ("unknown" without its head) and the best baseline."""
-    paired = accuracy[accuracy.set == "heldout"].set_index("predictor").paired
-    model, baseline = paired.get(TRAINED), paired.drop(TRAINED, errors="ignore").max()
-    return {"model": "unknown" if model is None else f"{model:.1%}", "baseline": f"{baseline:.1%}"}
+    """Highest base-stratified AUROC in `stem_readers`, in words for each setting: of the language model's
+    probes (`best`), of `random` weights, of the `window`, and of a `single` feature."""
+    starts = {"best": TRAINED, "random": RANDOM, "window": WINDOW, "single": SINGLE}
+    facts = {}
+    for name, start in starts.items():
+        of = readers[readers.source.str.startswith(start)].groupby("setting", sort=False).base_auroc.max()
+        facts[name] = in_settings({setting: f"{score:.3f}" for setting, score in of.items()})
+    return facts

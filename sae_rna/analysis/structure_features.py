@@ -8,15 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from sae_rna.analysis.data import structure_source
-from sae_rna.analysis.statistics import choosing
-from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import Sample
+from sae_rna.analysis.data import in_settings, structure_source
+from sae_rna.analysis.statistics import choosing, probing
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.splits import SETTINGS, settings
@@ -25,105 +20,129 @@ from sae_rna.sae.activations import Activations
 
 BOOTSTRAPS = 500  # resamples of the families for intervals
 PROBED, PROBED_RNAS = (1, 2, 4, 8, 16, 32), 250  # columns that a sparse probe reads; RNAs of a split, at most
+DENSE = 2048  # columns up to which a probe reads all of them
 NATURAL = {"natural RNAs": ("selection", "natural")}
 """A setting of its own: chosen on the selection families, scored on natural RNAs of other unseen families."""
-_SHOWN = (
-    "setting element layer feature base_auroc base_auroc_low base_auroc_high null_p95 f1 base_f1 precision "
-    "base_rate"
-).split()
+_HEADERS = {"setting": "setting", "concept": "element", "layer": "layer", "feature": "feature",
+            "base_auroc": "AUROC within bases", "interval": "95 % interval", "null_p95": "null, 95 %",
+            "explained": "explained by confounds", "f1": "F1 by element", "token_f1": "F1 by nucleotide",
+            "precision": "precision", "base_rate": "base rate"}  # fmt: skip
+"""Columns of tab-element-features."""
 
 
 def score_elements(rnas: Activations, of=None, shuffles=20, seed: int = 0) -> pd.DataFrame:
     """`choosing.score_elements` of all layers with `setting` and `layer`.
 
-    of : settings as in `splits.SETTINGS`; those of the records if None
+    of : settings as in `splits.SETTINGS`; those of the records if None, no rows if there are none
 
     Raises ValueError where a split has no records and where no feature is retained.
     """
     tables = []
-    for setting, splits in (of or settings(rnas.records)).items():
+    for setting, splits in (settings(rnas.records) if of is None else of).items():
         families = [rnas.records[rnas.records.split == split].get("family") for split in splits]
         options = families, shuffles, seed, BOOTSTRAPS
         for layer in tqdm(rnas.layers, f"elements, {setting}", mininterval=1):
             sets = [rnas.of_split(layer, split) for split in splits]
             table = choosing.score_elements(*sets, rnas.retained(layer), *options)
             tables.append(table.assign(setting=setting, layer=layer))
-    return pd.concat(tables, ignore_index=True)
+    empty = pd.DataFrame(columns=[*choosing.ELEMENT_COLUMNS, "setting", "layer"])
+    return pd.concat(tables, ignore_index=True) if tables else empty
+
+
+def natural(records: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """`NATURAL`, if the records have natural RNAs of families that took part in nothing, else nothing."""
+    return NATURAL if (records.split == "natural").any() else {}
 
 
 def best_by_element(scores: pd.DataFrame) -> pd.DataFrame:
     """Of each setting and element in `score_elements` the row of the layer that was best on the selection
     families; `concept` is the element's name."""
     best = scores.loc[scores.groupby(["setting", "element"], sort=False).selection_base_auroc.idxmax()]
-    order = {name: place for place, name in enumerate([*SETTINGS, *ELEMENTS])}
+    order = {name: place for place, name in enumerate([*SETTINGS, *NATURAL, *ELEMENTS])}
     by = ["setting", "element"]
     best = best.sort_values(by, key=lambda names: names.map(order), kind="stable", ignore_index=True)
     return best.assign(concept=best.element.map(ELEMENTS))
 
 
 def best(scores: pd.DataFrame, element: str, setting: str = "unseen families") -> pd.Series:
-    """The row of `best_by_element` of an element by name ("stem"). ValueError for one that it lacks."""
+    """The row of `best_by_element` of an element by name ("stem"), with `fault`: why it is no feature for the
+    element, empty if it is one. ValueError for an element that there is not."""
     found = best_by_element(scores[scores.setting == setting]).set_index("concept", drop=False)
     if element not in found.index:
         there = ", ".join(found.concept)
         raise ValueError(f"'{element}' is no element of records in both splits: choose {there}")
-    return found.loc[element]
+    score = found.loc[element]
+    fault = "" if score.base_auroc_low > score.null_p95 else "its 95 % interval reaches chance"
+    if not fault and pd.Series([score.get("explained")]).eq(True)[0]:
+        fault = "its confounds explain it"
+    return pd.concat([score, pd.Series({"fault": fault})])
 
 
 def element_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """tab-element-features: `best_by_element` with elements by name, and `explained` where it is known."""
+    """tab-element-features: `best_by_element` with headers for readers."""
     best = best_by_element(scores)
-    columns = [column for column in (*_SHOWN, "explained") if column in best]
-    return best.assign(element=best.concept)[columns]
+    best["interval"] = [_interval(row) for _, row in best.iterrows()]
+    return best[[column for column in _HEADERS if column in best]].rename(columns=_HEADERS)
 
 
 def tracks(best: pd.Series, rnas: Activations, longest: int = 110) -> pd.DataFrame:
     """A feature's activation on example RNAs, a row per nucleotide: the table of `figures.feature_tracks`.
 
-    best : setting, element (letter), layer and feature, as `best` gives them, with `explained` if known
+    best : setting, element (letter), concept, layer, feature and fault, as `best` gives them
 
-    Of the scored RNAs up to `longest` nt that have the element, of natural ones alone if there are three, the
-    three shown are the best, the median and the worst by the feature's own base-stratified AUROC on them.
-    `rna` names each, `place` says which it is and of how many. Activations are shares of the maximum on the
-    selection split, at most 1; 0 for other letters than ACGU.
+    Of the scored RNAs up to `longest` nt (or as long as the third shortest) that have the element, of natural
+    ones alone if there are three, the best, the median and the worst by the feature's own base-stratified
+    AUROC are shown. `rna` names each, `place` says which it is and of how many. Activations are shares of the
+    maximum on the selection split, at most 1; 0 for other letters than ACGU.
+
+    Raises ValueError where no RNA has both nucleotides in the element and others.
     """
     chosen, scored = SETTINGS[best.setting]
-    column_T = rnas.features(int(best.layer))[:, int(best.feature)].toarray().ravel()
+    column_T = _column(best, rnas)
     scale = column_T[rnas.rows(chosen)].max()
     share_T = np.minimum(column_T / scale, 1) if scale > 0 else np.zeros(len(column_T))
-    splits = [scored, "natural"] if best.setting == "unseen families" else [scored]
-    fit = rnas.records[rnas.records.split.isin(splits) & (rnas.records.sequence.str.len() <= longest)]
-    fit = fit[fit.element.str.contains(best.element)]
-    natural = fit[fit.get("origin", "").eq("natural")] if "origin" in fit else fit.iloc[:0]
-    fit = natural if len(natural) >= 3 else fit
-    own = _own_scores(fit, column_T, rnas.tokens, best.element)
-    ranked = fit.assign(own=own).dropna(subset="own").sort_values(["own", "id"], ascending=[False, True])
-    places = {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
+    ranked = _ranked(_examples(best, rnas.records, scored, longest), column_T, rnas.tokens, best.element)
+    if ranked.empty:
+        raise ValueError(f"no RNA of the split '{scored}' has a {best.concept} beside other nucleotides")
+    last = len(ranked) - 1
     tables = []
-    for place, word in places.items() if len(ranked) else ():
+    for place, word in {last: "worst", (last + 1) // 2: "median", 0: "best"}.items():
         record = ranked.iloc[place]
-        note = f"{word} of {len(ranked)}: AUROC {record.own:.2f}"
-        tables.append(_track(record, share_T, rnas.tokens).assign(place=note))
-    facts = {name: best[name] for name in ("feature", "layer", "explained") if name in best}
+        note = f"{word} of {len(ranked):,} RNAs (AUROC {record.own:.2f})" if last else "the only RNA"
+        tables.insert(0, _track(record, share_T, rnas.tokens).assign(place=note))
+    facts = {name: best[name] for name in ("setting", "concept", "feature", "layer", "fault")}
     return pd.concat(tables, ignore_index=True).assign(**facts)
 
 
-def _own_scores(
-    records: pd.DataFrame, column_T: np.ndarray, tokens: pd.DataFrame, element: str
-) -> list[float]:
-    """Base-stratified AUROC of a feature for an element on each RNA; NaN where nothing is to be ranked."""
+def _column(best: pd.Series, rnas: Activations) -> np.ndarray:
+    """A feature's activation, [T]."""
+    return rnas.features(int(best.layer))[:, [int(best.feature)]].toarray().ravel()
+
+
+def _examples(best: pd.Series, records: pd.DataFrame, scored: str, longest: int) -> pd.DataFrame:
+    """RNAs that `tracks` may show."""
+    splits = [scored, "natural"] if best.setting == "unseen families" else [scored]
+    fit = records[records.split.isin(splits) & records.element.str.contains(best.element)]
+    lengths = fit.sequence.str.len()
+    fit = fit[lengths <= max(longest, lengths.nsmallest(3).max())]
+    natural = fit[fit.origin == "natural"] if "origin" in fit else fit.head(0)
+    return natural if len(natural) >= 3 else fit
+
+
+def _ranked(records: pd.DataFrame, column_T: np.ndarray, tokens: pd.DataFrame, element: str) -> pd.DataFrame:
+    """RNAs with a feature's base-stratified AUROC on each, `own`, the best first; those where nothing is to
+    be ranked are left out."""
+    own_T, base_T = (tokens.element == element).to_numpy(), tokens.base.cat.codes.to_numpy()
     first_S = np.searchsorted(tokens.record, records.index)
-    last_S, concept, scores = (
-        np.searchsorted(tokens.record, records.index, "right"),
-        [*ELEMENTS].index(element),
-        [],
-    )
-    for first, last in zip(first_S, last_S):
-        labels = annotate_elements(tokens[first:last])
-        one = Sample(sparse.csr_matrix(column_T[first:last, None]), labels, np.ones(1))
-        mixed = 0 < labels.rows_C[concept] < last - first
-        scores.append(one.base_auroc()[0, concept] if mixed else np.nan)
-    return scores
+    last_S = np.searchsorted(tokens.record, records.index, "right")
+    own_S = [
+        probing.base_auroc(column_T[rows], own_T[rows], base_T[rows])
+        if 0 < own_T[rows].mean() < 1
+        else np.nan
+        for rows in map(slice, first_S, last_S)
+    ]
+    ranked = records.assign(own=own_S).dropna(subset="own")
+    return ranked.sort_values(["own", "id"], ascending=[False, True])
 
 
 def _track(record: pd.Series, share_T: np.ndarray, tokens: pd.DataFrame) -> pd.DataFrame:
@@ -138,10 +157,9 @@ def _track(record: pd.Series, share_T: np.ndarray, tokens: pd.DataFrame) -> pd.D
 
 def rna_name(record: pd.Series) -> str:
     """What a biologist calls an RNA: its family's name, whether it is natural, and its id."""
-    family = next(
-        (record[column] for column in ("family_name", "family") if pd.notna(record.get(column))), ""
-    )
-    facts = ", ".join(filter(None, (record.get("origin", ""), record.id)))
+    names = [record.get(column) for column in ("family_name", "family")]
+    family = next(filter(pd.notna, names), "")
+    facts = ", ".join(filter(pd.notna, (record.get("origin"), record.id)))
     return f"{family} ({facts})" if family else record.id
 
 
@@ -149,32 +167,30 @@ def sparse_probe(rnas: Activations, model: LanguageModel, layer: int, elements="
     """What few latents say together: fig-sparse-probe's table.
 
     For every setting and element (letter), of latents, neurons and principal components the k columns that
-    differ most between the element's nucleotides and others of the same base; a logistic regression reads
-    them, fitted on the selection families and scored on the others (Gurnee et al. 2023, arXiv:2305.01610).
-    Columns setting, element, source, k (columns read), base_auroc; k of all of them is the dense probe.
+    go most closely with the element among nucleotides of the same base (`probing.association`); a logistic
+    regression reads them, fitted on the selection families and scored on the others (Gurnee et al. 2023,
+    arXiv:2305.01610). Columns setting, element, source, k (columns read), columns (there are), base_auroc.
+    The last k is that of all, the dense probe, unless there are more than `DENSE`.
     """
     rows = []
     for setting, splits in settings(rnas.records).items():
-        (known, seen), (unseen, other) = (_readings(rnas, model, layer, split, seed) for split in splits)
+        (known, seen), (other, unseen) = (_readings(rnas, model, layer, split, seed) for split in splits)
         pca = PCA(random_state=seed).fit(known["neurons"])
-        for sets in (known, unseen):
-            sets["principal components"] = pca.transform(sets["neurons"])
+        for sources in (known, other):
+            sources["principal components"] = pca.transform(sources["neurons"])
         for element in elements:
-            is_known, is_other = ((tokens.element == element).to_numpy() for tokens in (seen, other))
+            is_known, is_other = ((tokens.element == element).to_numpy() for tokens in (seen, unseen))
             if not 0 < is_known.mean() < 1 or not 0 < is_other.mean() < 1:
                 continue
             for source, values_TP in known.items():
-                order = np.argsort(-_difference(values_TP, is_known, seen.base))
-                for k in sorted({*PROBED, len(order)}):
-                    columns = order[:k]
-                    probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
-                    probe.fit(values_TP[:, columns], is_known)
-                    guess_T = probe.decision_function(unseen[source][:, columns])
-                    ranked = sparse.csr_matrix((guess_T - guess_T.min())[:, None])
-                    scores = Sample(ranked, annotate_elements(other), np.ones(1)).base_auroc()
-                    found = {"setting": setting, "element": element, "source": source, "k": len(columns)}
-                    rows.append(found | {"base_auroc": scores[0, [*ELEMENTS].index(element)]})
-    return pd.DataFrame(rows).drop_duplicates(["setting", "element", "source", "k"], ignore_index=True)
+                order = np.argsort(-probing.association(values_TP, is_known, seen.base), kind="stable")
+                facts = {"setting": setting, "element": element, "source": source, "columns": len(order)}
+                for k in sorted({min(k, len(order)) for k in (*PROBED, len(order)) if k <= DENSE}):
+                    few = (_dense(values, order[:k]) for values in (values_TP, other[source]))
+                    guess_T = probing.probe(next(few), is_known, next(few))
+                    score = probing.base_auroc(guess_T, is_other, unseen.base)
+                    rows.append(facts | {"k": k, "base_auroc": score})
+    return pd.DataFrame(rows, columns=["setting", "element", "source", "k", "columns", "base_auroc"])
 
 
 def _readings(rnas: Activations, model: LanguageModel, layer: int, split: str, seed: int):
@@ -183,18 +199,13 @@ def _readings(rnas: Activations, model: LanguageModel, layer: int, split: str, s
     numbers = np.sort(np.random.default_rng(seed).permutation(numbers)[:PROBED_RNAS])
     rows = np.isin(rnas.tokens.record, numbers)
     states_TLD = hidden_states(model, rnas.records.sequence[numbers].tolist(), [layer])
-    latents = rnas.features(layer)[rows].toarray()[:, rnas.retained(layer)]
+    latents = rnas.features(layer)[rows][:, np.flatnonzero(rnas.retained(layer))]
     return {"latents": latents, "neurons": states_TLD[:, 0]}, rnas.tokens[rows]
 
 
-def _difference(values_TP: np.ndarray, is_element: np.ndarray, base: pd.Series) -> np.ndarray:
-    """Correlation of every column with the element among nucleotides of one base, without its sign, [P]."""
-    codes = base.cat.codes.to_numpy()
-    shares = np.eye(codes.max() + 1)[codes]
-    centre = lambda x: x - shares @ ((shares.T @ x) / shares.sum(0)[:, None])  # noqa: E731
-    values, truth = centre(values_TP.astype(np.float64)), centre(is_element[:, None].astype(float))
-    spread = np.linalg.norm(values, axis=0) * np.linalg.norm(truth)
-    return np.abs(truth.T @ values).ravel() / np.maximum(spread, 1e-12)
+def _dense(values_TP, columns: np.ndarray) -> np.ndarray:
+    values = values_TP[:, columns]
+    return values.toarray() if sparse.issparse(values) else values
 
 
 def evaluated(records: pd.DataFrame, *splits: str) -> dict:
@@ -204,22 +215,48 @@ def evaluated(records: pd.DataFrame, *splits: str) -> dict:
     return {"rnas": len(scored), "tokens": tokens, "structures": structure_source(records)}
 
 
-def feature_numbers(best: pd.Series, tracks: pd.DataFrame) -> dict:
-    """Numbers of the captions of fig-stem-feature and fig-hairpin-feature."""
-    fires = tracks[tracks.activation > 0]
-    base = fires.base.mode().get(0, "none")
-    facts = {"base": base, "base_share": (fires.base == base).mean() if len(fires) else 0.0}
-    return facts | {name: best[name] for name in _SHOWN if name != "element"}
+def feature_numbers(best: pd.Series, rnas: Activations) -> dict:
+    """Numbers of the captions of fig-stem-feature and fig-hairpin-feature.
+
+    `base` is the most common one among all scored nucleotides on which the feature is active at all, and
+    `base_share` its share of them.
+    """
+    scored_T = rnas.rows(SETTINGS[best.setting][1])
+    bases = rnas.tokens.base[scored_T & (_column(best, rnas) > 0)].value_counts(normalize=True)
+    silent = not scored_T.any() or not np.nan_to_num(bases.max()) > 0
+    facts = (
+        {"base": "none", "base_share": 0.0} if silent else {"base": bases.index[0], "base_share": bases.max()}
+    )
+    shown = "setting layer feature threshold base_auroc null_p95 f1 base_f1 token_f1 precision base_rate"
+    return facts | {"interval": _interval(best)} | {name: best[name] for name in shown.split()}
+
+
+def _interval(score: pd.Series) -> str:
+    low, high = score.base_auroc_low, score.base_auroc_high
+    return "unknown" if np.isnan([low, high]).any() else f"{low:.3f} to {high:.3f}"
 
 
 def numbers(scores: pd.DataFrame) -> dict:
-    """In either setting, of how many elements the best feature is above chance, and explained besides."""
+    """In words: of how many elements the best feature is `above` chance, and how many confounds explain."""
     best = best_by_element(scores)
-    above = best.base_auroc_low > best.null_p95
-    explained = best.explained.eq(True) if "explained" in best else above & False
-    facts = {}
-    for setting in SETTINGS:
-        own, prefix = best.setting == setting, setting.split()[0]
-        facts |= {f"{prefix}_elements": int(own.sum()), f"{prefix}_above": int((own & above).sum())}
-        facts |= {f"{prefix}_explained": int((own & above & explained).sum())}
-    return facts
+    best["above"] = best.base_auroc_low > best.null_p95
+    explained = best.above & best.explained.eq(True) if "explained" in best else best.above & False
+    groups = best.assign(explained=explained).groupby("setting", sort=False)
+    above = {setting: f"{rows.above.sum()} of {len(rows)}" for setting, rows in groups}
+    return {"above": in_settings(above), "explained": in_settings(groups.explained.sum().to_dict())}
+
+
+def probe_numbers(probes: pd.DataFrame, element: str = "S") -> dict:
+    """In words, from `sparse_probe`: what one latent reads of an element, what `few` columns do of each
+    source, and what all neurons do (`dense`)."""
+    probes = probes[probes.element == element]
+    few = 16
+
+    def read(source: str, most: int) -> str:
+        rows = probes[(probes.source == source) & (probes.k <= most)].sort_values("k")
+        last = rows.groupby("setting", sort=False).base_auroc.last()
+        return in_settings({setting: f"{last[setting]:.3f}" for setting in dict.fromkeys(probes.setting)})
+
+    facts = {"few": few, "one": read("latents", 1), "latents": read("latents", few)}
+    facts |= {"neurons": read("neurons", few), "components": read("principal components", few)}
+    return facts | {"dense": read("neurons", DENSE)}

@@ -12,11 +12,13 @@ from sae_rna.figures.dictionary import dictionary_features as dictionary_feature
 from sae_rna.figures.dictionary import dictionary_frontier as dictionary_frontier
 from sae_rna.figures.fidelity import fidelity as fidelity
 from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
+from sae_rna.figures.language_model import stem_readers as stem_readers
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity
 from sae_rna.figures.layers import retained_features as retained_features
 from sae_rna.figures.overview import overview as overview
 from sae_rna.figures.recurrence import recurrence as recurrence
 from sae_rna.figures.structure_features import element_scores as element_scores
+from sae_rna.figures.structure_features import sparse_probe as sparse_probe
 from sae_rna.figures.tracks import feature_tracks as feature_tracks
 from sae_rna.figures.tracks import layout as layout
 from sae_rna.figures.type_features import type_effects as type_effects

@@ -23,6 +23,8 @@ MONOSPACE = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 INK, GREY = "#222222", "#767676"
 #: What is under test, and what it is compared with.
 BLUE, DARK, MIDDLE, LIGHT = "#0072b2", "#3d3d3d", "#8a8a8a", "#b8b8b8"
+#: Colour of each setting in which features are chosen and scored, in the order of `splits.SETTINGS`.
+SETTING_COLOURS = {"seen families": "#e08214", "unseen families": BLUE, "natural RNAs": "#542788"}
 #: Colour of boxes, bars and other shapes that stand for themselves.
 TEAL = "#2b7c86"
 #: Symbol of what a score is compared with: an upright stroke.
@@ -209,6 +211,13 @@ def series(column: str, looks: Mapping[str, tuple[str, list[int]]]) -> list:
     """Channels that give each line its colour and dashes, in one legend."""
     legend = {"columns": 4, "labelLimit": 260, "symbolType": "stroke", "symbolSize": 400, "symbolOpacity": 1}
     return kinds(column, looks, (alt.Color, alt.StrokeDash), legend)
+
+
+def auroc_scale(values: pd.DataFrame) -> alt.Scale:
+    """From the lowest to the highest of all values, 0.5 (chance) among them, in steps of a twentieth."""
+    low, high = min(0.5, np.nanmin(values.to_numpy(float))), max(0.5, np.nanmax(values.to_numpy(float)))
+    domain = [math.floor(20 * low + 1e-9) / 20, math.ceil(20 * high - 1e-9) / 20]
+    return alt.Scale(domain=domain if domain[0] < domain[1] else [0.45, 0.55], nice=False, zero=False)
 
 
 def lines(table: pd.DataFrame, x: alt.X, y: alt.Y, channels: list, tooltip: list) -> alt.LayerChart:

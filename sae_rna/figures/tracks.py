@@ -15,7 +15,7 @@ _NUMBERS, _BRACKETS, _BASES, _ELEMENTS, _GAP = 12, 14, 20, 8, 8
 _BLOCK = _NUMBERS + _BRACKETS + _BASES + _ELEMENTS + _GAP
 _CELL = WIDTH / ROW
 # The drawing: a backbone step is at most this long, and the whole at most that high, pixels.
-_STEP, _HEIGHT = 25, 620
+_STEP, _HEIGHT = 25, 440
 
 
 def layout(structure: str) -> pd.DataFrame:
@@ -49,29 +49,39 @@ def _upright_or_lying(place: np.ndarray) -> np.ndarray:
 def feature_tracks(tracks: pd.DataFrame) -> alt.VConcatChart:
     """Figures 3 and 4: activation of a feature along example RNAs and on their drawn secondary structure.
 
-    `tracks`: one row per nucleotide, with record (id), position (1-based), base, bracket, element (letter),
-    activation (0..1, share of the feature's maximum), partner (1-based, 0 if unpaired), feature, layer,
-    explained (bool: whether its confounds explain the feature). RNAs are drawn in the order of the table,
+    `tracks`: one row per nucleotide, with record (id), rna (its name for readers), place (such as "best of
+    153 RNAs"), position (1-based), base, bracket, element (letter), activation (0..1, share of the feature's
+    maximum), partner (1-based, 0 if unpaired), feature, layer, concept (what the feature is to stand for) and
+    fault (why it does not; empty if it does), which the title says. RNAs are drawn in the order of the table,
     `ROW` nucleotides in a row.
     """
-    columns = "record position base bracket element activation partner feature layer explained"
+    columns = "record rna place position base bracket element activation partner feature layer concept fault"
     table = theme.checked(tracks, "feature_tracks", columns)
     present = theme.known(table.element, ELEMENTS)
     colours = [ELEMENT_COLOURS[letter] for letter in present]
     scale = alt.Scale(domain=[ELEMENTS[letter] for letter in present], range=colours)
     panels, shown = [], []
-    for (record, feature, layer), rna in table.groupby(["record", "feature", "layer"], sort=False):
+    for (_, feature, layer), rna in table.groupby(["record", "feature", "layer"], sort=False):
         rna = _with_places(rna)
-        name = f"feature {feature} of {theme.layer_name(layer)}"
-        name += " (explained by its confounds)" if rna.explained.eq(True).any() else ""
-        title = alt.Title(str(record), subtitle=f"{name}, {len(rna)} nt")
+        name, first = f"feature {feature} of {theme.layer_name(layer)}", rna.iloc[0]
+        title = alt.Title(str(first.rna), subtitle=f"{name}, {first.place}, {len(rna)} nt")
         panels += [_track(rna, scale).properties(title=title), _drawing(rna, scale)]
-        shown.append(f"{name} on {record}")
+        shown.append(f"{name} on {first.rna}, {first.place}")
     chart = alt.vconcat(*panels, spacing=12, center=True)
+    verdict = _verdict(table.iloc[0])
+    chart = chart.properties(title=alt.Title(**verdict, fontSize=14, offset=12)) if verdict else chart
     return chart.resolve_scale(fill="shared", color="shared", stroke="independent").properties(
-        description=f"Activation of {', '.join(shown)}: as a coloured cell per nucleotide above its "
-        "structural element, and as colour on the drawn secondary structure."
+        description=f"{'; '.join([*verdict.values(), ''])}Activation of {'; '.join(shown)}: as a coloured "
+        "cell per nucleotide above its structural element, and as colour on the drawn secondary structure."
     )
+
+
+def _verdict(feature: pd.Series) -> dict[str, str]:
+    """Title and subtitle of a feature that does not stand for its concept; nothing for one that does."""
+    if not feature.fault:
+        return {}
+    text = f"No single {feature.concept} feature passes; this is the best there is"
+    return {"text": text, "subtitle": f"It does not count, since {feature.fault}."}
 
 
 def _with_places(rna: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +119,7 @@ def _numbers(place: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     return [text.get(i, "") for i in range(len(place))], at[:, 0], at[:, 1]
 
 
-_TOOLTIP = [*theme.tooltips(record="RNA"), "position:Q", "base:N"]
+_TOOLTIP = [*theme.tooltips(rna="RNA"), "position:Q", "base:N"]
 _TOOLTIP += theme.tooltips(paired_with="paired with", name="element") + theme.tooltips(".3f", "activation")
 _LETTERS = alt.condition("datum.activation > 0.45", alt.value("white"), alt.value(INK))
 _LEGEND = {"orient": "top", "direction": "horizontal"}

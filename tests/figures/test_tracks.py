@@ -44,19 +44,22 @@ def test_rnas_are_drawn_in_the_order_of_the_table():
         for panel in figures.feature_tracks(table).to_dict()["vconcat"]
         if "title" in panel
     ]
-    assert titles == ["second", "first"]
+    assert titles == ["second of a family", "first of a family"]
 
 
-def test_a_track_says_where_its_feature_is_explained_by_confounds():
-    table = pd.concat(
-        [tracks_table(KNOT, "one").assign(explained=True), tracks_table(KNOT, "two").assign(explained=False)]
-    )
+def test_every_rna_says_which_it_is_among_how_many():
+    spec = figures.feature_tracks(tracks_table(KNOT)).to_dict()
+    (panel,) = [panel for panel in spec["vconcat"] if "title" in panel]
+    assert panel["title"]["subtitle"] == "feature 2053 of L18, best of 3 RNAs, 21 nt"
+    assert "best of 3 RNAs" in spec["description"] and "title" not in spec
+
+
+def test_a_feature_that_does_not_pass_is_said_to_be_the_best_there_is_in_title_and_description():
+    table = tracks_table(KNOT).assign(fault="its 95 % interval reaches chance")
     spec = figures.feature_tracks(table).to_dict()
-    assert [panel["title"]["subtitle"] for panel in spec["vconcat"] if "title" in panel] == [
-        "feature 2053 of L18 (explained by its confounds), 21 nt",
-        "feature 2053 of L18, 21 nt",
-    ]
-    assert spec["description"].count("explained by its confounds") == 1
+    assert spec["title"]["text"].startswith("No single stem feature passes")
+    assert "its 95 % interval reaches chance" in spec["title"]["subtitle"]
+    assert spec["title"]["text"] in spec["description"]
 
 
 def test_a_hairpin_lies_with_its_five_prime_strand_on_top():

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sae_rna.records import splits
 from sae_rna.records.splits import (
+    EVALUATION_SPLITS,
+    SETTINGS,
     SPLITS,
     assign_splits,
     balanced_sample,
@@ -163,6 +166,29 @@ def test_validation_beside_selection_stays_validation():
         {"id": list("abcde"), "sequence": "ACGU", "split": names, "family": ["x", "y", "z", "x", "z"]}
     )
     assert assign_splits(frame, 0).split.tolist() == names
+
+
+def test_the_two_halves_of_seen_families_are_given_splits_that_nothing_is_renamed_to():
+    names = ["train", "selection", "heldout", "seen-selection", "seen-heldout"]
+    frame = pd.DataFrame(
+        {"id": list("abcde"), "sequence": "ACGU", "split": names, "family": ["x", "y", "z", "x", "x"]}
+    )
+    given = assign_splits(frame, 0)  # whose seen families are those of train: no reason to warn
+    assert given.split.tolist() == names and given.attrs["split_by"] == "given"
+
+
+def test_a_setting_is_there_if_both_of_its_splits_are():
+    frame = pd.DataFrame({"split": ["train", "selection", "heldout", "seen-selection", "seen-heldout"]})
+    assert splits.settings(frame) == SETTINGS and list(SETTINGS) == ["seen families", "unseen families"]
+    unseen = {"unseen families": ("selection", "heldout")}
+    assert splits.settings(frame.iloc[:3]) == splits.settings(frame.iloc[:4]) == unseen
+    assert splits.settings(frame.iloc[:1]) == {}
+
+
+def test_no_split_serves_two_settings_and_all_but_the_training_ones_are_evaluated():
+    used = sum(SETTINGS.values(), ())
+    assert len(set(used)) == 4 and set(EVALUATION_SPLITS) == {*used, "natural"}
+    assert len(EVALUATION_SPLITS) == 5 and "train" not in EVALUATION_SPLITS
 
 
 def test_given_splits_that_share_held_out_families_are_pointed_at():

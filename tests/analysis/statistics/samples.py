@@ -8,23 +8,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
+from scipy.stats import rankdata
 
 from sae_rna.analysis.statistics.annotations import Annotations
+from sae_rna.analysis.statistics.scoring import score
 from sae_rna.records.structure import ELEMENTS, element_string
 
 LETTERS = list(ELEMENTS)
 quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine is no failure
 
 
-def token_table(element_strings):
-    """Token table of records given by their element letters."""
+def token_table(element_strings, sequences=None):
+    """Token table of records given by their element letters, and by their bases if these play a part."""
     lengths = [len(letters) for letters in element_strings]
+    bases = {} if sequences is None else {"base": list("".join(sequences))}
     return pd.DataFrame(
         {
             "record": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
             "position": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
             "element": pd.Categorical(list("".join(element_strings)), categories=LETTERS),
         }
+        | bases
     )
 
 
@@ -55,6 +59,34 @@ def reference_score(values, scale, tokens, feature, letter, threshold):
     return share(hits, sum(fires)), share(hits, sum(is_letter)), share(found, len(instances))
 
 
+def reference_base_auroc(values_NF, members_NC, base_N=None):
+    """Base-stratified AUROC [F, C] from dense ranks; 0.5 where there are no pairs."""
+    values_NF, members_NC = np.asarray(values_NF), np.asarray(members_NC, bool)
+    base_N = np.zeros(len(values_NF)) if base_N is None else np.asarray(base_N)
+    wins_FC, pairs_C = np.zeros((values_NF.shape[1], members_NC.shape[1])), np.zeros(members_NC.shape[1])
+    for base in np.unique(base_N):
+        ranks_NF, members = rankdata(values_NF[base_N == base], axis=0), members_NC[base_N == base]
+        count_C = members.sum(axis=0)
+        wins_FC += ranks_NF.T @ members - count_C * (count_C + 1) / 2
+        pairs_C += count_C * (len(members) - count_C)
+    return np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, 0.5), where=pairs_C > 0)
+
+
+def reference_choice(values_NF, scale_F, labels, allowed_F=None):
+    """Feature of the highest base-stratified AUROC of every concept, and the place of its best threshold."""
+    values_NF, features, levels = np.asarray(values_NF), [], []
+    auroc_FC = reference_base_auroc(values_NF, labels.members.toarray(), labels.base_N)
+    f1_FCH = score(sparse.csr_matrix(values_NF), scale_F, labels).f1
+    for c, auroc_F in enumerate(auroc_FC.T):
+        best = max(
+            range(len(auroc_F)),
+            key=lambda f: -1 if allowed_F is not None and not allowed_F[f] else auroc_F[f],
+        )
+        features.append(best)
+        levels.append(max(range(f1_FCH.shape[2]), key=lambda h: f1_FCH[best, c, h]))
+    return np.array(features), np.array(levels)
+
+
 @st.composite
 def overlapping(draw):
     """Activations with ties and zeros, and overlapping concepts of records that may be a single row."""
@@ -64,6 +96,13 @@ def overlapping(draw):
     borders = draw(arrays(bool, rows))
     borders[0] = False
     return values, masks, np.cumsum(borders)
+
+
+@st.composite
+def overlapping_bases(draw):
+    """`overlapping`, and the base of every row."""
+    case = draw(overlapping())
+    return *case, draw(arrays("S1", len(case[0]), elements=st.sampled_from([b"A", b"C", b"G", b"U"])))
 
 
 def rows_of(labels, concept):
@@ -98,10 +137,10 @@ def noise(rng, sequences, latents=30):
     return sparse.csr_matrix(activations), tokens
 
 
-def runs(masks_NC, record_N):
+def runs(masks_NC, record_N, base_N=None):
     """Annotations of concepts given as columns."""
     names = [f"concept {number}" for number in range(masks_NC.shape[1])]
-    return Annotations.of(names, ["made up"] * len(names), masks_NC, record_N)
+    return Annotations.of(names, ["made up"] * len(names), masks_NC, record_N, base_N)
 
 
 def random_concepts(rng, records, length=50, count=20, share=(0.02, 0.4)):
@@ -112,7 +151,7 @@ def random_concepts(rng, records, length=50, count=20, share=(0.02, 0.4)):
         run = int(rng.integers(1, 9))
         rate = rng.uniform(*share) / run
         masks.append(np.convolve(rng.random(len(record_N)) < rate, np.ones(run), "same") > 0)
-    return runs(np.column_stack(masks), record_N)
+    return runs(np.column_stack(masks), record_N, rng.choice(list("ACGU"), len(record_N)))
 
 
 def random_features(rng, rows, latents=30, density=(0.01, 0.3)):

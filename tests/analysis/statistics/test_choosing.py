@@ -13,6 +13,8 @@ from analysis.statistics.samples import (
     planted_concepts,
     random_concepts,
     random_features,
+    reference_base_auroc,
+    reference_choice,
     reference_score,
     runs,
     token_table,
@@ -23,7 +25,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from sae_rna.analysis.statistics.annotations import annotate_elements
 from sae_rna.analysis.statistics.choosing import score_concepts, score_elements, score_types, top_features
 from sae_rna.analysis.statistics.nulls import discoveries, shuffled
-from sae_rna.analysis.statistics.scoring import THRESHOLDS, score
+from sae_rna.analysis.statistics.scoring import THRESHOLDS
 from sae_rna.sae.features import pool_sequences
 
 
@@ -35,14 +37,7 @@ def test_one_unit_of_activation_is_as_good_as_another():
     pd.testing.assert_frame_equal(before, score_elements((scaled, tokens), (scaled, tokens), shuffles=2))
 
 
-def best_by_f1(scores, allowed_F=None):
-    """Feature and place of the threshold of the highest F1 of every concept, by a plain loop."""
-    f1_FCH = scores.f1 if allowed_F is None else np.where(allowed_F[:, None, None], scores.f1, -1)
-    best = [np.unravel_index(f1_FH.argmax(), f1_FH.shape) for f1_FH in f1_FCH.swapaxes(0, 1)]
-    return tuple(np.array(best).T)
-
-
-def test_the_feature_of_the_highest_f1_among_the_retained_is_chosen():
+def test_the_best_feature_among_the_retained_is_chosen():
     tokens = token_table(["SSHH"])
     one = sparse.csr_matrix(np.array([[1.0, 1, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])), tokens
     table = score_elements(one, one, shuffles=0)
@@ -58,55 +53,63 @@ def test_planted_features_are_found_and_hold_out():
     assert table.index.tolist() == ["S", "H", "E"]
     assert table.loc["S", "feature"] == 3 and table.loc["H", "feature"] == 7
     for letter in "SH":
-        assert table.loc[letter, "f1"] > 0.9 and table.loc[letter, "auroc"] > 0.95
-        assert table.loc[letter, "f1"] > table.loc[letter, ["null_p95", "base_f1"]].max() + 0.1
+        assert table.loc[letter, "f1"] > 0.9 and table.loc[letter, "base_auroc"] > 0.95
+        assert table.loc[letter, "base_auroc"] > table.loc[letter, "null_p95"] + 0.3
 
 
-def test_element_scores_table_is_made_of_the_parts():
+def test_element_scores_are_made_of_the_parts():
     rng = np.random.default_rng(3)
     (known, known_tokens), (unseen, unseen_tokens) = selection, heldout = planted(rng, 30), planted(rng, 20)
     allowed = np.arange(known.shape[1]) != 3
     table = score_elements(selection, heldout, allowed, shuffles=3)
-    assert (
-        list(table.columns)
-        == (
-            "element feature threshold f1 precision element_recall token_recall token_f1 selection_f1 "
-            "base_rate base_f1 null_p95 auroc tokens elements"
-        ).split()
-    )
     scale = known.max(axis=0).toarray().ravel()
     values, unseen_values = known.toarray().astype(float), unseen.toarray().astype(float)
+    labels = annotate_elements(known_tokens)
+    auroc_FC = reference_base_auroc(values, labels.members.toarray())
+    features, levels = reference_choice(values, scale, labels, allowed)
     for row in table.itertuples():
-        best = max(
-            harmonic(
-                *np.take(
-                    reference_score(values, scale, known_tokens, feature, row.element, threshold), [0, 2]
-                )
-            )
-            for feature in np.flatnonzero(allowed)
-            for threshold in THRESHOLDS
+        c = LETTERS.index(row.element)
+        assert (row.feature, row.threshold) == (features[c], THRESHOLDS[levels[c]]) and row.feature != 3
+        assert row.selection_base_auroc == pytest.approx(auroc_FC[allowed, c].max())
+        parts = (values, scale, known_tokens), (unseen_values, scale, unseen_tokens)
+        (known_precision, _, known_recall), (precision, token_recall, element_recall) = (
+            reference_score(*of, row.feature, row.element, row.threshold) for of in parts
         )
-        assert row.selection_f1 == pytest.approx(best) and row.feature != 3
-        precision, token_recall, element_recall = reference_score(
-            unseen_values, scale, unseen_tokens, row.feature, row.element, row.threshold
-        )
+        assert row.selection_f1 == pytest.approx(harmonic(known_precision, known_recall))
         truth = (unseen_tokens["element"] == row.element).to_numpy()
-        assert (row.precision, row.token_recall, row.element_recall) == pytest.approx(
-            (precision, token_recall, element_recall)
-        )
-        assert (row.f1, row.token_f1) == pytest.approx(
-            (harmonic(precision, element_recall), harmonic(precision, token_recall))
-        )
-        assert row.auroc == pytest.approx(roc_auc_score(truth, unseen_values[:, row.feature]))
+        found = row.precision, row.token_recall, row.element_recall
+        assert found == pytest.approx((precision, token_recall, element_recall))
+        of_both = harmonic(precision, element_recall), harmonic(precision, token_recall)
+        assert (row.f1, row.token_f1) == pytest.approx(of_both)
+        area = roc_auc_score(truth, unseen_values[:, row.feature])
+        assert (row.auroc, row.base_auroc) == pytest.approx((area, area))  # these tokens have no bases
         assert (row.base_rate, row.base_f1) == pytest.approx((truth.mean(), harmonic(truth.mean(), 1.0)))
         assert row.tokens == truth.sum()
         assert row.elements == sum(letter == row.element for letter, _ in instances_of(unseen_tokens))
 
 
+def test_a_feature_that_is_a_base_is_not_chosen_however_well_it_scores():
+    """Stems are rich in G: "this is a G" has the higher F1 and AUROC, and says nothing beyond the base."""
+    rng = np.random.default_rng(20)
+    strings = ["".join(np.repeat(list("ESHSE"), rng.integers(3, 8, 5))) for _ in range(60)]
+    pick = lambda letter: "G" if letter == "S" and rng.random() < 0.8 else rng.choice(list("ACGU"))  # noqa: E731
+    sequences = ["".join(map(pick, string)) for string in strings]
+    tokens = token_table(strings, sequences)
+    guanine, stem = (tokens["base"] == "G").to_numpy(), (tokens["element"] == "S").to_numpy()
+    weak = stem & (rng.random(len(stem)) < 0.25) & ~guanine
+    one = sparse.csr_matrix(np.column_stack([guanine, weak]).astype(float)), tokens
+    row = score_elements(one, one, shuffles=0).set_index("element").loc["S"]
+    assert row.feature == 1 and row.base_auroc > 0.5
+    alone = one[0][:, :1], tokens
+    guanine_row = score_elements(alone, alone, shuffles=0).set_index("element").loc["S"]
+    assert guanine_row.base_auroc == 0.5
+    assert guanine_row.f1 > row.f1 and guanine_row.auroc > row.auroc + 0.1
+
+
 def test_the_held_out_set_has_no_say_in_the_choice():
     rng = np.random.default_rng(4)
     selection, heldout, other = noise(rng, 30), noise(rng, 20), noise(rng, 10)
-    columns = ["element", "feature", "threshold", "selection_f1"]
+    columns = ["element", "feature", "threshold", "selection_base_auroc", "selection_f1"]
     tables = [score_elements(selection, sample, shuffles=1)[columns] for sample in (heldout, other)]
     pd.testing.assert_frame_equal(*tables)
 
@@ -133,10 +136,7 @@ def test_an_always_on_feature_scores_base_f1_and_auroc_half():
     always = sparse.csr_matrix(np.ones((len(tokens), 1)))
     table = score_elements((always, tokens), (always, tokens))
     np.testing.assert_allclose(table["f1"], table["base_f1"])
-    np.testing.assert_allclose(
-        table["null_p95"].iloc[:2], table["base_f1"].iloc[:2]
-    )  # a shift does not change composition
-    np.testing.assert_allclose(table["auroc"], 0.5)
+    np.testing.assert_allclose(table[["auroc", "base_auroc", "null_p95"]], 0.5)
 
 
 def test_an_element_missing_from_either_set_has_no_row():
@@ -152,7 +152,7 @@ def test_noise_does_not_beat_the_null():
     for seed in range(25):
         rng = np.random.default_rng(seed)
         table = score_elements(noise(rng, 40), noise(rng, 40), seed=seed)
-        above += (table["f1"] > table["null_p95"]).tolist()
+        above += (table["base_auroc"] > table["null_p95"]).tolist()
     assert len(above) == 75 and np.mean(above) < 0.15
 
 
@@ -163,11 +163,10 @@ def test_the_null_repeats_choice_and_scoring_on_shifted_annotations():
     scale, all_C, best = known.max(axis=0).toarray().ravel(), np.arange(len(LETTERS)), []
     rng = np.random.default_rng(1)
     for _ in range(4):
-        feature, level = best_by_f1(
-            score(known, scale, shuffled(annotate_elements(known_tokens), rng, np.arange(30))), allowed
-        )
+        turned = shuffled(annotate_elements(known_tokens), rng, np.arange(30))
+        feature, _ = reference_choice(known.toarray(), scale, turned, allowed)
         other = shuffled(annotate_elements(unseen_tokens), rng, np.arange(20))
-        best.append(score(unseen, scale, other).f1[feature, all_C, level])
+        best.append(reference_base_auroc(unseen.toarray(), other.members.toarray())[feature, all_C])
     table = score_elements(selection, heldout, allowed, shuffles=4, seed=1)
     rows = [LETTERS.index(letter) for letter in table["element"]]
     np.testing.assert_allclose(table["null_p95"], np.max(best, axis=0)[rows])
@@ -194,24 +193,20 @@ def test_top_features_begin_with_the_chosen_ones_and_descend():
     ]
     allowed = np.arange(24) != 10
     table = top_features(elements, types, count=4, retained_F=allowed)
-    assert (
-        list(table.columns)
-        == (
-            "kind label rank feature threshold selection_f1 f1 precision enrichment selection_auroc auroc "
-            "base_rate"
-        ).split()
-    )
     assert len(table) == 4 * (3 + 3) and 10 not in table["feature"].tolist()
     best = table[table["rank"] == 1].set_index("label")
     by_element = score_elements(*elements, allowed, shuffles=1).set_index("element")
-    columns = ["feature", "threshold", "selection_f1", "f1", "precision", "auroc", "base_rate"]
+    columns = ["feature", "threshold", "selection_base_auroc", "base_auroc", "f1", "precision", "base_rate"]
     pd.testing.assert_frame_equal(best.loc[list("SHE"), columns], by_element[columns], check_names=False)
     by_type = score_types(*types, allowed, shuffles=1).set_index("type")
+    of_types = best.loc[list("xyz")].rename(
+        columns={"base_auroc": "auroc", "selection_base_auroc": "selection_auroc"}
+    )  # sequences have no base
     columns = ["feature", "selection_auroc", "auroc", "f1", "base_rate"]
-    pd.testing.assert_frame_equal(best.loc[list("xyz"), columns], by_type[columns], check_names=False)
-    for (kind, _), group in table.groupby(["kind", "label"]):
+    pd.testing.assert_frame_equal(of_types[columns], by_type[columns], check_names=False)
+    for _, group in table.groupby(["kind", "label"]):
         assert group["rank"].tolist() == [1, 2, 3, 4] and group["feature"].is_unique
-        assert group["selection_f1" if kind == "element" else "selection_auroc"].is_monotonic_decreasing
+        assert group["selection_base_auroc"].is_monotonic_decreasing
     np.testing.assert_allclose(table["enrichment"], table["precision"] / table["base_rate"])
 
 
@@ -247,14 +242,6 @@ def test_planted_features_are_discovered_and_the_other_concepts_are_not():
     rng = np.random.default_rng(0)
     selection, heldout = planted_concepts(rng, 100), planted_concepts(rng, 100)
     table = score_concepts(selection, heldout)
-    assert (
-        list(table.columns)
-        == (
-            "concept group feature threshold f1 f1_low f1_high precision element_recall token_recall "
-            "token_f1 enrichment auroc auroc_low auroc_high average_precision selection_f1 base_rate "
-            "base_f1 null_p95 p_value p_pooled tokens elements f1_resampled"
-        ).split()
-    )
     assert table["concept"].tolist() == list(heldout[1].concepts) and set(table["group"]) == {"made up"}
     members, fires = heldout[1].members.toarray(), heldout[0].toarray() > 0
     for concept, feature in ((2, 4), (6, 9)):
@@ -262,7 +249,7 @@ def test_planted_features_are_discovered_and_the_other_concepts_are_not():
         assert (
             row["feature"] == feature
             and row["p_value"] == pytest.approx(1 / 21)
-            and row["f1"] > row["null_p95"]
+            and row["base_auroc"] > row["null_p95"]
         )
         assert row["precision"] == pytest.approx(precision_score(members[:, concept], fires[:, feature]))
         assert row["token_recall"] == pytest.approx(recall_score(members[:, concept], fires[:, feature]))
@@ -295,19 +282,22 @@ def test_null_and_p_value_repeat_choice_and_scoring_on_shuffled_annotations():
         planted_concepts(rng, 20),
         planted_concepts(rng, 25),
     )
-    scale, all_C, null = known.max(axis=0).toarray().ravel(), np.arange(20), []
+    known, unseen = known.toarray(), unseen.toarray()
+    scale, all_C, null = known.max(axis=0), np.arange(20), []
     families = [np.arange(20) // 3, np.arange(25) // 2]
     rng = np.random.default_rng(1)
     for _ in range(7):
-        feature, level = best_by_f1(score(known, scale, shuffled(labels, rng, families[0])))
-        null.append(score(unseen, scale, shuffled(other, rng, families[1])).f1[feature, all_C, level])
+        feature, _ = reference_choice(known, scale, shuffled(labels, rng, families[0]))
+        turned = shuffled(other, rng, families[1])
+        auroc_FC = reference_base_auroc(unseen, turned.members.toarray(), other.base_N)
+        null.append(auroc_FC[feature, all_C])
     table = score_concepts(selection, heldout, shuffles=7, seed=1, families=families, min_instances=1)
     np.testing.assert_allclose(table["null_p95"], np.max(null, axis=0))
     np.testing.assert_allclose(
-        table["p_value"], (1 + (np.array(null) >= table["f1"].to_numpy()).sum(axis=0)) / 8
+        table["p_value"], (1 + (np.array(null) >= table["base_auroc"].to_numpy()).sum(axis=0)) / 8
     )
     plain = score_concepts(selection, heldout, shuffles=0, min_instances=1)
-    columns = ["null_p95", "p_value", "p_pooled", "f1_low", "f1_high", "auroc_low", "auroc_high"]
+    columns = ["null_p95", "p_value", "p_pooled", "f1_low", "f1_high", "base_auroc_low", "base_auroc_high"]
     assert plain[columns].isna().all(axis=None)
     pd.testing.assert_frame_equal(plain.drop(columns=columns), table.drop(columns=columns))
 

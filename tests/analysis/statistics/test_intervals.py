@@ -1,7 +1,6 @@
 import numpy as np
-from analysis.statistics.samples import family_noise, planted_concepts, runs
+from analysis.statistics.samples import family_noise, planted_concepts, reference_base_auroc, runs
 from scipy import sparse
-from sklearn.metrics import roc_auc_score
 
 from sae_rna.analysis.statistics.choosing import score_concepts
 from sae_rna.analysis.statistics.intervals import lead_interval
@@ -12,7 +11,7 @@ def test_intervals_are_percentiles_over_resampled_families():
     """Every resample is laid out row by row, and scored like any other set."""
     rng = np.random.default_rng(3)
     selection, heldout = (
-        (activations, runs(labels.members.toarray()[:, :5], labels.record_N))
+        (activations, runs(labels.members.toarray()[:, :5], labels.record_N, labels.base_N))
         for activations, labels in (planted_concepts(rng, 24) for _ in range(2))
     )
     family_S = np.repeat(list("abcdef"), 4)
@@ -25,19 +24,20 @@ def test_intervals_are_percentiles_over_resampled_families():
         np.searchsorted(list("abcdef"), family_S)[heldout[1].record_N],
     )
     members, values, f1, area = heldout[1].members.toarray(), heldout[0].toarray(), [], []
+    base_N = heldout[1].base_N
     for weight in weights:
         rows = np.concatenate([np.flatnonzero(family_N == g) for g in range(6) for _ in range(weight[g])])
         number_N = np.cumsum(np.r_[0, np.diff(heldout[1].record_N[rows]) != 0])
         labels, level = (runs(members[rows], number_N), np.searchsorted(THRESHOLDS, table["threshold"]))
         choice = np.asarray(table["feature"]), np.arange(5), level
         f1.append(score(sparse.csr_matrix(values[rows]), scale, labels).f1[choice])
-        area.append([roc_auc_score(members[rows, c], values[rows, f]) for c, f in enumerate(choice[0])])
-    np.testing.assert_allclose(
-        np.stack(table["f1_resampled"]).T, f1, rtol=1e-6
-    )  # so that two features meet on the same resamples
+        auroc_FC = reference_base_auroc(values[rows][:, choice[0]], members[rows], base_N[rows])
+        area.append(auroc_FC.diagonal())
+    # so that two features meet on the same resamples; activations are sorted into classes
+    np.testing.assert_allclose(np.stack(table["base_auroc_resampled"]).T, area, atol=2e-3)
     np.testing.assert_allclose(table[["f1_low", "f1_high"]].T, np.percentile(f1, (2.5, 97.5), axis=0))
     np.testing.assert_allclose(
-        table[["auroc_low", "auroc_high"]].T, np.percentile(area, (2.5, 97.5), axis=0), atol=2e-3
+        table[["base_auroc_low", "base_auroc_high"]].T, np.percentile(area, (2.5, 97.5), axis=0), atol=2e-3
     )
     assert (table["f1_low"] <= table["f1"]).all() and (table["f1"] <= table["f1_high"]).all()
 
@@ -59,7 +59,7 @@ def test_intervals_over_families_of_copies_are_wider_and_one_family_has_none():
         score_concepts(selection, heldout, shuffles=0, families=(None, names), bootstraps=200)
         for names in (None, family_S, ["one"] * 80)
     )
-    for name in ("f1", "auroc"):
+    for name in ("f1", "base_auroc"):
         width = [(table[f"{name}_high"] - table[f"{name}_low"]).mean() for table in (by_record, by_family)]
         assert width[1] > 1.5 * width[0]  # 8 copies a family: sqrt(8) = 2.8 times
         assert single[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)

@@ -4,6 +4,7 @@ import pytest
 from analysis.statistics.samples import (
     letters_of,
     overlapping,
+    overlapping_bases,
     planted_concepts,
     quick,
     rows_of,
@@ -55,6 +56,15 @@ def test_a_shift_turns_all_concepts_of_a_record_together(case, seed):
         turns = [np.roll(before[rows], -offset, axis=0) for offset in range(1, max(rows.sum(), 2))]
         assert any((after[rows] == turned).all() for turned in turns)
     assert (shifted.elements_C == labels.elements_C).all()
+
+
+@quick
+@given(overlapping_bases(), st.integers(0, 2**32))
+def test_shuffling_moves_concepts_and_leaves_the_bases(case, seed):
+    _, masks, record_N, base_N = case
+    labels = runs(masks, record_N, base_N)
+    moved = shuffled(labels, np.random.default_rng(seed), np.arange(record_N[-1] + 1))
+    assert (moved.base_N == base_N).all() and (moved.stratum_N == labels.stratum_N).all()
 
 
 def test_records_of_one_family_are_shifted_alike():

@@ -5,7 +5,9 @@ from analysis.statistics.samples import (
     harmonic,
     noise,
     overlapping,
+    overlapping_bases,
     quick,
+    reference_base_auroc,
     reference_score,
     runs,
     token_table,
@@ -17,7 +19,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import rank_scores, score
+from sae_rna.analysis.statistics.scoring import Sample, rank_scores, score
 
 
 @st.composite
@@ -197,3 +199,57 @@ def test_stored_zeros_are_no_firing():
         lambda a: score(a, [2.0], labels).f1,
     ):
         np.testing.assert_array_equal(function(values), function(plain))
+
+
+# --- base-stratified AUROC ---------------------------------------------------------------------------------
+
+
+def base_auroc(values, labels, features=None):
+    return Sample(sparse.csr_matrix(values), labels, np.ones(values.shape[1])).base_auroc(features)
+
+
+def test_a_feature_that_is_nothing_but_a_base_has_one_half_however_rich_in_it_stems_are():
+    tokens = token_table(["SSSSSSHHHHSSSSSSEEEE"], ["GGGGCCAAGAGGCGGGAUAG"])
+    guanine = (tokens["base"] == "G").to_numpy()[:, None].astype(float)
+    labels, stem = annotate_elements(tokens), LETTERS.index("S")
+    assert base_auroc(guanine, labels)[0, stem] == 0.5
+    assert rank_scores(guanine, labels)[0][0, stem] > 0.7
+    exact = (tokens["element"] == "S").to_numpy()[:, None].astype(float)
+    assert base_auroc(exact, labels)[0, stem] == 1 and base_auroc(1 - exact, labels)[0, stem] == 0
+
+
+def test_bases_weigh_by_their_pairs():
+    #           G: 2 stems x 1, all 2 pairs right;  A: 1 stem x 3, 1 of 3 right, 1 tied, 1 wrong;  C, U: no pairs
+    tokens = token_table(["SSHSHHHSE"], ["GGGAAAACU"])
+    values = np.array([[3, 2, 1, 2, 1, 2, 3, 9, 0]], float).T
+    assert base_auroc(values, annotate_elements(tokens))[0, LETTERS.index("S")] == (2 + 1.5) / (2 + 3)
+
+
+@quick
+@given(overlapping_bases())
+def test_base_stratified_auroc_equals_scikit_learn_base_by_base(case):
+    values, masks, record_N, base_N = case
+    labels = runs(masks, record_N, base_N)
+    found = base_auroc(values, labels)
+    for f in range(values.shape[1]):
+        for c, mask in enumerate(masks.T):
+            areas, pairs = [], []
+            for base in (b"A", b"C", b"G", b"U"):
+                of, here = mask[base_N == base], values[base_N == base, f]
+                if of.any() and not of.all():
+                    areas.append(roc_auc_score(of, here))
+                    pairs.append(of.sum() * (~of).sum())
+            expected = np.average(areas, weights=pairs) if pairs else 0.5
+            assert found[f, c] == pytest.approx(expected)
+    np.testing.assert_allclose(found, reference_base_auroc(values, masks, base_N))
+    some = np.array([values.shape[1] - 1, 0])
+    np.testing.assert_allclose(base_auroc(values, labels, some), found[some])
+
+
+@quick
+@given(overlapping())
+def test_without_bases_it_is_the_auroc(case):
+    values, masks, record_N = case
+    labels = runs(masks, record_N)
+    area = rank_scores(sparse.csr_matrix(values), labels)[0]
+    np.testing.assert_allclose(base_auroc(values, labels), np.where(np.isnan(area), 0.5, area))
