@@ -5,22 +5,29 @@ the elements are bpRNA's (Danaee et al. 2018, NAR 46:5381), whose own annotation
 """
 
 import re
+import sys
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 import pandas as pd
-from multimolecule.utils.rna.secondary_structure import (
+from tqdm import tqdm
+
+# forgi's compiled helper was built against NumPy 1: under NumPy 2 its import prints a page of warnings and
+# fails. Hidden, forgi takes its own pure-Python path; nothing used here needs the helper.
+sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # type: ignore[arg-type]
+import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
+from multimolecule.utils.rna.secondary_structure import (  # noqa: E402
     crossing_mask,
     dot_bracket_to_pairs,
     split_pseudoknot_pairs,
 )
-from tqdm import tqdm
 
 #: bpRNA's letter of each structural element, in the order used in every table and figure.
 ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
             "M": "multiloop", "X": "external loop", "E": "end", "K": "pseudoknot"}  # fmt: skip
 CANONICAL_PAIRS = frozenset({"GC", "CG", "AU", "UA", "GU", "UG"})
+LONGEST_AT_ONCE = 500  # nucleotides that forgi decomposes at a time
 _BRACKETS = list(zip("([{<" + ascii_uppercase, ")]}>" + ascii_lowercase))
 _WUSS_UNPAIRED = str.maketrans(",:_-~", ".....")  # "unpaired" in Stockholm's notation (Nawrocki & Eddy 2013)
 
@@ -82,34 +89,55 @@ def dot_bracket(partner: np.ndarray) -> str:
 def element_string(structure: str) -> str:
     """Structural element of every nucleotide, one letter of `ELEMENTS` each; as long as `structure`.
 
-    Nested pairs are decomposed into loops. Positions whose pair crosses the nested structure become ``K``
+    Nested pairs are decomposed by forgi. Positions whose pair crosses the nested structure become ``K``
     whatever loop they stand in. An RNA without pairs is all ``E``, as in bpRNA.
     """
     nested, crossing = split_pseudoknots(structure)
-    letters, inside = np.full(len(structure), "S"), [[-1]]  # ends of helices in every loop that is open
-    for position, partner in enumerate(nested):
-        if partner > position:
-            inside[-1].append(position)
-            inside.append([position])
-        elif partner >= 0:
-            _fill(letters, [*inside.pop(), position])
-            inside[-1].append(position)
-    (outside,) = inside
-    _fill(letters, [*outside, len(structure)], "X")
-    for end in (slice(outside[1] if len(outside) > 1 else None), slice(outside[-1] + 1, None)):
-        letters[end] = "E"
+    letters = np.array(list(_decomposed(nested)), dtype="U1")
     letters[crossing >= 0] = "K"
     return "".join(letters)
 
 
-def _fill(letters: np.ndarray, ends: list[int], letter: str = ""):
-    """Write the letter of a loop to its unpaired stretches, each between two of the `ends` of its helices."""
-    stretches = [slice(start + 1, stop) for start, stop in zip(ends[::2], ends[1::2])]
-    if not letter:  # the loop is closed by a pair
-        both = all(stretch.start < stretch.stop for stretch in stretches)
-        letter = {1: "H", 2: "I" if both else "B"}.get(len(stretches), "M")
-    for stretch in stretches:
-        letters[stretch] = letter
+def _decomposed(nested: np.ndarray) -> str:
+    """`element_string` of a nested pair table.
+
+    forgi takes seconds for thousands of loops. A loop depends on its own pairs alone: so a long structure is
+    cut at a pair, whose inside is decomposed by itself and stands in the rest as a hairpin loop of 3 nt.
+    """
+    opening = np.nonzero(nested > np.arange(len(nested)))[0]
+    span = nested[opening] - opening + 1
+    saved = np.minimum(span, len(nested) - span + 5)
+    if len(nested) <= LONGEST_AT_ONCE or saved.max(initial=0) <= 10:
+        return _by_forgi(dot_bracket(nested)) if len(opening) else "E" * len(nested)
+    first = opening[saved.argmax()]
+    last = nested[first]
+    inside = nested[first : last + 1]
+    rest = np.concatenate([nested[: first + 1], [-1] * 3, nested[last:]])
+    shortened = last - first - 4
+    rest[rest >= last] -= shortened
+    outside = _decomposed(rest)
+    return outside[:first] + _decomposed(np.where(inside < 0, -1, inside - first)) + outside[first + 5 :]
+
+
+def _by_forgi(structure: str) -> str:
+    """`element_string` of a dot-bracket string of nested pairs."""
+    letters, graph = np.full(len(structure), "E"), forgi_graph.BulgeGraph.from_dotbracket(structure)
+    loops = [loop for loop in graph.junctions if "open" in graph.describe_multiloop(loop)]
+    exterior = {name for loop in loops for name in loop}
+    for name in graph.defines:
+        letter = _letter(graph, name, exterior)
+        for position in graph.define_residue_num_iterator(name):
+            letters[position - 1] = letter
+    return "".join(letters)
+
+
+def _letter(graph, name: str, exterior: set[str]) -> str:
+    """Letter of one of forgi's elements. It calls m every stretch between helices, also outside them all."""
+    if name[0] == "m":
+        return "X" if name in exterior else "M"
+    if name[0] == "i":
+        return "I" if all(graph.get_bulge_dimensions(name)) else "B"
+    return {"s": "S", "h": "H", "f": "E", "t": "E"}[name[0]]
 
 
 def add_elements(records: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Structural elements: known answers by hand, invariants, and agreement with bpRNA on real RNAs; folding."""
 
 import builtins
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_rna.records import structure
 from sae_rna.records.readers import read_records
 from sae_rna.records.structure import (
     CANONICAL_PAIRS,
@@ -70,20 +70,6 @@ def test_elements_of_a_long_rna_with_thousands_of_bulges():
     assert element_string(structure) == "SSB" * 1999 + "SSHHHHH" + "SS" * 2000
 
 
-def by_forgi(structure: str) -> str:
-    sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # compiled for another NumPy; unused
-    graph = pytest.importorskip("forgi.graph.bulge_graph").BulgeGraph.from_dotbracket(structure)
-    open_loops = [loop for loop in graph.junctions if "open" in graph.describe_multiloop(loop)]
-    exterior = {name for loop in open_loops for name in loop}
-    letters = [""] * len(structure)
-    for name in graph.defines:
-        letter = {"s": "S", "h": "H", "f": "E", "t": "E", "m": "X" if name in exterior else "M"}.get(name[0])
-        letter = letter or ("I" if all(graph.get_bulge_dimensions(name)) else "B")
-        for position in graph.define_residue_num_iterator(name):
-            letters[position - 1] = letter
-    return "".join(letters)
-
-
 @pytest.mark.parametrize(
     ("structure", "position"),
     [
@@ -127,10 +113,16 @@ def test_elements_cover_every_nucleotide_and_stems_are_exactly_the_paired_ones(s
     assert (partner[partner[paired]] == paired).all()
 
 
-@given(nested_structures().filter(lambda structure: "(" in structure))
+@given(nested_structures(), st.integers(10, 40))
 @settings(deadline=None)
-def test_the_elements_are_forgis(structure):
-    assert element_string(structure) == by_forgi(structure)
+def test_a_long_structure_that_is_cut_at_pairs_has_the_elements_of_the_whole(text, longest):
+    whole = element_string(text)
+    element_string.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structure, "LONGEST_AT_ONCE", longest)
+        cut = element_string(text)
+    element_string.cache_clear()
+    assert cut == whole
 
 
 @given(nested_structures())
