@@ -78,9 +78,9 @@ def best(scores: pd.DataFrame, element: str, setting: str = "unseen families") -
     return pd.concat([score, pd.Series({"fault": fault})])
 
 
-def element_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """tab-element-features: `best_by_element` with headers for readers."""
-    best = best_by_element(scores)
+def element_table(*scores: pd.DataFrame) -> pd.DataFrame:
+    """tab-element-features: `best_by_element` of all tables of scores, with headers for readers."""
+    best = best_by_element(pd.concat([table for table in scores if len(table)], ignore_index=True))
     best["interval"] = [_interval(row) for _, row in best.iterrows()]
     return best[[column for column in _HEADERS if column in best]].rename(columns=_HEADERS)
 
@@ -227,7 +227,9 @@ def feature_numbers(best: pd.Series, rnas: Activations) -> dict:
     facts = (
         {"base": "none", "base_share": 0.0} if silent else {"base": bases.index[0], "base_share": bases.max()}
     )
-    shown = "setting layer feature threshold base_auroc null_p95 f1 base_f1 token_f1 precision base_rate"
+    shown = (
+        "setting concept layer feature threshold base_auroc null_p95 f1 base_f1 token_f1 precision base_rate"
+    )
     return facts | {"interval": _interval(best)} | {name: best[name] for name in shown.split()}
 
 
@@ -237,13 +239,20 @@ def _interval(score: pd.Series) -> str:
 
 
 def numbers(scores: pd.DataFrame) -> dict:
-    """In words: of how many elements the best feature is `above` chance, and how many confounds explain."""
+    """In words for each setting: of how many elements the best feature is `above` chance, how many of these
+    confounds explain, and how well the best feature for a `stem` and a `hairpin` loop does. `passing` of the
+    `tried` features for these two are above chance and not explained."""
     best = best_by_element(scores)
     best["above"] = best.base_auroc_low > best.null_p95
-    explained = best.above & best.explained.eq(True) if "explained" in best else best.above & False
-    groups = best.assign(explained=explained).groupby("setting", sort=False)
+    best["explained"] = best.above & best.explained.eq(True) if "explained" in best else best.above & False
+    groups = best.groupby("setting", sort=False)
     above = {setting: f"{rows.above.sum()} of {len(rows)}" for setting, rows in groups}
-    return {"above": in_settings(above), "explained": in_settings(groups.explained.sum().to_dict())}
+    facts = {"above": in_settings(above), "explained": in_settings(groups.explained.sum().to_dict())}
+    for name, letter in {"stem": "S", "hairpin": "H"}.items():
+        rows = best[best.element == letter]
+        facts[name] = in_settings({row.setting: f"{row.base_auroc:.3f}" for row in rows.itertuples()})
+    paper = best[best.element.isin(["S", "H"])]
+    return facts | {"tried": len(paper), "passing": int((paper.above & ~paper.explained).sum())}
 
 
 def probe_numbers(probes: pd.DataFrame, element: str = "S") -> dict:
