@@ -23,7 +23,7 @@ def test_a_disturbed_run_that_is_given_again_ends_in_the_same_tables_and_weights
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert rows.exists(), done.stderr[-3000:]
     found = json.loads(rows.read_text())
-    assert len(found["rows"]) == TIMES
+    assert len(found["rows"]) >= TIMES
     assert {row["outcome"] for row in found["rows"]} == {"equal"}, done.stderr[-3000:]
     assert not [row for row in found["rows"] if row.get("fault")]
     # What was compared: weights, activations and summaries of both models, an analysis, and figures' data.
