@@ -266,8 +266,8 @@ def stem_readers(probes: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def best_readers(readers: pd.DataFrame) -> dict:
     """Highest base-stratified AUROC in `stem_readers`, in words for each setting: of the language model's
-    probes (`best`), of `random` weights, of the `window`, and of a `single` feature."""
-    starts = {"best": TRAINED, "random": RANDOM, "window": WINDOW, "single": SINGLE}
+    probes (`best`), of those of `random` weights, and of the `window`."""
+    starts = {"best": TRAINED, "random": RANDOM, "window": WINDOW}
     facts = {}
     for name, start in starts.items():
         of = readers[readers.source.str.startswith(start)].groupby("setting", sort=False).base_auroc.max()

@@ -6,13 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sae_rna.analysis import language_model as page
-from sae_rna.analysis.language_model import (
-    MarkovBaseline,
-    choose_masked,
-    choose_order,
-    masked_scores,
-    stem_probe,
-)
+from sae_rna.analysis.language_model import MarkovBaseline, choose_masked, choose_order, masked_scores
+from sae_rna.analysis.statistics.probing import base_auroc, probe
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.composition import encode_bases, one_hot_windows
@@ -85,14 +80,6 @@ def test_windows_hold_the_neighbours_and_nothing_beyond_the_ends():
     assert windows[0, 0, 1] == 1 and windows[0, 1, 2] == 1
 
 
-def test_a_probe_reads_a_linear_rule_and_finds_nothing_in_noise():
-    rng = np.random.default_rng(0)
-    x, noise = rng.normal(size=(2, 3000, 8)), rng.normal(size=(2, 3000, 8))
-    labels = x[..., 0] + 0.3 * x[..., 1] > 0
-    assert stem_probe((x[0], x[1]), (labels[0], labels[1])) > 0.99
-    assert stem_probe((noise[0], noise[1]), (labels[0], labels[1])) == pytest.approx(0.5, abs=0.04)
-
-
 def test_a_model_with_random_weights_does_no_better_than_chance(tiny_model):
     model = LanguageModel.load(str(tiny_model), masked=True)
     rng = np.random.default_rng(0)
@@ -117,17 +104,35 @@ def masked(study):
     return page.masked_accuracy(models, training, study.with_elements(tested), 0)
 
 
-def test_samples_are_of_the_training_records_and_of_every_other_split():
-    splits = ["train"] * 4500 + ["selection"] * 400 + ["natural"] * 7
+def test_samples_are_of_the_training_records_and_of_every_set_of_an_evaluation_split():
+    splits = ["train"] * 4500 + ["selection"] * 400 + ["natural"] * 7 + ["validation"] * 5
     training, tested = page.masked_samples(pd.DataFrame({"split": splits}), 0)
     assert len(training) == 4000 and set(training.split) == {"train"}
-    assert tested.split.value_counts().to_dict() == {"selection": 300, "natural": 7}
+    assert tested["set"].value_counts().to_dict() == {"unseen families": 300, "unseen families, natural": 7}
+
+
+def test_masked_bases_count_in_one_set_by_exposure_and_natural_ones_apart():
+    rows = [
+        ("seen-heldout", "sampled", "tRNA", "seen families"),
+        ("seen-selection", "natural", "tRNA", "seen families, natural tRNA"),
+        ("seen-heldout", "natural", "CD-box", "seen families, natural"),
+        ("selection", "sampled", "tRNA", "unseen families"),
+        ("heldout", "sampled", "CD-box", "unseen families"),
+        ("natural", "natural", "vault_RNA", "unseen families, natural"),
+        ("train", "natural", "tRNA", None),
+        ("validation", "sampled", "tRNA", None),
+    ]
+    records = pd.DataFrame(rows, columns=["split", "origin", "type", "expected"])
+    found = page.masked_set(records)
+    assert [None if pd.isna(name) else name for name in found] == records.expected.tolist()
+    order = dict.fromkeys(page.masked_samples(records, 0)[1]["set"])
+    assert list(order) == [name for name in found.categories if name in set(records.expected)]
 
 
 def test_every_predictor_meets_the_same_masked_bases_of_every_set(study, masked):
     records = study.all_records("structures")
-    expected = records[records.split != "train"].split.value_counts()
-    assert (masked.groupby("set").sequences.first() == expected.clip(upper=300).sort_index()).all()
+    expected = (records.split != "train").sum()  # of unseen families all
+    assert set(masked["set"]) == {"unseen families"} and (masked.sequences == min(expected, 300)).all()
     assert (masked.groupby("set")[["bases", "paired_bases"]].nunique() == 1).all(axis=None)
     for _, rows in masked.groupby("set"):
         assert rows.predictor.tolist()[:3] == [page.TRAINED, page.RANDOM, "most common base"]
@@ -143,10 +148,9 @@ def test_without_a_head_for_masked_bases_the_baselines_stand_alone(study):
     training, tested = page.masked_samples(study.all_records("structures"), 0)
     accuracy = page.masked_accuracy(models, training, study.with_elements(tested.head(20)), 0)
     assert not set(accuracy.predictor) & {page.TRAINED, page.RANDOM} and len(accuracy) >= 2
-    known = accuracy.assign(set="heldout", paired=[0.25, 0.5] * (len(accuracy) // 2))
-    assert page.paired_accuracy(known) == {
-        "model": "unknown", "baseline": "50.0%"
-    }  # fmt: skip
+    known = accuracy.assign(set="unseen families", paired=[0.25, 0.5] * (len(accuracy) // 2))
+    numbers = page.masked_numbers(known)
+    assert numbers["model"] == "unknown" and numbers["baseline"] == "50.0% in unseen families"
 
 
 def test_accuracies_by_position_are_those_of_the_table(masked):
@@ -159,15 +163,25 @@ def test_accuracies_by_position_are_those_of_the_table(masked):
         assert right["all"] == pytest.approx(right["paired"] + right["unpaired"])
 
 
-def test_paired_accuracy_is_of_heldout_rnas_beside_the_best_other_predictor():
+def test_masked_numbers_are_of_sampled_rnas_in_each_setting_beside_the_best_other_predictor():
+    seen, unseen = "seen families", "unseen families"
     accuracy = pd.DataFrame(
         {
-            "set": ["heldout"] * 3 + ["natural"],
-            "predictor": [page.TRAINED, "a", "b", page.TRAINED],
-            "paired": [0.5, 0.25, 0.3, 0.9],
+            "set": [seen] * 3 + [unseen] * 2 + [f"{unseen}, natural"] * 2,
+            "predictor": [page.TRAINED, "a", "b", page.TRAINED, "a", page.TRAINED, "a"],
+            "accuracy": [0.5, 0.4, 0.3, 0.5, 0.4, 0.5, 0.4],
+            "paired": [0.5, 0.25, 0.3, 0.2, 0.2, 0.9, 0.1],  # as good as the model in the second set
+            "unpaired": [0.5, 0.6, 0.3, 0.5, 0.4, 0.3, 0.4],  # ahead in the first and the last
+            "bases": [10] * 3 + [20] * 2 + [5] * 2,
         }
     )
-    assert page.paired_accuracy(accuracy) == {"model": "50.0%", "baseline": "30.0%"}
+    assert page.masked_numbers(accuracy) == {
+        "bases": 35,
+        "model": "50.0% in seen families and 20.0% in unseen families",
+        "baseline": "30.0% in seen families and 20.0% in unseen families",
+        "compared": 9,
+        "ahead": 3,
+    }
 
 
 def test_probes_are_of_every_layer_of_every_model_and_of_windows(study):
@@ -179,35 +193,31 @@ def test_probes_are_of_every_layer_of_every_model_and_of_windows(study):
     parts = [part.sample(len(part), random_state=0) for part in parts]
     states = [hidden_states(study.model, part.sequence.tolist(), [3])[:, 0] for part in parts]
     stems = [np.array(list("".join(part.element))) == "S" for part in parts]
-    assert probes.auroc[2] == pytest.approx(stem_probe(states, stems), abs=1e-6)
+    guess_T = probe(states[0], stems[0], states[1])
+    assert probes.auroc[2] == pytest.approx(roc_auc_score(stems[1], guess_T), abs=1e-6)
+    bases = np.array(list("".join(parts[1].sequence)))
+    assert probes.base_auroc[2] == pytest.approx(base_auroc(guess_T, stems[1], bases), abs=1e-6)
+    assert set(probes.setting) == {"unseen families"}
     assert (probes.tokens == len(stems[1])).all()
 
 
-def test_a_single_features_auroc_is_that_of_its_activations_and_the_best_of_the_selection(study):
-    rnas = study.activations("structures")
-    table = page.single_features(rnas, "H")
-    assert table.layer.tolist() == study.layers and set(table.source) == {"best single feature (topk)"}
-    row = table.iloc[-1]
-    for split in ("heldout", "selection"):
-        features, tokens = rnas.of_split(row.layer, split)
-        hairpin = (tokens.element == "H").to_numpy()
-        aurocs = [roc_auc_score(hairpin, column) for column in features.toarray().T]
-        if split == "heldout":
-            assert row.auroc == pytest.approx(aurocs[row.feature])
-        else:
-            assert aurocs[row.feature] == pytest.approx(np.max(np.array(aurocs)[rnas.retained(row.layer)]))
-
-
-def test_the_best_readers_are_the_best_layers():
-    window, single = "one-hot window of 11 nt", "best single feature (topk)"
-    probes = pd.DataFrame(
-        [(window, np.nan, 0.6), (page.TRAINED, 1, 0.7), (page.TRAINED, 2, 0.8), (page.RANDOM, 1, 0.65)],
-        columns=["source", "layer", "auroc"],
+def test_the_best_readers_are_the_best_layers_of_each_setting():
+    window, unseen = "one-hot window of 11 nt", "unseen families"
+    rows = [(unseen, window, np.nan, 0.6), (unseen, page.TRAINED, 1, 0.7), (unseen, page.TRAINED, 2, 0.8)]
+    rows += [(unseen, page.RANDOM, 1, 0.65), ("seen families", page.TRAINED, 1, 0.9)]
+    probes = pd.DataFrame(rows, columns=["setting", "source", "layer", "base_auroc"]).assign(auroc=0.5)
+    scores = pd.DataFrame({"element": ["S", "H", "S"], "layer": [1, 1, 2], "feature": [9, 5, 4]})
+    scores = scores.assign(
+        setting=unseen, base_auroc=0.55, base_auroc_low=0.5, base_auroc_high=0.6, auroc=0.5
     )
-    features = pd.DataFrame({"source": single, "layer": [1, 2], "feature": [9, 4], "auroc": [0.55, 0.5]})
-    readers = page.stem_readers(probes, features)
-    assert readers.source.tolist() == [*probes.source, single, single] and readers.layer[5] == 2
-    assert page.best_readers(readers) == {"best": 0.8, "random": 0.65, "window": 0.6, "single": 0.55}
+    readers = page.stem_readers(probes, scores)
+    assert readers.source.tolist() == [*probes.source, page.SINGLE, page.SINGLE]
+    assert readers.feature.tolist()[-2:] == [9, 4] and readers.layer.tolist()[-2:] == [1, 2]
+    assert page.best_readers(readers) == {
+        "best": "0.800 in unseen families and 0.900 in seen families",
+        "random": "0.650 in unseen families",
+        "window": "0.600 in unseen families",
+    }
 
 
 def test_sizes_are_those_of_the_models(study):
