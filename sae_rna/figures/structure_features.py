@@ -135,7 +135,7 @@ def sparse_probe(table: pd.DataFrame) -> alt.VConcatChart:
     best = table.loc[table.base_auroc.idxmax()]
     return alt.vconcat(*rows, spacing=14).properties(
         description=f"Base-stratified AUROC of logistic regressions that read 1 to {table.k.max():,} "
-        f"latents, neurons or principal components, for {' and '.join(map(ELEMENTS.get, elements))} "
+        f"latents, neurons or principal components, for {' and '.join(ELEMENTS[letter] for letter in elements)} "
         f"in {' and '.join(settings)}; highest {best.base_auroc:.2f} with {best.k:,} {best.source} for "
         f"{ELEMENTS[best.element]}, {best.setting}."
     )

@@ -233,7 +233,7 @@ def test_a_sparse_probe_reads_no_more_columns_than_there_are_and_all_of_them_at_
     assert neurons[32] == pytest.approx(dense, abs=1e-3)  # the order of columns rounds otherwise
     chosen = association(known, is_seen, seen.base).argmax()
     alone = base_auroc(other[:, chosen], is_unseen, unseen.base)  # a probe of one column ranks as it does
-    assert min(abs(neurons[1] - alone), abs(neurons[1] - (1 - alone))) < 1e-6
+    assert min(abs(neurons[1] - alone), abs(neurons[1] - (1 - alone))) < 1e-3
 
 
 def test_probe_numbers_say_what_few_columns_and_all_neurons_give():
