@@ -149,7 +149,7 @@ def type_probe(table: pd.DataFrame) -> alt.HConcatChart:
     table["kind"] = np.where(table.representation.str.startswith("SAE"), "SAE features", "compared with")
     looks = {"SAE features": (theme.BLUE, "circle"), "compared with": (theme.DARK, "square")}
     colour, shape = theme.kinds("kind", looks, (alt.Color, alt.Shape), {"symbolSize": 75})
-    tooltip = ["representation:N", *theme.tooltips(written="balanced accuracy")]
+    tooltip = ["representation:N", *theme.tooltips(written="accuracy (95 % interval)")]
     tooltip += theme.tooltips(",", columns="columns", nonzero_weights="weights that are not 0")
     names, panels = list(dict.fromkeys(table.representation)), list[alt.TopLevelMixin]()
     settings = list(dict.fromkeys(table.setting))

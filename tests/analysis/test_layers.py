@@ -15,7 +15,7 @@ def test_the_table_agrees_with_the_features_themselves(study):
     table = layers.by_layer(summary, rnas).set_index(["architecture", "layer"])
     assert set(table.index.unique("architecture")) == set(study.parameters.architectures)
     for layer in study.layers:
-        matrix, row = rnas.features(layer), table.loc[("topk", layer)]
+        matrix, row = rnas.features(layer), table.loc[(study.parameters.architecture, layer)]
         density = np.asarray((matrix > 0).mean(0)).ravel()
         by_record = pd.DataFrame(matrix.toarray() > 0).groupby(rnas.tokens.record.to_numpy()).any().sum()
         assert row.l0 == pytest.approx(matrix.getnnz() / matrix.shape[0])

@@ -16,7 +16,7 @@ def test_boxes_say_what_this_run_was(study):
     assert f"{len(study.training):,} to train on, {evaluated:,} others to evaluate" in details["RNA records"]
     assert f"{study.model.parameter_count:,} parameters" in details["language model"]
     assert f"{study.training.sequence.str.len().sum():,} nucleotides x 3 layers" in details["activations"]
-    assert details["sparse autoencoders"].startswith("96 latents a layer; topk, relu-l1, relu-l1-mean")
+    assert details["sparse autoencoders"].startswith(f"96 latents a layer; {', '.join(p.architectures)}")
     assert details["annotations"].split(" RNA types")[0].endswith(" 2")
 
 
