@@ -107,7 +107,7 @@ def types_table(layers: int, types: int = 6, features: int = 5) -> pd.DataFrame:
     ).to_frame(index=False)
     table["activation"] = rng.random(len(table)).round(4)
     table["rank"] = table.groupby(["layer", "type"]).activation.rank(ascending=False).astype(int)
-    return table.assign(explained=False)
+    return table.assign(explained=False, survives="")
 
 
 def tracks_table(structure: str, record: str = "RNA one") -> pd.DataFrame:
@@ -143,6 +143,7 @@ def masked_table() -> pd.DataFrame:
     return table.assign(tokens=1000, accuracy=np.linspace(0.2, 0.7, len(table)))
 
 
+SETTINGS = ["seen families", "unseen families"]
 SOURCES = ["SAE", "neurons", "PCA", "ICA", "one-hot window"]
 
 
@@ -212,11 +213,34 @@ def recurrence_table(layers: int) -> pd.DataFrame:
 
 def effects_table(layers: int) -> pd.DataFrame:
     table = pd.MultiIndex.from_product(
-        [range(1, layers + 1), ["tRNA", "5S rRNA", "snoRNA"]], names=["layer", "type"]
+        [SETTINGS, range(1, layers + 1), ["tRNA", "5S rRNA", "snoRNA"]], names=["setting", "layer", "type"]
     ).to_frame(index=False)
     surviving = {"tRNA": 3, "5S rRNA": 140, "snoRNA": 0}
     table["surviving"] = table.type.map(surviving) + table.layer * (table.type != "snoRNA")
     return table.assign(tested=np.where(table.type == "snoRNA", 0, 400))
+
+
+def probe_table() -> pd.DataFrame:
+    names = [
+        "length and GC content",
+        "3-mer frequencies",
+        "mean hidden state, layer 3",
+        "SAE features, layer 3",
+    ]
+    table = pd.MultiIndex.from_product([SETTINGS, names], names=["setting", "representation"])
+    table = table.to_frame(index=False)
+    accuracy = np.linspace(0.2, 0.6, len(table))
+    table = table.assign(balanced_accuracy=accuracy, low=accuracy - 0.05, high=accuracy + 0.06)
+    return table.assign(chance=0.0625, columns=256, nonzero_weights=40)
+
+
+def sparsity_table(layers: int) -> pd.DataFrame:
+    table = pd.MultiIndex.from_product(
+        [["language model", "random weights"], range(1, layers + 1), ["tRNA", "miRNA"]],
+        names=["source", "layer", "type"],
+    ).to_frame(index=False)
+    table["active"] = 0.4 - 0.01 * table.layer + 0.05 * (table.type == "miRNA")
+    return table.assign(rnas=45, selectivity=0.5)
 
 
 STEPS = pd.DataFrame(
@@ -238,8 +262,10 @@ CHARTS = {
     "overview of two": lambda: figures.overview(STEPS.head(2)),
     "retained features": lambda: figures.retained_features(layers_table(6)),
     "retained features of 33 layers": lambda: figures.retained_features(layers_table(33)),
-    "layer sparsity": lambda: figures.layer_sparsity(layers_table(6)),
-    "layer sparsity of 33 layers": lambda: figures.layer_sparsity(layers_table(33)),
+    "layer sparsity": lambda: figures.layer_sparsity(layers_table(6), "topk"),
+    "layer sparsity of 33 layers": lambda: figures.layer_sparsity(layers_table(33), "topk"),
+    "type sparsity": lambda: figures.type_sparsity(sparsity_table(6)),
+    "type sparsity of 33 layers": lambda: figures.type_sparsity(sparsity_table(33)),
     "training": lambda: figures.training(training_table(6, 20)),
     "element scores": lambda: figures.element_scores(scores_table(6)),
     "element scores of one setting": lambda: figures.element_scores(
@@ -252,7 +278,7 @@ CHARTS = {
         tracks_table(CLOVERLEAF).assign(fault="its confounds explain it")
     ),
     "element scores of 33 layers": lambda: figures.element_scores(scores_table(33)),
-    "type features": lambda: figures.type_features(types_table(6)),
+    "type features": lambda: figures.type_features(types_table(6), [1, 4, 6]),
     "tracks": lambda: figures.feature_tracks(
         pd.concat([tracks_table(CLOVERLEAF), tracks_table(LONG, "RNA two")])
     ),
@@ -261,7 +287,11 @@ CHARTS = {
     "element scores with explained ones": lambda: figures.element_scores(
         scores_table(6).assign(explained=True)
     ),
-    "type features with explained ones": lambda: figures.type_features(types_table(3).assign(explained=True)),
+    "type features with explained ones": lambda: figures.type_features(
+        types_table(3).assign(explained=True), [1, 2, 3]
+    ),
+    "type features of a layer that has none": lambda: figures.type_features(types_table(3), [2, 3, 4]),
+    "type probe": lambda: figures.type_probe(probe_table()),
     "controls": lambda: figures.controls(controls_table()),
     "controls by AUROC": lambda: figures.controls(controls_table(), "auroc"),
     "confounds": lambda: figures.confounds(confounds_table()),

@@ -2,6 +2,9 @@
 
 import pandas as pd
 
+from sae_rna.analysis.claims import HOLDS, NOT, UNKNOWN, WEAKLY, Finding
+from sae_rna.analysis.data import distinct
+from sae_rna.records.splits import settings
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import AutoencoderConfig
 
@@ -18,17 +21,29 @@ def pipeline(model, sae: AutoencoderConfig, architectures, rnas: Activations, st
     rnas, structures : the evaluation RNAs of known type, encoded, and those of known structure
     """
     fit, types, retained = sae.training, rnas.records, retained_range(rnas)
+    evaluated = len(distinct(structures, types))
     details = [
-        f"{fit['sequences']:,} to train on, {len(types):,} of known type and {len(structures):,} of known "
-        "structure to evaluate",
+        f"{fit['sequences']:,} to train on, {evaluated:,} others to evaluate: {len(types):,} of known type, "
+        f"{len(structures):,} of known structure",
         f"{model.source}: {model.blocks} blocks, width {model.width:,}, {model.parameter_count:,} parameters",
         f"{fit['tokens']:,} nucleotides x {len(rnas.layers)} layers, each dimension to mean 0 and variance 1",
         f"{sae.latents:,} latents a layer; {', '.join(architectures)}; the figures show {sae.architecture}",
         "{fewest:,} to {most:,} a layer fire in {min_sequences} or more RNAs".format(**retained),
-        f"{_elements(structures)} structural elements, {types.type.nunique()} RNA types; chosen on "
-        "selection, scored on held-out families",
+        f"{_elements(structures)} structural elements, {types.type.nunique()} RNA types; features chosen on "
+        f"one half, scored on the other, in {' and '.join(settings(types))}",
     ]
     return pd.DataFrame({"step": TITLES.keys(), "title": TITLES.values(), "detail": details})
+
+
+def findings(found: list[Finding]) -> list[str]:
+    """What was found, a sentence per verdict that any of `claims.findings` has, with the claims it is of."""
+    words = {HOLDS: "Holds", WEAKLY: "Holds weakly", NOT: "Does not hold here", UNKNOWN: "Cannot be told"}
+    claims = {verdict: [one.claim for one in found if one.verdict == verdict] for verdict in words}
+    return [
+        f"{words[verdict]} ({len(of)} of {len(found)}): {'; '.join(of)}."
+        for verdict, of in claims.items()
+        if of
+    ]
 
 
 def retained_range(rnas: Activations) -> dict:

@@ -42,8 +42,8 @@ def score_elements(rnas: Activations, of=None, shuffles=20, seed: int = 0) -> pd
         families = [rnas.records[rnas.records.split == split].get("family") for split in splits]
         options = families, shuffles, seed, BOOTSTRAPS
         for layer in tqdm(rnas.layers, f"elements, {setting}", mininterval=1):
-            sets = [rnas.of_split(layer, split) for split in splits]
-            table = choosing.score_elements(*sets, rnas.retained(layer), *options)
+            known, other = (rnas.of_split(layer, split) for split in splits)
+            table = choosing.score_elements(known, other, rnas.retained(layer), *options)
             tables.append(table.assign(setting=setting, layer=layer))
     empty = pd.DataFrame(columns=[*choosing.ELEMENT_COLUMNS, "setting", "layer"])
     return pd.concat(tables, ignore_index=True) if tables else empty
@@ -105,7 +105,7 @@ def tracks(best: pd.Series, rnas: Activations, longest: int = 110) -> pd.DataFra
     if ranked.empty:
         raise ValueError(f"no RNA of the split '{scored}' has a {best.concept} beside other nucleotides")
     last = len(ranked) - 1
-    tables = []
+    tables: list[pd.DataFrame] = []
     for place, word in {last: "worst", (last + 1) // 2: "median", 0: "best"}.items():
         record = ranked.iloc[place]
         note = f"{word} of {len(ranked):,} RNAs (AUROC {record.own:.2f})" if last else "the only RNA"

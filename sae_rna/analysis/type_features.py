@@ -23,13 +23,22 @@ from sae_rna.analysis import confounds
 from sae_rna.analysis.statistics import choosing, permutation
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
-from sae_rna.records.splits import settings
+from sae_rna.records.splits import SETTINGS, settings
+from sae_rna.records.structure import ELEMENTS
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import column_max, pool_types, type_activation
 
 STRENGTHS = tuple(10.0 ** np.arange(-2.5, 1))  # inverse penalties that the probe chooses from
 FOLDS, BOOTSTRAPS = 4, 2000
-_SHOWN = "setting type layer feature selection_auroc auroc null_p95 f1 base_rate sequences explained".split()
+_LENGTH, _FEATURES = "length and GC content", "SAE features"  # representations that captions compare
+FEWEST_TYPES = 3  # that can be tested, for anything to be said about types
+_HEADERS = {"setting": "setting", "type": "RNA type", "layer": "layer", "feature": "feature"}
+_HEADERS |= {
+    "selection_auroc": "AUROC where chosen",
+    "auroc": "AUROC",
+    "null_p95": "chance (95th percentile)",
+}
+_HEADERS |= {"families": "families scored", "sequences": "RNAs scored", "explained": "explained"}
 
 
 def prefer_types(rnas: Activations, seed: int = 0, filtered: bool = True) -> pd.DataFrame:
@@ -67,10 +76,11 @@ def type_activations(rnas: Activations, kept, explained, layers, top_k: int, fil
     filtered : of the surviving features alone
 
     Columns feature, type, activation (mean over the type's RNAs, each at its strongest nucleotide, in shares
-    of the feature's maximum), rank (from 1), layer, survives (the feature for this type, in any setting) and
-    explained (a surviving feature, for any type).
+    of the feature's maximum), rank (from 1), layer, survives (the settings, joined by commas, in which the
+    feature prefers this type) and explained (a surviving feature, for any type).
     """
-    tables, keys = [], ["layer", "feature", "type"]
+    keys = ["layer", "feature", "type"]
+    tables = [pd.DataFrame(columns=["feature", "type", "activation", "rank", "layer"])]
     for layer in layers:
         pooled, records = rnas.pooled(layer)
         features = kept.feature[kept.layer == layer]
@@ -78,29 +88,12 @@ def type_activations(rnas: Activations, kept, explained, layers, top_k: int, fil
         if chosen_F.any():
             table = type_activation(pool_types(pooled, records.type, column_max(pooled)), top_k, chosen_F)
             tables.append(table.assign(layer=layer))
-    if not tables:
-        return pd.DataFrame(
-            columns=["feature", "type", "activation", "rank", "layer", "survives", "explained"]
-        )
-    table = pd.concat(tables, ignore_index=True)
-    named = pd.MultiIndex.from_frame(table[keys])
-    marked = pd.MultiIndex.from_frame(explained.loc[explained.explained.astype(bool), keys[:2]])
-    survives = named.isin(pd.MultiIndex.from_frame(kept[keys]))
-    return table.assign(survives=survives, explained=named.droplevel(2).isin(marked))
-
-
-def active_share(rnas: Activations) -> pd.DataFrame:
-    """Of every layer and type the share of features that are active somewhere in an RNA, a mean over RNAs of
-    at most 100 nt, with tau of the layer: columns layer, type, active, rnas, selectivity."""
-    short, tables = (rnas.records.sequence.str.len() <= 100).to_numpy(), []
-    for layer in rnas.layers:
-        pooled, records = rnas.pooled(layer)
-        active_S = np.diff(sparse.csr_matrix(pooled)[short].indptr) / pooled.shape[1]
-        by_type = pd.Series(active_S).groupby(records.type[short].to_numpy())
-        table = by_type.agg(active="mean", rnas="size").rename_axis("type").reset_index()
-        tau = rnas.summary.loc[(rnas.summary.layer == layer) & rnas.summary.retained, "tau"].mean()
-        tables.append(table.assign(layer=layer, selectivity=tau))
-    return pd.concat(tables, ignore_index=True).assign(source=rnas.name)
+    table = pd.concat(tables[1:] or tables, ignore_index=True)
+    settings_of = kept.groupby(keys).setting.agg(", ".join).rename("survives").reset_index()
+    marked = explained.loc[explained.explained.astype(bool), ["layer", "feature"]].drop_duplicates()
+    table = table.merge(settings_of.astype({"type": object}), on=keys, how="left").fillna({"survives": ""})
+    marks = pd.MultiIndex.from_frame(marked.astype(object))
+    return table.assign(explained=pd.MultiIndex.from_frame(table[keys[:2]].astype(object)).isin(marks))
 
 
 def effects(tested: pd.DataFrame) -> pd.DataFrame:
@@ -113,20 +106,42 @@ def effects(tested: pd.DataFrame) -> pd.DataFrame:
 
 
 def numbers(rnas: Activations, tested: pd.DataFrame, random: pd.DataFrame, activation: pd.DataFrame) -> dict:
-    """What the captions of the first two figures say; `random` is `prefer_types` of the random model."""
-    layers, kept = first_middle_last(rnas.layers), effects(tested)
-    found, explained = kept.groupby("type").surviving.sum() > 0, activation[activation.explained.astype(bool)]
+    """What the captions of the first three figures say; `random` is `prefer_types` of the random model."""
+    layers, counts = first_middle_last(rnas.layers), effects(tested)
+    explained, found = activation[activation.explained.astype(bool)], counts[counts.surviving > 0]
     facts = {"types": rnas.records.type.nunique(), "rnas": len(rnas.records), "pairs": len(tested)}
     facts |= {"layers": ", ".join(f"L{layer}" for layer in layers), "shown": _features(activation)}
     facts |= {"significant": int(tested.significant.sum()), "replicated": int(tested.replicates.sum())}
-    facts |= {"surviving": int(kept.surviving.sum()), "explained": _features(explained)}
-    facts |= {"tested_types": tested.type.nunique(), "types_found": int(found.sum())}
-    return facts | {"random_surviving": int(effects(random).surviving.sum())}
+    facts |= {"surviving": len(surviving(tested)), "explained": _features(explained)}
+    facts |= {"cells": len(counts), "empty_cells": len(counts) - len(found)}
+    without = sorted(set(counts.type) - set(found.type))
+    facts |= {"without": ", ".join(without) or "none", "random_surviving": len(surviving(random))}
+    return facts | {"highest": float(activation.activation.max()) if len(activation) else 0.0}
 
 
 def _features(table: pd.DataFrame) -> int:
     """How many features a table names over all layers."""
     return len(table[["layer", "feature"]].drop_duplicates())
+
+
+def types_found(tested: pd.DataFrame, random: pd.DataFrame, last: int) -> str:
+    """For each setting, in words: how many types have a feature that survives, in any layer and in the last.
+
+    last : the last layer studied
+    """
+    sentences = []
+    for setting, rows in tested.groupby("setting", sort=False):
+        kept, own = surviving(rows), surviving(random[random.setting == setting])
+        total, found, at_last = (
+            rows.type.nunique(),
+            kept.type.nunique(),
+            kept.type[kept.layer == last].nunique(),
+        )
+        words = f"in {setting} {found} of {total} types that can be tested have a feature of their own, "
+        words += f"{at_last} of them in the last layer (random weights: {own.type.nunique()})"
+        few = f"in {setting} only {total} types can be tested, too few to say anything about types"
+        sentences.append(words if total >= FEWEST_TYPES else few)
+    return "; ".join(sentences) or "no type could be tested, since families are not known or too few"
 
 
 def first_middle_last(layers: Sequence[int]) -> list[int]:
@@ -153,9 +168,19 @@ def best_by_type(scores: pd.DataFrame) -> pd.DataFrame:
     return best.sort_values(["setting", "auroc"], ascending=[True, False], ignore_index=True)
 
 
-def type_table(best: pd.DataFrame, explained: pd.DataFrame) -> pd.DataFrame:
-    """tab-type-scores: `best_by_type` with what `confounds.explain_types` says of it."""
-    return confounds.mark(best, explained)[_SHOWN]
+def type_table(best: pd.DataFrame, explained: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """tab-type-scores: `best_by_type` with what `confounds.explain_types` says of it, and the type's families
+    among the `records` of the scored split (missing where they are not known)."""
+    table, scored = confounds.mark(best, explained), {name: splits[1] for name, splits in SETTINGS.items()}
+    family = records.get("family", pd.Series(None, records.index, dtype=object))
+    families = family.groupby([records.split, records.type]).nunique().replace(0, pd.NA)
+    places = pd.MultiIndex.from_arrays([table.setting.map(scored), table.type])
+    return table.assign(families=families.reindex(places).astype("Int64").to_numpy())
+
+
+def headed(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `type_table` that fit into a page, under names for readers."""
+    return table[[*_HEADERS]].rename(columns=_HEADERS)
 
 
 def top_features(structures: Activations, types: Activations, layer: int, count=3, seed=0) -> pd.DataFrame:
@@ -175,6 +200,23 @@ def top_features(structures: Activations, types: Activations, layer: int, count=
     return pd.concat(tables, ignore_index=True)
 
 
+def top_table(top: pd.DataFrame) -> pd.DataFrame:
+    """tab-top-features: the first of `top_features` for every element and type, the settings side by side."""
+    best = top[top["rank"] == 1].replace({"label": ELEMENTS})
+    columns = {"feature": "feature", "score": "AUROC", "enrichment": "enrichment", "explained": "explained"}
+    best = best.assign(score=best.base_auroc, feature=best.feature.astype("Int64").astype(str))
+    parts = []
+    for setting, rows in best.groupby("setting", sort=False):
+        part = rows.set_index(["kind", "label"])[[*columns]].rename(columns=columns)
+        parts.append(part.map(_yes_or_no).add_suffix(f", {setting}"))
+    table = pd.concat(parts, axis=1).reset_index()
+    return table.rename(columns={"kind": "concept", "label": "name"})
+
+
+def _yes_or_no(value):
+    return {True: "yes", False: "no"}[bool(value)] if isinstance(value, (bool, np.bool)) else value
+
+
 def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) -> pd.DataFrame:
     """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC, by setting."""
     tables = [
@@ -189,16 +231,36 @@ def _probe_types(rnas: Activations, model: LanguageModel, layers, splits, seed: 
     parts = [rnas.records[rnas.records.split == split] for split in splits]
     texts = [part.sequence.tolist() for part in parts]
     representations = {
-        "length and GC content": tuple(map(length_and_gc, texts)),
+        _LENGTH: tuple(map(length_and_gc, texts)),
         "3-mer frequencies": tuple(kmer_frequencies(sequences, 3) for sequences in texts),
     }
     states = [_mean_states(model, sequences, layers) for sequences in texts]
     for place, layer in enumerate(layers):
         representations[f"mean hidden state, layer {layer}"] = tuple(part[:, place] for part in states)
         pooled = tuple(rnas.pooled(layer, split)[0] for split in splits)
-        representations[f"SAE features, layer {layer}"] = pooled
+        representations[f"{_FEATURES}, layer {layer}"] = pooled
     families = tuple(part.get("family", pd.Series([None] * len(part))) for part in parts)
     return probe(representations, parts[0].type, parts[1].type, families, seed)
+
+
+def compare_probes(probe: pd.DataFrame) -> str:
+    """In words, for each setting: the SAE features' probe beside that of length and GC, and whether the 95 %
+    intervals of the two overlap."""
+    sentences = []
+    for setting, rows in probe.groupby("setting", sort=False):
+        rows = rows.set_index("representation")
+        base, features = rows.loc[_LENGTH], rows[rows.index.str.startswith(_FEATURES)]
+        apart = features[(features.low > base.high) | (features.high < base.low)]
+        span = (
+            f"features reach {features.balanced_accuracy.min():.2f} to {features.balanced_accuracy.max():.2f}"
+        )
+        beside = f"length and GC content {base.balanced_accuracy:.2f}"
+        layers = f"{len(features)} layer" + "s" * (len(features) > 1)
+        verdict = f"the intervals overlap in {len(features) - len(apart)} of {layers}"
+        if len(below := apart[apart.high < base.low]):
+            verdict += f" and lie below in {len(below)}"
+        sentences.append(f"{setting}: {span}, {beside}, and {verdict}")
+    return "; ".join(sentences)
 
 
 def _mean_states(model: LanguageModel, sequences: list[str], layers: Sequence[int]) -> np.ndarray:

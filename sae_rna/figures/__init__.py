@@ -15,6 +15,7 @@ from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
 from sae_rna.figures.language_model import stem_readers as stem_readers
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity
 from sae_rna.figures.layers import retained_features as retained_features
+from sae_rna.figures.layers import type_sparsity as type_sparsity
 from sae_rna.figures.overview import overview as overview
 from sae_rna.figures.recurrence import recurrence as recurrence
 from sae_rna.figures.structure_features import element_scores as element_scores
@@ -23,3 +24,4 @@ from sae_rna.figures.tracks import feature_tracks as feature_tracks
 from sae_rna.figures.tracks import layout as layout
 from sae_rna.figures.type_features import type_effects as type_effects
 from sae_rna.figures.type_features import type_features as type_features
+from sae_rna.figures.type_features import type_probe as type_probe

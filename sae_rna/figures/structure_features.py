@@ -132,10 +132,10 @@ def sparse_probe(table: pd.DataFrame) -> alt.VConcatChart:
             panel = (base.mark_line().encode(dash) + points).properties(width=width, height=190)
             panels.append(panel.properties(title=f"{ELEMENTS[element]}, {setting}"))
         rows.append(alt.hconcat(*panels, spacing=16))
-    best = table.loc[table.base_auroc.idxmax()]
+    best, names = table.loc[table.base_auroc.idxmax()], [ELEMENTS[letter] for letter in elements]
     return alt.vconcat(*rows, spacing=14).properties(
         description=f"Base-stratified AUROC of logistic regressions that read 1 to {table.k.max():,} "
-        f"latents, neurons or principal components, for {' and '.join(map(ELEMENTS.get, elements))} "
-        f"in {' and '.join(settings)}; highest {best.base_auroc:.2f} with {best.k:,} {best.source} for "
+        f"latents, neurons or principal components, for {' and '.join(names)} in "
+        f"{' and '.join(settings)}; highest {best.base_auroc:.2f} with {best.k:,} {best.source} for "
         f"{ELEMENTS[best.element]}, {best.setting}."
     )

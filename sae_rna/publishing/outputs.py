@@ -34,10 +34,11 @@ def publish(
 ):
     """Write a figure's or table's static files and display it, its caption below.
 
-    A chart is written as `<id>.svg .png .pdf .vl.json` with its `table` as `<id>.csv`; a table as `<id>.csv`
-    and `<id>.html`. Displayed is interactive HTML, with a PNG for readers without JavaScript, or an HTML
-    table. `caption` (Markdown) and `alt` (what the picture shows, for those who cannot see it) have
-    placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; `fill_captions` puts both into the book.
+    A chart is written as `<id>.svg .png .pdf .vl.json` with its `table` as `<id>.csv`; a table as `<id>.html`
+    and, or the `table` of which it shows a part, as `<id>.csv`. Displayed is interactive HTML, with a PNG for
+    readers without JavaScript, or an HTML table. `caption` (Markdown) and `alt` (what the picture shows, for
+    those who cannot see it) have placeholders like `{rnas}` or `{f1:.2f}` for the `numbers`; `fill_captions`
+    puts both into the book.
 
     Raises, before anything is written, ValueError for an id that is not like fig-name or tab-name, a chart
     without table and a number that is NaN, NotebookError for a caption that cannot be filled (`filled`).
@@ -51,7 +52,8 @@ def publish(
     if isinstance(content, pd.DataFrame):
         fragment, head = table_html(content), f'<meta charset="utf-8">\n<title>{figure_id}</title>'
         bundle = {"text/html": fragment, "text/plain": content.to_string(index=False, max_rows=60)}
-        files = {"csv": content.to_csv(index=False), "html": f"<!DOCTYPE html>\n{head}\n{fragment}\n"}
+        whole = content if table is None else table
+        files = {"csv": whole.to_csv(index=False), "html": f"<!DOCTYPE html>\n{head}\n{fragment}\n"}
     elif table is None:
         raise ValueError(f"{figure_id}: a chart is published together with its tidy table")
     else:

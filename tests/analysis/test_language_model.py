@@ -119,12 +119,12 @@ def test_masked_bases_count_in_one_set_by_exposure_and_natural_ones_apart():
         ("selection", "sampled", "tRNA", "unseen families"),
         ("heldout", "sampled", "CD-box", "unseen families"),
         ("natural", "natural", "vault_RNA", "unseen families, natural"),
-        ("train", "natural", "tRNA", None),
-        ("validation", "sampled", "tRNA", None),
+        ("train", "natural", "tRNA", ""),
+        ("validation", "sampled", "tRNA", ""),
     ]
     records = pd.DataFrame(rows, columns=["split", "origin", "type", "expected"])
     found = page.masked_set(records)
-    assert [None if pd.isna(name) else name for name in found] == records.expected.tolist()
+    assert ["" if pd.isna(name) else name for name in found] == records.expected.tolist()
     order = dict.fromkeys(page.masked_samples(records, 0)[1]["set"])
     assert list(order) == [name for name in found.categories if name in set(records.expected)]
 
@@ -222,7 +222,7 @@ def test_the_best_readers_are_the_best_layers_of_each_setting():
 
 def test_sizes_are_those_of_the_models(study):
     sizes = page.models(study.model, [study.autoencoders(variant) for variant in study.parameters.main])
-    assert sizes.model.tolist() == [study.model.source, "topk", "relu-l1", "relu-l1-mean"]
+    assert sizes.model.tolist() == [study.model.source, "batchtopk", "relu-l1", "relu-l1-mean"]
     assert sizes.layers.tolist() == ["3", "1, 2, 3", "1, 2, 3", "1, 2, 3"]
     assert sizes.latents[1:].tolist() == [96] * 3 and pd.isna(sizes.latents[0])
     assert sizes.parameters[1] == 3 * (2 * 96 * 32 + 96 + 32)  # two matrices and two biases a layer

@@ -8,7 +8,9 @@ from scipy import sparse
 
 from sae_rna.analysis import structure_features
 from sae_rna.analysis.statistics.choosing import score_elements
+from sae_rna.analysis.statistics.probing import association, base_auroc, probe
 from sae_rna.analysis.structure_features import best, best_by_element, element_table, evaluated, tracks
+from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.structure import add_elements
 from sae_rna.sae.encoding import token_table
 
@@ -221,9 +223,17 @@ def test_a_sparse_probe_reads_no_more_columns_than_there_are_and_all_of_them_at_
             {min(k, columns[source]) for k in (1, 2, 4, 8, 16, 32, columns[source])}
         )
         assert (rows["columns"] == columns[source]).all()
-    # principal components are a rotation of the neurons: all of them hold the same
-    dense = table[table.k == 32].set_index("source").base_auroc
-    assert dense["neurons"] == pytest.approx(dense["principal components"], abs=0.03)
+    records = [rnas.records[rnas.records.split == split] for split in ("selection", "heldout")]
+    assert max(map(len, records)) <= structure_features.PROBED_RNAS  # so that all are read
+    known, other = (hidden_states(study.model, part.sequence.tolist(), [2])[:, 0] for part in records)
+    (_, seen), (_, unseen) = (rnas.of_split(2, split) for split in ("selection", "heldout"))
+    is_seen, is_unseen = ((tokens.element == "S").to_numpy() for tokens in (seen, unseen))
+    neurons = table[table.source == "neurons"].set_index("k").base_auroc
+    dense = base_auroc(probe(known, is_seen, other), is_unseen, unseen.base)
+    assert neurons[32] == pytest.approx(dense, abs=1e-3)  # the order of columns rounds otherwise
+    chosen = association(known, is_seen, seen.base).argmax()
+    alone = base_auroc(other[:, chosen], is_unseen, unseen.base)  # a probe of one column ranks as it does
+    assert min(abs(neurons[1] - alone), abs(neurons[1] - (1 - alone))) < 1e-3
 
 
 def test_probe_numbers_say_what_few_columns_and_all_neurons_give():

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from sae_rna import figures
 from sae_rna.analysis import confounds, type_features
-from sae_rna.analysis.type_features import effects, probe, surviving, surviving_activations
+from sae_rna.analysis.type_features import effects, probe, surviving, type_activations
 from sae_rna.parameters import Parameters
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.study import Study
@@ -18,33 +18,42 @@ from sae_rna.study import Study
 # -----------------------------------------------------------------------------------------------
 
 
-def preferences(layer, features):
-    rows = pd.DataFrame({"layer": layer, "feature": features, "type": "hairpin"})
+def preferences(layer, features, setting="unseen families"):
+    rows = pd.DataFrame({"setting": setting, "layer": layer, "feature": features, "type": "hairpin"})
     return rows.assign(effect=1.0, adjusted_effect=1.0, significant=True, replicates=False)
 
 
-def test_figure_5_shows_survivors_alone_and_says_which_are_explained(study):
+def test_figure_5_shows_all_retained_features_and_marks_survivors_and_explained_ones(study):
     rnas = study.activations("types")
     live = np.flatnonzero(rnas.retained(3))[:10]
     tested = preferences(3, live)
     tested.loc[:2, "replicates"] = True
     tested.loc[2, "effect"] = -1.0  # ahead only when adjusted
+    tested = pd.concat([tested, preferences(3, live, "seen families")], ignore_index=True)
+    tested.loc[(tested.feature == live[1]) & (tested.setting == "seen families"), "replicates"] = True
     kept = surviving(tested)
-    assert kept.feature.tolist() == live[:2].tolist()
-    explained = kept[["layer", "type", "feature"]].assign(explained=[True, False])
-    shown = surviving_activations(rnas, kept, explained, [1, 3], top_k=4)
+    assert kept.feature[kept.setting == "unseen families"].tolist() == live[:2].tolist()
+    explained = kept[["setting", "layer", "type", "feature"]].assign(explained=kept.feature == live[0])
+    shown = type_activations(rnas, kept, explained, [1, 3], top_k=4, filtered=True)
     assert set(shown.feature) == set(live[:2]) and set(shown.layer) == {3}
     assert set(shown.feature[shown.explained]) == {live[0]}
+    marked = shown[shown.survives != ""].set_index("feature")
+    assert set(marked.type) == {"hairpin"}
+    assert marked.survives.to_dict() == {
+        live[0]: "unseen families", live[1]: "seen families, unseen families"
+    }  # fmt: skip
     pooled, records = rnas.pooled(3)
     (row,) = shown[(shown.feature == live[0]) & (shown.type == "hairpin")].to_dict("records")
     column = pooled[:, [live[0]]].toarray().ravel()
     assert row["activation"] == pytest.approx(column[records.type == "hairpin"].mean() / column.max())
+    every = type_activations(rnas, kept, explained, [1, 3], top_k=rnas.summary.feature.max() + 1)
+    for layer in (1, 3):
+        assert set(every.feature[every.layer == layer]) == set(np.flatnonzero(rnas.retained(layer)))
+    assert set(every.type) == set(rnas.records.type)
     numbers = type_features.numbers(rnas, tested, tested.head(0), shown)
-    assert (numbers["shown"], numbers["explained"], numbers["left_out"]) == (2, 1, 8)
-    assert (numbers["significant"], numbers["replicated"], numbers["types_found"]) == (10, 3, 1)
-    assert effects(tested).to_dict("records") == [
-        {"layer": 3, "type": "hairpin", "surviving": 2, "tested": 10}
-    ]
+    assert (numbers["shown"], numbers["explained"], numbers["surviving"]) == (2, 1, 3)
+    assert (numbers["significant"], numbers["replicated"], numbers["empty_cells"]) == (20, 4, 0)
+    assert effects(tested).surviving.tolist() == [2, 1] and effects(tested).tested.tolist() == [10, 10]
 
 
 def test_types_that_cannot_be_tested_leave_tables_and_figures_that_say_so(study, records_file, tmp_path):
@@ -54,14 +63,43 @@ def test_types_that_cannot_be_tested_leave_tables_and_figures_that_say_so(study,
     rnas = Study(Parameters(**values)).activations("types")
     with pytest.warns(UserWarning, match="'family'"):
         tested = type_features.prefer_types(rnas)
-    shown = surviving_activations(
-        rnas, surviving(tested), confounds.explain_types(rnas, surviving(tested)), [1, 3], 4
-    )
+    explained = confounds.explain_types(rnas, surviving(tested))
+    shown = type_activations(rnas, surviving(tested), explained, [1, 3], 4, filtered=True)
     assert tested.empty and effects(tested).empty and shown.empty
     numbers = type_features.numbers(rnas, tested, tested, shown)
-    assert numbers["pairs"] == numbers["shown"] == numbers["left_out"] == numbers["random_surviving"] == 0
-    for chart in (figures.type_effects(effects(tested)), figures.type_features(shown)):
-        assert "no feature" in chart.to_dict()["description"].lower()
+    assert numbers["pairs"] == numbers["shown"] == numbers["random_surviving"] == 0
+    assert "no feature" in figures.type_effects(effects(tested)).to_dict()["description"].lower()
+    assert (
+        figures.type_features(shown, [1, 3], kind="surviving").to_dict()["description"].count("0 features")
+        == 2
+    )
+    assert type_features.types_found(tested, tested, 3).startswith("no type could be tested")
+    every = type_activations(rnas, surviving(tested), explained, [1, 3], 4)
+    assert set(every.layer) == {1, 3} and (every.survives == "").all() and not every.explained.any()
+
+
+def test_what_is_said_of_types_needs_three_of_them():
+    rows = pd.concat([preferences(6, [1, 2, 3, 4]), preferences(6, [1, 2], "seen families")])
+    rows["type"] = ["a", "b", "c", "c", "a", "b"]
+    rows["replicates"] = [True, False, True, True, True, True]
+    said = type_features.types_found(rows, rows.assign(replicates=False), 6)
+    assert "in unseen families 2 of 3 types that can be tested have a feature of their own, 2 of them" in said
+    assert "random weights: 0" in said
+    assert "in seen families only 2 types can be tested, too few" in said
+    assert "2 of 3 types that can be tested have a feature of their own, 0 of them" in (
+        type_features.types_found(rows, rows, 5)
+    )
+
+
+def test_probes_are_compared_by_their_intervals():
+    names = ["length and GC content", "SAE features, layer 1", "SAE features, layer 6"]
+    rows = {"setting": "unseen families", "representation": names, "balanced_accuracy": [0.3, 0.33, 0.2]}
+    table = pd.DataFrame(rows | {"low": [0.25, 0.28, 0.15], "high": [0.35, 0.4, 0.24]})
+    said = type_features.compare_probes(table)
+    assert said == (
+        "unseen families: features reach 0.20 to 0.33, length and GC content 0.30, and the intervals overlap "
+        "in 1 of 2 layers and lie below in 1"
+    )
 
 
 def test_best_features_of_types_are_chosen_on_the_selection_families(study):
@@ -71,8 +109,11 @@ def test_best_features_of_types_are_chosen_on_the_selection_families(study):
     assert set(best.type) == {"hairpin", "branched"} and best.auroc.is_monotonic_decreasing
     for _, row in best.iterrows():
         assert row.selection_auroc == scores.selection_auroc[scores.type == row.type].max()
-    table = type_features.type_table(best, confounds.explain_types(rnas, best))
+    table = type_features.type_table(best, confounds.explain_types(rnas, best), rnas.records)
     assert table.explained.isin([True, False]).all() and len(table) == 2
+    heldout = rnas.records[rnas.records.split == "heldout"]
+    assert table.families.tolist() == [heldout.family[heldout.type == name].nunique() for name in table.type]
+    assert len(type_features.headed(table)) == 2
 
 
 def test_top_features_say_which_are_explained(study):
@@ -81,6 +122,22 @@ def test_top_features_say_which_are_explained(study):
     rows = table[table.kind == "element"].rename(columns={"label": "element"})
     found = confounds.explain_elements(structures, rows)
     assert rows.explained.tolist() == found.explained.tolist() and set(table.kind) == {"element", "type"}
+    shown = type_features.top_table(table).set_index("name")
+    stem = table[(table.label == "S") & (table["rank"] == 1)].iloc[0]
+    assert shown.loc["stem", "feature, unseen families"] == str(stem.feature)
+    assert shown.loc["stem", "AUROC, unseen families"] == stem.base_auroc
+    assert shown.loc["stem", "explained, unseen families"] == ("yes" if stem.explained else "no")
+    assert len(shown) == len(table.drop_duplicates(["kind", "label"]))
+
+
+def test_top_features_of_two_settings_stand_side_by_side():
+    row = {"kind": "type", "label": "tRNA", "rank": 1, "feature": 7, "base_auroc": 0.6, "enrichment": 2.0}
+    other = row | {"feature": 9, "setting": "unseen families", "explained": True}
+    top = pd.DataFrame([row | {"setting": "seen families", "explained": False}, other, other | {"rank": 2}])
+    top = pd.concat([top, top.head(1).assign(label="CD-box")])
+    table = type_features.top_table(top).set_index("name")
+    assert table.loc["tRNA", ["feature, seen families", "feature, unseen families"]].tolist() == ["7", "9"]
+    assert pd.isna(table.loc["CD-box", "feature, unseen families"]) and len(table) == 2
 
 
 def test_first_middle_and_last_layer():

@@ -1,5 +1,8 @@
 """Every figure fits the page, speaks, leaves its table alone and refuses one that cannot be drawn."""
 
+import functools
+import re
+
 import pandas as pd
 import pytest
 from charts import (
@@ -13,10 +16,12 @@ from charts import (
     fidelity_table,
     layers_table,
     masked_table,
+    probe_table,
     readers_table,
     recurrence_table,
     scores_table,
     sparse_probe_table,
+    sparsity_table,
     svg_named,
     svg_of,
     texts,
@@ -44,10 +49,12 @@ def test_every_chart_is_valid_fits_the_page_and_speaks(name):
 
 def test_charts_leave_their_tables_as_they_were():
     for draw, table in [
-        (figures.layer_sparsity, layers_table(3)),
+        (functools.partial(figures.layer_sparsity, shown="topk"), layers_table(3)),
+        (figures.type_sparsity, sparsity_table(3)),
+        (figures.type_probe, probe_table()),
         (figures.training, training_table(2, 5)),
         (figures.element_scores, scores_table(3)),
-        (figures.type_features, types_table(4)),
+        (functools.partial(figures.type_features, layers=[1, 4]), types_table(4)),
         (figures.feature_tracks, tracks_table(KNOT)),
         (figures.length_distribution, LENGTHS.copy()),
         (figures.masked_accuracy, masked_table()),
@@ -55,7 +62,7 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.sparse_probe, sparse_probe_table()),
         (figures.overview, STEPS.copy()),
         (figures.element_scores, scores_table(3).assign(explained=True)),
-        (figures.type_features, types_table(3).assign(explained=True)),
+        (functools.partial(figures.type_features, layers=[1]), types_table(3).assign(explained=True)),
         (figures.controls, controls_table()),
         (figures.confounds, confounds_table()),
         (figures.fidelity, fidelity_table(3)),
@@ -72,10 +79,12 @@ def test_charts_leave_their_tables_as_they_were():
     [
         (figures.overview, STEPS),
         (figures.retained_features, layers_table(2)),
-        (figures.layer_sparsity, layers_table(2)),
+        (functools.partial(figures.layer_sparsity, shown="topk"), layers_table(2)),
+        (figures.type_sparsity, sparsity_table(2)),
+        (figures.type_probe, probe_table()),
         (figures.training, training_table(2, 3)),
         (figures.element_scores, scores_table(2)),
-        (figures.type_features, types_table(2)),
+        (functools.partial(figures.type_features, layers=[1, 2]), types_table(2)),
         (figures.feature_tracks, tracks_table(KNOT)),
         (figures.masked_accuracy, masked_table()),
         (figures.stem_readers, readers_table(3)),
@@ -89,8 +98,9 @@ def test_charts_leave_their_tables_as_they_were():
     ],
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
-    if draw not in (figures.type_features, figures.type_effects):  # of which none is a result
-        with pytest.raises(ValueError, match=f"{draw.__name__}: .*no rows"):
+    function = getattr(draw, "func", draw)
+    if function not in (figures.type_features, figures.type_effects):  # of which none is a result
+        with pytest.raises(ValueError, match=f"{function.__name__}: .*no rows"):
             draw(table.head(0))
     column = table.columns[0]
     with pytest.raises(KeyError, match=column):
@@ -103,12 +113,17 @@ def test_too_many_rows_are_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize(
-    "draw, table", [(figures.type_features, types_table(2)), (figures.type_effects, effects_table(2))]
+    "draw, table",
+    [
+        (functools.partial(figures.type_features, layers=[2], kind="surviving"), types_table(2)),
+        (figures.type_effects, effects_table(2)),
+        (figures.type_effects, effects_table(2).assign(surviving=0)),
+    ],
 )
 def test_a_result_of_no_features_is_said_in_words(draw, table):
-    chart = draw(table.head(0))
-    (words,) = texts(svg_of(chart))
-    assert words.startswith("No feature") and chart.to_dict()["description"] == words
+    chart = draw(table if (table.get("surviving") == 0).all() else table.head(0))
+    words = texts(svg_of(chart))[-1]
+    assert re.match("No (surviving )?feature", words)
 
 
 @pytest.mark.parametrize(

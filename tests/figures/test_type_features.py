@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from charts import all_rows, effects_table, marks, svg_of, texts, types_table
+from charts import (
+    all_rows,
+    effects_table,
+    marks,
+    of_kind,
+    placed,
+    probe_table,
+    said,
+    svg_of,
+    texts,
+    types_table,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +23,7 @@ from sae_rna.figures.type_features import EXPLAINED_TYPE, clustered
 
 def test_type_features_draws_the_union_of_the_top_features_with_their_values():
     table = types_table(2, types=4, features=9)
-    rows = all_rows(figures.type_features(table, top=2))
+    rows = all_rows(figures.type_features(table, [1, 2], top=2))
     for layer in (1, 2):
         expected = set(table[(table.layer == layer) & (table["rank"] <= 2)].feature)
         assert set(rows[rows.layer == layer].feature) == expected
@@ -21,14 +32,31 @@ def test_type_features_draws_the_union_of_the_top_features_with_their_values():
     np.testing.assert_allclose(merged.activation, merged.activation_given)
 
 
-def test_type_features_takes_first_middle_and_last_of_many_layers():
-    spec = figures.type_features(types_table(6)).to_dict()
-    assert [panel["title"]["text"] for panel in spec["vconcat"]] == ["layer L1", "layer L4", "layer L6"]
+def test_a_layer_without_features_has_a_panel_that_says_so():
+    table = types_table(6)
+    chart = figures.type_features(table[table.layer > 1], [1, 4, 6])
+    panels = chart.to_dict()["vconcat"]
+    assert [panel["title"]["text"] for panel in panels] == ["layer L1", "layer L4", "layer L6"]
+    assert "No retained feature in this layer." in texts(svg_of(chart))
+    assert set(table.type) <= set(texts(svg_of(chart)))
+
+
+def test_cells_of_survivors_have_a_dot_and_colours_end_at_the_largest_activation():
+    table = types_table(2)
+    table["activation"] *= 0.6
+    cell = (table.layer == 2) & (table["rank"] == 1) & (table.type == "type 3")
+    table["survives"] = np.where(cell, "unseen families", "")
+    chart = figures.type_features(table, [1, 2])
+    (dot,) = marks(svg_of(chart), "point")
+    assert "type: type 3" in dot and f"feature: {table.feature[cell].item()}" in dot
+    colour = chart.to_dict()["vconcat"][0]["layer"][0]["encoding"]["color"]
+    shown = all_rows(chart).activation.max()
+    assert colour["scale"]["domain"] == [0, shown] and shown < 0.61
 
 
 def test_all_panels_of_type_features_share_the_order_of_types():
-    spec = figures.type_features(types_table(3)).to_dict()
-    orders = [panel["encoding"]["x"]["sort"] for panel in spec["vconcat"]]
+    spec = figures.type_features(types_table(3), [1, 2, 3]).to_dict()
+    orders = [panel["layer"][0]["encoding"]["x"]["sort"] for panel in spec["vconcat"]]
     assert orders[0] == orders[1] == orders[2]
     assert sorted(orders[0]) == [f"type {i}" for i in range(6)]
 
@@ -48,23 +76,43 @@ def test_clustering_brings_equal_rows_together():
 def test_a_dagger_marks_explained_features_of_types_in_their_layer_alone(count):
     table = types_table(2, types=20, features=count)
     table["explained"] = (table.layer == 2) & (table.feature == 4) & (table.type == "type 3")
-    svg = svg_of(figures.type_features(table, top=20))
+    svg = svg_of(figures.type_features(table, [1, 2], top=20))
     assert [text for text in texts(svg) if "†" in text] == [
         "† " + EXPLAINED_TYPE,
         "4†" if count == 7 else "†",
     ]
-    plain = svg_of(figures.type_features(table.assign(explained=False), top=20))
+    plain = svg_of(figures.type_features(table.assign(explained=False), [1, 2], top=20))
     assert not [text for text in texts(plain) if "†" in text]
 
 
-def test_type_effects_write_every_number_and_a_dash_where_nothing_could_be_tested():
+def test_type_effects_write_every_number_of_types_that_have_any_by_setting():
     table = effects_table(2)
+    table.loc[(table.setting == "seen families") & (table.type == "tRNA"), "surviving"] = 0
     svg = svg_of(figures.type_effects(table))
-    assert len(marks(svg, "rect mark")) == 4  # snoRNA has none
-    for text in ("4", "5", "141", "142"):
-        assert text in texts(svg)
-    assert texts(svg).count("–") == 2
+    assert len(marks(svg, "rect mark")) == 2 * 2 * 2  # snoRNA has none in either setting
+    assert texts(svg).count("141") == 2 and texts(svg).count("142") == 3  # the highest in the legend, too
+    assert texts(svg).count("4") == texts(svg).count("5") == 1
     order = [text for text in texts(svg) if text in set(table.type)]
-    assert order == ["5S rRNA", "tRNA", "snoRNA"]
-    assert "from 0 to 142" in figures.type_effects(table).to_dict()["description"]
-    assert "from 0 to 0" in figures.type_effects(table.assign(surviving=0)).to_dict()["description"]
+    assert order == ["5S rRNA", "tRNA"] * 2 and {"seen families", "unseen families"} <= set(texts(svg))
+    assert "2 of 3 RNA types" in figures.type_effects(table).to_dict()["description"]
+
+
+def test_a_dash_stands_where_nothing_could_be_tested():
+    table = effects_table(2)
+    table.loc[(table.type == "tRNA") & (table.layer == 1), "tested"] = 0
+    svg = svg_of(figures.type_effects(table))
+    assert texts(svg).count("–") == 2 and len(marks(svg, "rect mark")) == 6
+
+
+def test_probes_stand_at_their_accuracy_with_their_interval_and_chance_in_each_setting():
+    table = probe_table()
+    svg = svg_of(figures.type_probe(table))
+    assert len(marks(svg, "point")) == len(table)
+    for row in table.itertuples():
+        written = f"{row.balanced_accuracy:.3f} ({row.low:.3f} to {row.high:.3f})"
+        (point,) = [one for one in marks(svg, "point") if written in one]
+        assert f"representation: {row.representation}" in point
+    features = of_kind(svg, "SAE features")
+    assert len(features) == 2 and len(placed(svg)) == len(table)
+    assert texts(svg).count("dashes: chance, 0.062") == 2
+    assert [said(label, "columns") for label, *_ in features] == [256, 256]
