@@ -28,7 +28,7 @@ RULES = {
         UNKNOWN: f"fewer than {FEWEST_LAYERS} layers have a value",
     },
     FEATURE: {
-        HOLDS: "the 95 % interval of its base-stratified AUROC lies above chance (the null's 95th "
+        HOLDS: "the 95 % interval of its AUROC within bases lies above chance (the null's 95th "
         "percentile), base, neighbours, position, length and GC content do not explain it, and the interval "
         "of its lead over the best control lies above 0 (or no control has the concept)",
         WEAKLY: "the same, but the interval of the lead contains 0",
@@ -115,7 +115,7 @@ def element_feature(claim: str, best: pd.Series) -> Finding:
         verdict = NOT
     else:
         verdict = HOLDS if control == "none" or best.lead_low > 0 else WEAKLY
-    measured = "base-stratified AUROC"
+    measured = "AUROC within bases"
     of = f"{best.elements:.0f} instances, {measured} {best.base_auroc:.3f}"
     if pd.notna(low):
         of += f" ({low:.3f} to {best.base_auroc_high:.3f}), chance {best.null_p95:.3f}"

@@ -20,6 +20,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
 from tqdm import tqdm
 
+from sae_rna.analysis.data import in_settings
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
 from sae_rna.analysis.statistics.scoring import Sample, rank_scores
 from sae_rna.analysis.structure_features import best_by_element
@@ -195,12 +196,8 @@ def numbers(scores: pd.DataFrame) -> dict:
     """How many features are explained: of the best of each element, also in words by setting, and of the best
     in each layer; and how many of the former score no better than chance."""
     best = best_by_element(scores)
-    by_setting = best.groupby("setting", sort=False).explained.agg(["sum", "size"])
-    words = [f"{row['sum']} of {row['size']} elements in {name}" for name, row in by_setting.iterrows()]
-    counts = {
-        "explained": int(best.explained.sum()),
-        "elements": len(best),
-        "by_setting": " and ".join(words),
-    }
+    groups = best.groupby("setting", sort=False).explained
+    words = in_settings({name: f"{of.sum()} of {len(of)} elements" for name, of in groups})
+    counts = {"explained": int(best.explained.sum()), "elements": len(best), "by_setting": words}
     counts |= {"chance": int((~(best.base_auroc_low > best.null_p95)).sum())}
     return counts | {"all_explained": int(scores.explained.sum()), "features": len(scores)}

@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from sae_rna.analysis.data import in_settings
 from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
@@ -224,7 +225,7 @@ def control_table(led: pd.DataFrame) -> pd.DataFrame:
         for low, high in zip(led.lead_low, led.lead_high)
     ]
     columns = {"setting": "RNAs", "concept": "concept", "layer": "layer", "feature": "feature"}
-    columns |= {"base_auroc": "base-stratified AUROC", "null_p95": "chance", "found": "found"}
+    columns |= {"base_auroc": "AUROC within bases", "null_p95": "chance", "found": "found"}
     columns |= {"control": "best control", "lead": "lead", "interval": "95 % interval"}
     table = led.assign(found=is_found(led), interval=interval, lead=led.lead.astype(float).round(3))
     return table[[*columns]].rename(columns=columns)
@@ -239,13 +240,13 @@ def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
     heldout = records[records.split.isin(scored)]
     families = heldout.family.nunique() if "family" in heldout else len(heldout)
     clear = led.assign(ahead=led.lead_low > 0, behind=led.lead_high < 0, found=is_found(led))
-    leading, found = [], []
+    leading, found = {}, {}
     for setting, of in clear.groupby("setting", sort=False):
         ahead, behind, known = of.ahead.sum(), of.behind.sum(), len(of)
         split = f"clearly positive for {ahead}, clearly negative for {behind} and neither for"
-        leading.append(f"{split} {known - ahead - behind} of {known} concepts in {setting}")
-        found.append(f"{of.found.sum()} of {known} in {setting}")
+        leading[setting] = f"{split} {known - ahead - behind} of {known} concepts"
+        found[setting] = f"{of.found.sum()} of {known}"
     facts = {"concepts": led.concept.nunique(), "controls": best.source.nunique() - 1}
-    facts |= {"families": families, "leads": "; ".join(leading), "found": " and ".join(found)}
+    facts |= {"families": families, "leads": in_settings(leading), "found": in_settings(found)}
     facts |= {"clearly": int(clear.ahead.sum()), "behind": int(clear.behind.sum()), "scored": len(led)}
     return evaluated(records) | facts | {"bootstraps": BOOTSTRAPS}

@@ -15,7 +15,7 @@ _LOOKS = {  # stroke, fill, shape
 }
 #: Pixels: width of the plot; beside it, where the names begin, the numbers end and the verdicts begin.
 _PLOT, _NAME, _NUMBER, _VERDICT = 302, 18, 114, 128
-_SCORE = "base-stratified AUROC"
+_SCORE = "AUROC within bases"
 
 
 def confounds(table: pd.DataFrame) -> alt.VConcatChart:
@@ -39,7 +39,7 @@ def confounds(table: pd.DataFrame) -> alt.VConcatChart:
     names = list(dict.fromkeys(table.setting))
     panels = [_panel(table[table.setting == name], looks, scale, name, name == names[-1]) for name in names]
     return alt.vconcat(*panels, spacing=14).properties(
-        description=f"Base-stratified AUROC of the best feature of {len(table)} elements in "
+        description=f"AUROC within bases of the best feature of {len(table)} elements in "
         f"{' and '.join(names)} beside that of its prediction from its confounds, which explain "
         f"{explained.sum()} of them."
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from sae_rna.figures import theme
 from sae_rna.figures.theme import BLUE, DARK, GREY, INK, MIDDLE, NAMES, STROKE, WIDTH
 
-_SCORES = {"base_auroc": "base-stratified AUROC", "f1": "F1"}
+_SCORES = {"base_auroc": "AUROC within bases", "f1": "F1"}
 _CHANCE = {
     "base_auroc": ("null_p95", "shuffled null, 95th percentile"),
     "f1": ("base_f1", "always-on feature"),

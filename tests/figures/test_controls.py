@@ -9,7 +9,7 @@ from charts import controls_table, linear, marks, of_kind, placed, said, svg_nam
 from sae_rna import figures
 from sae_rna.figures import theme
 
-SCORE = "base-stratified AUROC"
+SCORE = "AUROC within bases"
 
 
 def fills(svg):
