@@ -1,9 +1,10 @@
-"""Page 00: the way from sequences to features, in the run's own numbers."""
+"""Page 00: what was found, and the way from sequences to features, in the run's own numbers."""
 
 import pandas as pd
 
 from sae_rna.analysis.claims import HOLDS, NOT, UNKNOWN, WEAKLY, Finding
-from sae_rna.analysis.data import distinct
+from sae_rna.analysis.controls import best_of, leads
+from sae_rna.analysis.data import distinct, in_settings
 from sae_rna.records.splits import settings
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import AutoencoderConfig
@@ -12,6 +13,9 @@ TITLES = {"sequences": "RNA records", "hidden states": "language model", "standa
           "sparse codes": "sparse autoencoders", "features": "retained features",
           "concepts": "annotations"}  # fmt: skip
 """What is done in each box of fig-overview, by what flows out of it."""
+SHOWN = ("stem", "hairpin loop", "hairpin-closing pair", "internal loop")
+"""Concepts in fig-findings."""
+LINES = ("autoencoder", "best control", "chance")
 
 
 def pipeline(model, sae: AutoencoderConfig, architectures, rnas: Activations, structures) -> pd.DataFrame:
@@ -35,15 +39,47 @@ def pipeline(model, sae: AutoencoderConfig, architectures, rnas: Activations, st
     return pd.DataFrame({"step": TITLES.keys(), "title": TITLES.values(), "detail": details})
 
 
-def findings(found: list[Finding]) -> list[str]:
-    """What was found, a sentence per verdict that any of `claims.findings` has, with the claims it is of."""
-    words = {HOLDS: "Holds", WEAKLY: "Holds weakly", NOT: "Does not hold here", UNKNOWN: "Cannot be told"}
-    claims = {verdict: [one.claim for one in found if one.verdict == verdict] for verdict in words}
-    return [
-        f"{words[verdict]} ({len(of)} of {len(found)}): {'; '.join(of)}."
-        for verdict, of in claims.items()
-        if of
-    ]
+def by_layer(concepts: pd.DataFrame) -> pd.DataFrame:
+    """fig-findings' table from `controls.score_concepts`: setting, concept, layer, line, source, base_auroc.
+
+    The lines are the autoencoder's best feature, the best control and chance, the null's 95th percentile.
+
+    The control of a layer is the one that is best on the families on which features are chosen.
+    """
+    table = concepts[concepts.concept.isin(SHOWN) & concepts.layer.gt(0)]
+    own = table.source == concepts.source.iloc[0]
+    keys = ["setting", "concept", "layer"]
+    rivals = table[~own].loc[table[~own].groupby(keys).selection_base_auroc.idxmax()]
+    chance = table[own].assign(source="shifted annotations", base_auroc=table.null_p95)
+    parts = [part[[*keys, "source", "base_auroc"]] for part in (table[own], rivals, chance)]
+    table = pd.concat(part.assign(line=line) for line, part in zip(LINES, parts))
+    return table.dropna(subset="base_auroc").reset_index(drop=True)
+
+
+def numbers(concepts: pd.DataFrame, effects: pd.DataFrame, found: list[Finding]) -> dict:
+    """What the sentences of the first page say of structure, types and verdicts.
+
+    concepts : `controls.score_concepts`; effects : `type_features.effects`; found : `claims.findings`
+    """
+    led = leads(best_of(concepts))
+    facts: dict = {"concepts": len(led), "clearly": int((led.lead_low > 0).sum())}
+    facts["behind"] = int((led.lead_high < 0).sum())
+    for name, concept in (("stem", "stem"), ("hairpin", "hairpin loop")):
+        rows = led[(led.group == "element") & (led.concept == concept)].set_index("setting").iterrows()
+        words = {of: f"{row.base_auroc:.2f} (best control {row.control_score:.2f})" for of, row in rows}
+        facts[name] = in_settings(words) or "no RNA"
+    of_type = effects.groupby(["setting", "type"]).surviving.sum().gt(0)
+    by_setting = of_type.groupby("setting").agg(["sum", "size"]).iterrows()
+    facts["types"] = (
+        in_settings({of: f"{n['sum']} of {n['size']} types" for of, n in by_setting}) or "no type"
+    )
+    verdicts = [finding.verdict for finding in found]
+    facts["verdicts"] = ", ".join(
+        f"{verdicts.count(verdict)} {words}"
+        for verdict, words in {HOLDS: "hold", WEAKLY: "hold weakly", NOT: "do not hold here",
+                               UNKNOWN: "cannot be told"}.items()
+    )  # fmt: skip
+    return facts
 
 
 def retained_range(rnas: Activations) -> dict:

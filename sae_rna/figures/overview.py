@@ -76,3 +76,41 @@ def _arrows(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         lines += [{"arrow": arrow, "point": point, "x": x, "y": y} for point, (x, y) in enumerate(corners)]
         heads.append({"x": corners[-1][0], "y": corners[-1][1], "angle": angle})
     return pd.DataFrame(lines), pd.DataFrame(heads)
+
+
+def findings(table: pd.DataFrame) -> alt.VConcatChart:
+    """Base-stratified AUROC by layer of the best feature, the best control and chance.
+
+    A row per setting, a panel per concept. `table`: one row per setting, concept, layer and line, with these,
+    source and base_auroc; lines are "autoencoder", "best control" and "chance".
+    """
+    table = theme.checked(table, "findings", "setting concept layer line source base_auroc")
+    looks = {
+        "autoencoder": (theme.BLUE, [1, 0]),
+        "best control": (theme.DARK, [5, 3]),
+        "chance": (theme.LIGHT, [2, 2]),
+    }
+    looks = {line: looks[line] for line in theme.known(table.line, looks)}
+    channels = theme.series("line", looks)
+    concepts, settings = (table[column].drop_duplicates().tolist() for column in ("concept", "setting"))
+    low, high = min(0.45, table.base_auroc.min()), max(0.75, table.base_auroc.max())
+    x, tooltip = theme.layer_axis(table.layer), theme.tooltips("", "line", "source")
+    tooltip += [
+        alt.Tooltip("block:Q", title="layer"),
+        *theme.tooltips(".3f", base_auroc="AUROC within bases"),
+    ]
+    rows = []
+    for setting in settings:
+        panels: list[alt.TopLevelMixin] = []
+        for concept in concepts:
+            part = table[(table.setting == setting) & (table.concept == concept)].assign(block=table.layer)
+            axis = alt.Axis(title=None if panels else "AUROC within bases", labels=not panels, tickCount=5)
+            y = alt.Y("base_auroc:Q", scale=alt.Scale(domain=[low, high], zero=False), axis=axis)
+            title = concept if setting == settings[0] else ""
+            panel = theme.lines(part, x, y, channels, tooltip) if len(part) else theme.nothing("")
+            panels.append(panel.properties(width=theme.WIDTH // len(concepts) - 28, height=130, title=title))
+        rows.append(alt.hconcat(*panels, spacing=10).properties(title=alt.Title(setting, fontSize=12)))
+    return alt.vconcat(*rows, spacing=12).properties(
+        description=f"AUROC within bases by layer for {', '.join(map(str, concepts))} in "
+        f"{' and '.join(settings)}: the autoencoder's best feature, the best control and chance."
+    )
