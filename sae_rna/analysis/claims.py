@@ -3,13 +3,14 @@
 The rules know nothing of the model at hand: other data give other verdicts.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test, spearmanr
 
-from sae_rna.analysis.controls import best_of, leads
+from sae_rna.analysis.controls import best_of, is_found, leads
 from sae_rna.analysis.type_features import surviving
 from sae_rna.records.structure import ELEMENTS
 
@@ -21,29 +22,38 @@ FEWEST_TYPES = 3  # of RNA, each of 3 families or more (as its test needs), for 
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
 RULES = {
     TREND: {
-        HOLDS: "rank correlation with the layer in the claimed direction, one-sided permutation "
-        f"p <= {LEVEL:g}, and the control has no such trend",
+        HOLDS: "the rank correlation with the layer has the claimed sign, its one-sided permutation p is "
+        f"{LEVEL:g} or less, and the control's is not (or there is no control of {FEWEST_LAYERS} layers)",
         WEAKLY: "the same trend, but the control has one, too",
         NOT: "no such trend",
-        UNKNOWN: f"fewer than {FEWEST_LAYERS} layers",
+        UNKNOWN: f"fewer than {FEWEST_LAYERS} layers have a value",
     },
     FEATURE: {
-        HOLDS: "the interval of its base-stratified AUROC lies above chance (the null's 95th percentile), "
-        "that of its lead over the best control above 0, and its confounds do not explain it",
-        WEAKLY: "the interval lies above chance, its confounds do not explain it, and the interval of the "
-        "lead reaches 0",
-        NOT: "the interval reaches down to chance, its confounds explain it, or a control is clearly better",
-        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the held-out records, or a single family, "
-        "so that there are no intervals",
+        HOLDS: "the 95 % interval of its AUROC within bases lies above chance (the null's 95th "
+        "percentile), base, neighbours, position, length and GC content do not explain it, and the interval "
+        "of its lead over the best control lies above 0 (or no control has the concept)",
+        WEAKLY: "the same, but the interval of the lead contains 0",
+        NOT: "its interval reaches down to chance, its confounds explain it, or the interval of its lead "
+        "over the best control lies below 0",
+        UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the scored RNAs, or all of one family, so that "
+        "there are no intervals",
     },
     COUNT: {
-        HOLDS: f"more than half of those tested are found at a false discovery rate of {LEVEL:g}, "
-        "and more than in the control",
-        WEAKLY: "some are found, and more than in the control",
+        HOLDS: "more than half of those tested are found, and more than in the control. Found is an element "
+        f"whose feature is a discovery (false discovery rate {LEVEL:g}) with an interval above chance, and "
+        "an RNA type that a feature prefers beyond length and GC content in the scored families, too",
+        WEAKLY: "half of them or fewer are found, but more than in the control",
         NOT: "none is found, or no more than in the control",
-        UNKNOWN: f"no concept could be tested; of RNA types, fewer than {FEWEST_TYPES} with three "
-        "families or more",
+        UNKNOWN: f"nothing could be tested; of RNA types, fewer than {FEWEST_TYPES} with three families or "
+        "more in either half",
     },
+}
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # before a number, not within a name
+BOTH = "all RNAs"  # of claims that need no choice, and so no setting
+_PAGES = {
+    "fig-layer-sparsity": "04-layers",
+    "fig-controls": "07-controls",
+    "fig-type-effects": "06-type-features",
 }
 
 
@@ -58,6 +68,8 @@ class Finding(NamedTuple):
     verdict: str
     rule: str
     why: str
+    setting: str = BOTH
+    evidence: str = "fig-controls"  # a key of `_PAGES`
 
 
 def trend(claim: str, measured: str, by_layer, control: str, control_by_layer, direction: int) -> Finding:
@@ -68,14 +80,14 @@ def trend(claim: str, measured: str, by_layer, control: str, control_by_layer, d
     rho, p = _rank_correlation(by_layer, direction)
     control_rho, control_p = _rank_correlation(control_by_layer, direction)
     if np.isnan(rho):
-        verdict, why = UNKNOWN, f"{len(by_layer.dropna())} layers"
+        verdict = UNKNOWN
     elif p > LEVEL:
-        verdict, why = NOT, f"p = {p:.2g}"
-    elif control_p <= LEVEL:
-        verdict, why = WEAKLY, f"p = {p:.2g}, but the control's is {control_p:.2g}"
+        verdict = NOT
     else:
-        other = "cannot be told" if np.isnan(control_p) else f"is {control_p:.2g}"
-        verdict, why = HOLDS, f"p = {p:.2g}, the control's {other}"
+        verdict = WEAKLY if control_p <= LEVEL else HOLDS
+    told = f"{rho:+.2f} (p = {p:.2g})" if np.isfinite(rho) else f"unknown of {len(by_layer.dropna())} layers"
+    other = f"{control_rho:+.2f} (p = {control_p:.2g})" if np.isfinite(control_rho) else "unknown"
+    why = f"rank correlation of layer and {measured}: {told}; in the control ({control}): {other}"
     return Finding(claim, measured, rho, control, control_rho, verdict, TREND, why)
 
 
@@ -96,24 +108,22 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
 
 def element_feature(claim: str, best: pd.Series) -> Finding:
     """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained`."""
-    chance, control = best.null_p95, best.control if pd.notna(best.control) else "none"
-    low, lead = best.base_auroc_low, f"lead from {best.lead_low:+.3f} to {best.lead_high:+.3f}"
-    if best.elements < FEWEST_INSTANCES:
-        verdict, why = UNKNOWN, f"{best.elements:.0f} instances"
-    elif pd.isna(low):
-        verdict, why = UNKNOWN, "no interval"
-    elif not low > chance:
-        verdict, why = NOT, f"interval from {low:.3f}, chance {chance:.3f}"
-    elif best.explained:
-        verdict, why = NOT, "its confounds explain it"
-    elif control != "none" and best.lead_high < 0:
-        verdict, why = NOT, f"{control} is clearly better: {lead}"
-    elif control != "none" and not best.lead_low > 0:
-        verdict, why = WEAKLY, f"above chance ({chance:.3f}), but {control} is as good: {lead}"
+    control, low = best.control if pd.notna(best.control) else "none", best.base_auroc_low
+    if best.elements < FEWEST_INSTANCES or pd.isna(low):
+        verdict = UNKNOWN
+    elif not low > best.null_p95 or best.explained or best.lead_high < 0:
+        verdict = NOT
     else:
-        verdict, why = HOLDS, f"interval from {low:.3f}, chance {chance:.3f}, {lead}"
-    against, measured = f"best control: {control}", "best base-stratified AUROC"
-    return Finding(claim, measured, best.base_auroc, against, best.control_score, verdict, FEATURE, why)
+        verdict = HOLDS if control == "none" or best.lead_low > 0 else WEAKLY
+    measured = "AUROC within bases"
+    of = f"{best.elements:.0f} instances, {measured} {best.base_auroc:.3f}"
+    if pd.notna(low):
+        of += f" ({low:.3f} to {best.base_auroc_high:.3f}), chance {best.null_p95:.3f}"
+    of += "; its confounds explain it" if best.explained else ""
+    if control != "none":
+        of += f"; best control {control} {best.control_score:.3f}, lead"
+        of += f" {best.lead:+.3f} ({best.lead_low:+.3f} to {best.lead_high:+.3f})"
+    return Finding(claim, measured, best.base_auroc, control, best.control_score, verdict, FEATURE, of)
 
 
 def concepts_found(claim: str, measured: str, found: int, tested: int, control: str, control_found: int):
@@ -124,7 +134,8 @@ def concepts_found(claim: str, measured: str, found: int, tested: int, control: 
         verdict = NOT
     else:
         verdict = HOLDS if found > tested / 2 else WEAKLY
-    return Finding(claim, measured, found, control, control_found, verdict, COUNT, f"{found} of {tested}")
+    why = f"{measured}: {found} of {tested}; {control}: {control_found}"
+    return Finding(claim, measured, found, control, control_found, verdict, COUNT, why)
 
 
 def findings(concepts, explained, summary, random_summary, types, random_types) -> list[Finding]:
@@ -140,22 +151,26 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
     found = _sparsity(summary, random_summary, random)
     is_explained = explained.set_index(["setting", "layer", "element"]).explained
     led = leads(best)
-    for setting, rows in best.groupby("setting", sort=False):
+    led = led[led.group == "element"]
+    for setting in best.setting.unique():
+        of_setting = []
         for letter in "SH":
-            names = (led.setting == setting) & (led.group == "element") & (led.concept == ELEMENTS[letter])
-            for _, own in led[names].iterrows():
-                own["explained"] = bool(is_explained.get((setting, own.layer, letter), False))
-                found.append(element_feature(f"a {ELEMENTS[letter]} feature exists ({setting})", own))
-        elements = rows[rows.group == "element"]
-        above = elements.source[elements.discovery & (elements.base_auroc_low > elements.null_p95)]
-        counts = [(above == source).sum() for source in (shown, random)]
-        claim = f"features align with structural elements ({setting})"
-        measured, tested = "elements that are discoveries", (elements.source == shown).sum()
-        found.append(concepts_found(claim, measured, counts[0], tested, random, counts[1]))
-        own = [table[table.setting == setting] for table in (types, random_types)]
-        if len(own[0]):
-            found += _selectivity(*own, random, setting)
-    return found
+            for _, own in led[(led.setting == setting) & (led.concept == ELEMENTS[letter])].iterrows():
+                own["explained"] = bool(is_explained[setting, own.layer, letter])
+                of_setting.append(element_feature(f"a {ELEMENTS[letter]} feature exists", own))
+        elements = best[(best.setting == setting) & (best.group == "element")]
+        above = elements.source[is_found(elements)]
+        counts = [int((above == source).sum()) for source in (shown, random)]
+        claim, measured = "features align with structural elements", "elements that are found"
+        tested = (elements.source == shown).sum()
+        of_setting.append(concepts_found(claim, measured, counts[0], tested, random, counts[1]))
+        own, control = (table[table.setting == setting] for table in (types, random_types))
+        if len(own):
+            of_setting += _selectivity(own, control, random)
+        found += [finding._replace(setting=setting) for finding in of_setting]
+    # one claim below the other, its settings side by side
+    claims = list(dict.fromkeys(finding.claim for finding in found))
+    return sorted(found, key=lambda finding: claims.index(finding.claim))
 
 
 def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str) -> list[Finding]:
@@ -168,39 +183,34 @@ def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str)
         l0 = summary[summary.architecture == "relu-l1"].groupby("layer").density.sum()
         claim, no_control = f"{claim} (the paper's autoencoder)", pd.Series(dtype=float)
         found.append(trend(claim, "active latents a nucleotide", l0, "none", no_control, -1))
-    return found
+    return [finding._replace(evidence="fig-layer-sparsity") for finding in found]
 
 
-def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str, setting: str):
+def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str) -> list[Finding]:
     shares, counts = [], []
     for tested in (types, random_types):
         kept = surviving(tested)
         features = tested.groupby("layer").feature.nunique()
         shares.append((kept.groupby("layer").feature.nunique() / features).fillna(0).astype(float))
         counts.append(kept.type.nunique())
-    claim = f"later layers are more type-selective ({setting})"
-    measured = "share of tested features that prefer a type, beyond length and GC content"
+    claim = "later layers are more type-selective"
+    measured = "share of tested features that prefer a type beyond length and GC content"
     found = [trend(claim, measured, shares[0], control, shares[1], 1)]
-    claim, measured = f"features align with RNA types ({setting})", "types with a feature that survives"
+    claim, measured = "features align with RNA types", "types with such a feature"
     tested = types.type.nunique()
     tested = tested if tested >= FEWEST_TYPES else 0
-    return [*found, concepts_found(claim, measured, counts[0], tested, control, counts[1])]
+    found.append(concepts_found(claim, measured, counts[0], tested, control, counts[1]))
+    return [finding._replace(evidence="fig-type-effects") for finding in found]
 
 
 def table(findings: list[Finding]) -> pd.DataFrame:
-    """tab-claims: what was found and in the control, in words, the verdict and its rule."""
-    found = [of.measured + _in_words(of.found, of.rule) for of in findings]
-    control = [of.control + _in_words(of.control_found, of.rule) for of in findings]
-    table = pd.DataFrame(findings).assign(found=found, control=control)
-    return table[["claim", "verdict", "found", "control", "why", "rule"]]
-
-
-def _in_words(value: float, rule: str) -> str:
-    if np.isnan(value):
-        return ""
-    if rule == TREND:
-        return f": rank correlation {value:.2f}"
-    return f": {value:.0f}" if value % 1 == 0 else f": {value:.2f}"
+    """tab-claims: every claim's verdict, why, and a link to the figure that shows it."""
+    links = [
+        f"[{_PAGES[of.evidence]}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})" for of in findings
+    ]
+    rows = [(of.claim, of.setting, of.verdict, _MINUS.sub("−", of.why)) for of in findings]
+    columns = ["claim", "RNAs", "verdict", "what decides"]
+    return pd.DataFrame(rows, columns=columns).assign(evidence=links)
 
 
 def counts(findings: list[Finding]) -> dict:
@@ -213,4 +223,4 @@ def counts(findings: list[Finding]) -> dict:
 def rules() -> pd.DataFrame:
     """tab-rules: what each verdict takes, by kind of claim."""
     rows = [(rule, verdict, text) for rule, cases in RULES.items() for verdict, text in cases.items()]
-    return pd.DataFrame(rows, columns=["rule", "verdict", "if"])
+    return pd.DataFrame(rows, columns=["kind of claim", "verdict", "if"])

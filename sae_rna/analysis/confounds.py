@@ -20,6 +20,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import r2_score
 from tqdm import tqdm
 
+from sae_rna.analysis.data import in_settings
 from sae_rna.analysis.statistics.annotations import annotate_elements, annotate_types
 from sae_rna.analysis.statistics.scoring import Sample, rank_scores
 from sae_rna.analysis.structure_features import best_by_element
@@ -46,7 +47,8 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> d
     sequences, record_T, position_T = records["sequence"], tokens["record"], tokens["position"].to_numpy()
     length_T = sequences.str.len().to_numpy()[record_T]
     window_TBW = one_hot_windows(sequences, reach).reshape(len(tokens), len(NUCLEOTIDES), 2 * reach + 1)
-    neighbours = np.delete(window_TBW, reach, axis=2).swapaxes(1, 2).reshape(len(tokens), -1)
+    neighbours = np.delete(window_TBW, reach, axis=2).swapaxes(1, 2)
+    neighbours = neighbours.reshape(len(tokens), 2 * reach * len(NUCLEOTIDES))
     relative_T = position_T / np.maximum(length_T - 1, 1)
     position = np.column_stack([position_T, length_T - 1 - position_T, relative_T])
     composition = np.column_stack([gc_content(sequences)[record_T], length_T])
@@ -187,11 +189,16 @@ def group_table(explained: pd.DataFrame) -> pd.DataFrame:
     """tab-confounds: R2 of all covariates and of each group alone, from `explain_elements` `by_group`."""
     columns = {"r2": "R2 of all"} | {f"r2_{group}": name for group, name in GROUPS.items()}
     table = explained.assign(element=explained.element.map(ELEMENTS)).rename(columns=columns)
-    return table[["setting", "element", "layer", "feature", *columns.values()]]
+    table = table.rename(columns={"setting": "RNAs"})
+    return table[["RNAs", "element", "layer", "feature", *columns.values()]]
 
 
 def numbers(scores: pd.DataFrame) -> dict:
-    """How many features are explained: of the best of each element, and of the best in each layer."""
+    """How many features are explained: of the best of each element, also in words by setting, and of the best
+    in each layer; and how many of the former score no better than chance."""
     best = best_by_element(scores)
-    counts = {"explained": int(best.explained.sum()), "elements": len(best)}
+    groups = best.groupby("setting", sort=False).explained
+    words = in_settings({name: f"{of.sum()} of {len(of)} elements" for name, of in groups})
+    counts = {"explained": int(best.explained.sum()), "elements": len(best), "by_setting": words}
+    counts |= {"chance": int((~(best.base_auroc_low > best.null_p95)).sum())}
     return counts | {"all_explained": int(scores.explained.sum()), "features": len(scores)}

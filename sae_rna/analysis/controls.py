@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
+from sae_rna.analysis.data import in_settings
 from sae_rna.analysis.statistics import choosing
 from sae_rna.analysis.statistics.annotations import Annotations, annotate
 from sae_rna.analysis.statistics.intervals import lead_interval
@@ -119,10 +120,10 @@ class AnnotatedSets:
         """`choosing.score_concepts` of activations by split, with `setting` and intervals over families."""
         tables = []
         for setting, splits in self.settings.items():
-            sets = [(to_csr(activations[split]), self.annotations[split]) for split in splits]
+            known, unseen = ((to_csr(activations[split]), self.annotations[split]) for split in splits)
             families = [self.records[split].get("family") for split in splits]
-            options = families, shuffles, self.seed, BOOTSTRAPS
-            table = choosing.score_concepts(*sets, retained_F, *options)
+            options = {"shuffles": shuffles, "seed": self.seed, "bootstraps": BOOTSTRAPS}
+            table = choosing.score_concepts(known, unseen, retained_F, families, **options)
             tables.append(table.assign(setting=setting))
         return pd.concat(tables, ignore_index=True)
 
@@ -205,24 +206,47 @@ def leads(best: pd.DataFrame) -> pd.DataFrame:
     return both.drop(columns=["base_auroc_resampled", "control_resampled"])
 
 
-def control_table(led: pd.DataFrame) -> pd.DataFrame:
-    """tab-controls, from `leads`: every concept's best feature beside chance and its best control.
+def is_found(scores: pd.DataFrame) -> pd.Series:
+    """Which concepts of `score_concepts` are found: a discovery whose interval lies above chance."""
+    return scores.discovery & (scores.base_auroc_low > scores.null_p95)
 
-    found : a discovery whose interval lies above chance
-    """
-    found = led.discovery & (led.base_auroc_low > led.null_p95)
-    names = {"lead_low": "from", "lead_high": "to", "null_p95": "chance", "base_auroc": "AUROC"}
-    table = led.assign(found=found).rename(columns=names)
-    columns = ["setting", "concept", "layer", "feature", "AUROC", "chance", "found", "control"]
-    return table[[*columns, "lead", "from", "to"]].round({"lead": 3, "from": 3, "to": 3})
+
+def shown(best: pd.DataFrame) -> pd.DataFrame:
+    """The figures' table: `best_of` with the columns of `leads` for the source under test."""
+    keys, added = ["setting", "source", "group", "concept"], ["control", "lead", "lead_low", "lead_high"]
+    led = leads(best)[[*keys, *added]]
+    return best.drop(columns="base_auroc_resampled").merge(led, on=keys, how="left", validate="one_to_one")
+
+
+def control_table(led: pd.DataFrame) -> pd.DataFrame:
+    """tab-controls, from `leads`: every concept's best feature beside chance and its best control."""
+    interval = [
+        f"{low:+.3f} to {high:+.3f}".replace("-", "−") if low == low else "–"
+        for low, high in zip(led.lead_low, led.lead_high)
+    ]
+    columns = {"setting": "RNAs", "concept": "concept", "layer": "layer", "feature": "feature"}
+    columns |= {"base_auroc": "AUROC within bases", "null_p95": "chance", "found": "found"}
+    columns |= {"control": "best control", "lead": "lead", "interval": "95 % interval"}
+    table = led.assign(found=is_found(led), interval=interval, lead=led.lead.astype(float).round(3))
+    return table[[*columns]].rename(columns=columns)
 
 
 def numbers(best: pd.DataFrame, records: pd.DataFrame) -> dict:
-    """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records."""
+    """Numbers of the page's captions and conclusion, from `best_of` and the RNAs' records.
+
+    concepts : of either setting; leads, found : in words, by setting
+    """
     led, scored = leads(best), [splits[1] for splits in settings(records).values()]
     heldout = records[records.split.isin(scored)]
     families = heldout.family.nunique() if "family" in heldout else len(heldout)
-    facts = {"concepts": len(led), "controls": best.source.nunique() - 1, "families": families}
-    facts |= {"ahead": int((led.lead > 0).sum()), "clearly": int((led.lead_low > 0).sum())}
-    facts |= {"behind": int((led.lead_high < 0).sum()), "discoveries": int(led.discovery.sum())}
+    clear = led.assign(ahead=led.lead_low > 0, behind=led.lead_high < 0, found=is_found(led))
+    leading, found = {}, {}
+    for setting, of in clear.groupby("setting", sort=False):
+        ahead, behind, known = of.ahead.sum(), of.behind.sum(), len(of)
+        split = f"clearly positive for {ahead}, clearly negative for {behind} and neither for"
+        leading[setting] = f"{split} {known - ahead - behind} of {known} concepts"
+        found[setting] = f"{of.found.sum()} of {known}"
+    facts = {"concepts": led.concept.nunique(), "controls": best.source.nunique() - 1}
+    facts |= {"families": families, "leads": in_settings(leading), "found": in_settings(found)}
+    facts |= {"clearly": int(clear.ahead.sum()), "behind": int(clear.behind.sum()), "scored": len(led)}
     return evaluated(records) | facts | {"bootstraps": BOOTSTRAPS}

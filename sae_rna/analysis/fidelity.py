@@ -17,13 +17,15 @@ from scipy.special import log_softmax
 from tqdm import tqdm
 
 from sae_rna.analysis.language_model import choose_masked, hidden_bases, model_log_probabilities
+from sae_rna.analysis.type_features import first_middle_last
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import Standardiser
+from sae_rna.records.splits import settings
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
 
-RNAS, TRAINING_RNAS = 60, 300  # held out, whose masked bases are predicted; that components are fitted on
-RESAMPLES = 1000  # of the sequences, for the interval of loss recovered
+RNAS, TRAINING_RNAS = 200, 300  # held out, whose masked bases are predicted; that components are fitted on
+RESAMPLES = 1000  # of the sequences, for intervals
 
 Replace = Callable[[torch.Tensor], torch.Tensor]  # hidden states of nucleotides in, others out, [T, D]
 Reconstruct = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
@@ -113,6 +115,9 @@ def largest_components(basis_DD: torch.Tensor, k: int) -> Reconstruct:
     return reconstruct
 
 
+MOST_COLUMNS = 8  # layers side by side in tab-fidelity
+MEASURES = {"kl": "KL divergence, nats", "loss_recovered": "loss recovered"}
+MEASURES |= {"explained_variance": "explained variance", "l0": "active coefficients (L0)"}
 COMPONENTS = {"PCA, first components": first_components, "PCA, largest components": largest_components}
 
 
@@ -153,10 +158,10 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
     Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `COMPONENTS` for k
     = the autoencoder's l0, rounded); architecture; l0 (active coefficients a token); explained_variance (of
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
-    nats); loss_recovered, low and high (95 %, sequences resampled); ce_lm, ce_ablate; positions, sequences;
-    reason (why loss recovered or its interval is missing). Autoencoders and components were fitted on
-    unmasked sequences: what the shift to masked ones costs is included. Raises ValueError without masked
-    positions.
+    nats), kl_low, kl_high (95 %, sequences resampled); loss_recovered, low, high (likewise); ce_lm,
+    ce_ablate; positions, sequences; reason (why loss recovered or its interval is missing). Autoencoders and
+    components were fitted on unmasked sequences: what the shift to masked ones costs is included. Raises
+    ValueError without masked positions.
     """
     masked = choose_masked(heldout, seed)
     sequence_M = np.repeat(np.arange(len(masked)), [len(positions) for positions in masked])
@@ -197,6 +202,12 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
     return table[["layer", *table.columns.drop(["layer", "reason"]), "reason"]]
 
 
+def sampled(records: pd.DataFrame, seed: int) -> list[str]:
+    """Sequences of `RNAS` records of the splits that features are scored on, of all settings alike."""
+    scored = records[records.split.isin([split for _, split in settings(records).values()])]
+    return scored.sample(min(len(scored), RNAS), random_state=seed).sequence.tolist()
+
+
 def shown(scores: pd.DataFrame, architecture: str) -> pd.DataFrame:
     """The rows of `measure` in the figure: all autoencoders, and components of the L0 of `architecture`."""
     own = scores.variant == "autoencoder"
@@ -205,13 +216,32 @@ def shown(scores: pd.DataFrame, architecture: str) -> pd.DataFrame:
     return table.drop(columns=["architecture", "reason"])
 
 
+def fidelity_table(table: pd.DataFrame) -> pd.DataFrame:
+    """tab-fidelity: `shown` with a column a layer (of many the first, middle and last), measure by measure.
+
+    What follows from the definition is left out: all of the language model itself, and what is 0 of ablation.
+    """
+    layers = table.layer.unique().tolist()
+    layers = layers if len(layers) <= MOST_COLUMNS else first_middle_last(layers)
+    rows = table[table.layer.isin(layers) & (table.variant != "language model")]
+    parts = []
+    for column, measure in MEASURES.items():
+        own = rows if column == "kl" else rows[rows.variant != "mean ablation"]
+        wide = own.pivot(index="variant", columns="layer", values=column).reindex(own.variant.unique())
+        parts.append(wide.rename(columns="L{}".format).reset_index().assign(measure=measure))
+    wide = pd.concat(parts, ignore_index=True).rename(columns={"variant": "states replaced by"})
+    return wide[["measure", *wide.columns.drop("measure")]].rename_axis(columns=None)
+
+
 def numbers(table: pd.DataFrame, architecture: str) -> dict:
     """Numbers of captions from `shown`: also in how many layers `architecture` keeps more than components."""
     by_layer = table.set_index("layer")
     own, pca = (by_layer[by_layer.variant == name] for name in (architecture, "PCA, largest components"))
     more, any_row = int((own.explained_variance > pca.explained_variance).sum()), table.iloc[0]
     facts = {"shown": architecture, "rnas": int(any_row.sequences), "positions": int(any_row.positions)}
-    facts |= {"cross_entropy": any_row.ce_lm, "missing": int(own.loss_recovered.isna().sum())}
+    if missing := int(own.loss_recovered.isna().sum()):
+        remark = f"It is missing in {missing} layers, where the model predicts no better than its ablation."
+    facts |= {"cross_entropy": any_row.ce_lm, "missing": remark if missing else ""}
     return facts | {"layers": len(own), "more_variance": more, "less_kl": int((own.kl < pca.kl).sum())}
 
 
@@ -229,8 +259,12 @@ def _scores(variants: list[_Variant], truth_M, sequence_M, draws_RS) -> pd.DataF
         reason = "the language model predicts no better than its mean ablation at this layer"
     elif np.isnan(low[0]):
         reason = "no interval: in some resamples the language model predicts no better than its mean ablation"
-    kl_V = (np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1).mean(-1)
-    scores = {"cross_entropy": cross_entropy_V, "kl": kl_V, "loss_recovered": recovered_V}
+    kl_VM = (np.exp(logs_VM4[0]) * (logs_VM4[0] - logs_VM4)).sum(-1)
+    kl_VS = np.stack([np.bincount(sequence_M, kl_M, minlength=draws_RS.shape[1]) for kl_M in kl_VM])
+    drawn_R = draws_RS @ np.bincount(sequence_M, minlength=draws_RS.shape[1])  # masked bases
+    kl_low, kl_high = np.quantile(kl_VS @ draws_RS.T / np.maximum(drawn_R, 1), (0.025, 0.975), axis=1)
+    scores = {"cross_entropy": cross_entropy_V, "kl": kl_VM.mean(1), "kl_low": kl_low, "kl_high": kl_high}
+    scores |= {"loss_recovered": recovered_V}
     scores |= {"low": low, "high": high, "ce_lm": cross_entropy_V[0], "ce_ablate": cross_entropy_V[1]}
     table = pd.DataFrame([variant[:-1] for variant in variants], columns=_Variant._fields[:-1])
     return table.assign(**scores, reason=reason)

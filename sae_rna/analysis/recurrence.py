@@ -27,6 +27,7 @@ from sae_rna.sae.autoencoder import SparseAutoencoders
 
 RECURS = 0.7  # least cosine and least correlation of a feature that recurs
 RNAS = 400  # of the selection families, on which activations are correlated
+FEWEST = 5  # features in each cell of a table of four for which an odds ratio is told
 SEED, SIZE, RANDOM = "another seed", "the other size", "a random dictionary"
 
 
@@ -177,7 +178,8 @@ def by_layer(compared: pd.DataFrame) -> pd.DataFrame:
     pairs = live.groupby(["layer", "comparison", "seed", "latents"], sort=False).agg(**taken)
     means = pairs.groupby(["layer", "comparison"], sort=False).mean().reset_index()
     chance = means[means.comparison == RANDOM].set_index("layer").by_decoder
-    return means[means.comparison != RANDOM].assign(share_null=lambda table: table.layer.map(chance))
+    kept = means[means.comparison != RANDOM].reset_index(drop=True)
+    return kept.assign(share_null=kept.layer.map(chance))
 
 
 def recurring(compared: pd.DataFrame) -> pd.DataFrame:
@@ -207,8 +209,8 @@ def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.D
 
     `recurring`, `scores` : from `recurring` and `score_features`. Columns: layer, recurs, features,
     with_concept (how many are above chance), share, median_auroc; of both together odds_ratio and p_value of
-    Fisher's exact test, two-sided. Features that fire often may both recur and score higher: the test
-    shows that the two go together, not why.
+    Fisher's exact test, two-sided, missing where a cell of the four counts fewer than `FEWEST` features.
+    Features that fire often may both recur and score higher: the test says that both go together, not why.
     """
     scored = recurring.merge(scores, on=["layer", "feature"], how="left", validate="one_to_one")
     taken = {"features": ("auroc", "size"), "with_concept": ("above", "sum")}
@@ -217,14 +219,27 @@ def concepts_of_recurring(recurring: pd.DataFrame, scores: pd.DataFrame) -> pd.D
     for layer, part in scored.groupby("layer"):
         groups = part.groupby("recurs").agg(**taken).reindex([True, False])
         groups[counts] = groups[counts].fillna(0).astype(int)
-        test = fisher_exact(np.stack([groups.with_concept, groups.features - groups.with_concept], axis=1))
-        groups = groups.assign(odds_ratio=test.statistic, p_value=test.pvalue).reset_index()
+        cells = np.stack([groups.with_concept, groups.features - groups.with_concept], axis=1)
+        test = fisher_exact(cells) if cells.min() >= FEWEST else (np.nan, np.nan)
+        groups = groups.assign(odds_ratio=test[0], p_value=test[1]).reset_index()
         groups.insert(0, "layer", layer)
         tables.append(groups)
     return pd.concat(tables, ignore_index=True)
 
 
+def concept_table(shares: pd.DataFrame) -> pd.DataFrame:
+    """tab-recurring-concepts: `concepts_of_recurring`, a row a layer."""
+    table = shares[shares.recurs][["layer"]].reset_index(drop=True)
+    for recurs, name in ((True, "recurring"), (False, "other")):
+        of = shares[shares.recurs == recurs].reset_index(drop=True)
+        table[f"{name} features"], table[f"{name}: with a concept"] = of.features, of.with_concept
+        table[f"{name}: median AUROC"] = of.median_auroc
+    return table.assign(**{"odds ratio": of.odds_ratio, "p": of.p_value})
+
+
 def numbers(table: pd.DataFrame) -> dict:
-    """What the caption and the conclusion say of `by_layer`."""
+    """What the caption and the conclusion say of `by_layer`; below: layers whose median cosine is below the
+    95th percentile of random directions'."""
     again = table[table.comparison == SEED]
-    return {"lowest": again.share.min(), "highest": again.share.max(), "criterion": RECURS}
+    facts = {"lowest": again.share.min(), "highest": again.share.max(), "criterion": RECURS}
+    return facts | {"below": int((again.median_cosine < again.null_cosine).sum()), "layers": len(again)}

@@ -8,41 +8,47 @@ import pandas as pd
 from sae_rna.figures import theme
 
 _COLOURS = (theme.BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_RANDOM = "random dictionary"
+_RANDOM, _NULL = "random directions", "random directions, 95th percentile"
 
 
 def recurrence(table: pd.DataFrame) -> alt.HConcatChart:
-    """Share of features that another dictionary has, too, beside a random dictionary's, and their similarity.
+    """Share of features that another dictionary has, too, and their similarity, beside random directions'.
 
-    `table`: one row per layer x comparison, with layer, comparison (which other dictionary), share and
-    share_null (0..1; of the features, and of a random dictionary's), median_cosine (of a feature and the
-    closest one).
+    Both axes fit the data. `table`: one row per layer x comparison, with layer, comparison (which other
+    dictionary), share and share_null (0..1; of the features, and of random directions), median_cosine (of a
+    feature and its counterpart) and null_cosine (95th percentile of random directions).
     """
-    columns = "layer comparison share share_null median_cosine"
+    columns = "layer comparison share share_null median_cosine null_cosine"
     table = theme.checked(table, "recurrence", columns)
     names, x = list(dict.fromkeys(table.comparison)), theme.layer_axis(table.layer)
     looks = {name: (colour, [1, 0]) for name, colour in zip(names, cycle(_COLOURS))}
     series = theme.series("series", looks | {_RANDOM: (theme.MIDDLE, [4, 3])})
     tooltip = ["comparison:N", alt.Tooltip("block:Q", title="layer")]
     tooltip += theme.tooltips(".1%", share="features that recur")
-    tooltip += theme.tooltips(".2~%", share_null="of a random dictionary")
-    tooltip += theme.tooltips(".3f", median_cosine="median cosine")
-    y = {"title": "share of features", "axis": alt.Axis(format="%", tickCount=5)}
-    y["scale"] = alt.Scale(domain=[0, 1])
+    tooltip += theme.tooltips(".2~%", share_null="of random directions")
+    tooltip += theme.tooltips(".3f", median_cosine="median cosine", null_cosine=_NULL)
+    # the same line for all comparisons of random directions, each beside what it is compared with
     null = theme.side_by_side(table.assign(series=_RANDOM), len(names), len(names) + 1)
     nulls = [rows for _, rows in null.groupby("comparison", sort=False)]
     places = table.comparison.map(names.index)
     table = theme.side_by_side(table.assign(series=table.comparison), places, len(names) + 1)
-    scale = alt.Scale(domain=[min(0, table.median_cosine.min()), 1])
-    cosine = alt.Y("median_cosine:Q", title="cosine", axis=alt.Axis(tickCount=5), scale=scale)
-    left = alt.layer(
-        *(theme.lines(rows, x, alt.Y("share_null:Q", **y), series, tooltip) for rows in nulls),
-        theme.lines(table, x, alt.Y("share:Q", **y), series, tooltip),
-    ).properties(width=288, height=190, title="Features that recur")
-    right = theme.lines(table, x, cosine, series, tooltip)
-    right = right.properties(width=288, height=190, title="Median similarity to the closest feature")
+
+    def panel(columns: tuple[str, str], title: str, heading: alt.Title, axis: alt.Axis):
+        drawn = table[[*columns]]
+        low, high = min(0, drawn.min(axis=None)), max(0.01, drawn.max(axis=None))
+        y = {"title": title, "axis": axis, "scale": alt.Scale(domain=[low, high], nice=True)}
+        own, other = (alt.Y(f"{column}:Q", **y) for column in columns)
+        random = [theme.lines(rows, x, other, series, tooltip) for rows in nulls]
+        chart = alt.layer(*random, theme.lines(table, x, own, series, tooltip))
+        return chart.properties(width=288, height=190, title=heading)
+
+    heading = alt.Title("Features that recur", subtitle="grey: share of random directions")
+    axis = alt.Axis(format="~%", tickCount=5)
+    left = panel(("share", "share_null"), "share of features", heading, axis)
+    heading = alt.Title("Similarity to the counterpart", subtitle=f"median; grey: {_NULL}")
+    right = panel(("median_cosine", "null_cosine"), "cosine", heading, alt.Axis(tickCount=5))
     return alt.hconcat(left, right, spacing=18).properties(
         description=f"Share of the features of layer {theme.layer_range(table.block)} that recur in "
-        f"{' and '.join(map(str, names))}: {table.share.min():.0%} to {table.share.max():.0%}, of a random "
-        f"dictionary's {table.share_null.max():.2%} at most."
+        f"{' and '.join(map(str, names))}: {table.share.min():.0%} to {table.share.max():.0%}, of random "
+        f"directions {table.share_null.max():.2%} at most."
     )

@@ -1,16 +1,21 @@
 """Tables as HTML, and numbers as people write them."""
 
 import html
+import re
 
 import numpy as np
 import pandas as pd
 
 #: Numbers that are names and get no thousands separators.
 _IDENTIFIERS = {"feature", "layer", "seed"}
+#: A page of the book, from the folder of the figures as from the folder of the pages.
+_LINK = re.compile(r"\[([^\[\]]+)\]\((\.\./executed/[\w.#-]+)\)")
 
 
 def table_html(table: pd.DataFrame) -> str:
     """HTML table without index: all escaped, numbers to the right, missing values as a dash.
+
+    A text like [name](../executed/page.html#figure) becomes a link, if it leads to a page beside this one.
 
     Floats of one column share their number of decimals: none where all are whole, three below 10, one below
     1,000, none above; columns that reach below 0.001 are written with three significant digits.
@@ -20,12 +25,18 @@ def table_html(table: pd.DataFrame) -> str:
 
     def row(tag: str, texts) -> str:
         opened = [f'<{tag} style="text-align: {side}">' for side in sides]
-        cells = [f"{start}{html.escape(str(text))}</{tag}>" for start, text in zip(opened, texts)]
+        cells = [f"{start}{_linked(str(text))}</{tag}>" for start, text in zip(opened, texts)]
         return f"<tr>{''.join(cells)}</tr>"
 
     body = "\n".join(row("td", texts) for texts in zip(*(_cells(table[name]) for name in table)))
     content = f"<thead>{row('th', table.columns)}</thead>\n<tbody>\n{body}\n</tbody>"
     return f'<div style="overflow-x: auto">\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
+
+
+def _linked(text: str) -> str:
+    """`text` escaped, and as a link where it is one."""
+    link = _LINK.fullmatch(text)
+    return f'<a href="{html.escape(link[2])}">{html.escape(link[1])}</a>' if link else html.escape(text)
 
 
 def _cells(column: pd.Series) -> list[str]:

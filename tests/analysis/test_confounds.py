@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from analysis.statistics.samples import reference_base_auroc
 from given import Given
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +17,9 @@ from sae_rna.analysis.confounds import (
     explain_types,
     sequence_covariates,
 )
-from sae_rna.analysis.statistics.annotations import annotate_elements
 from sae_rna.analysis.statistics.choosing import score_elements, score_types
-from sae_rna.analysis.statistics.scoring import score
-from sae_rna.sae.features import column_max
 
+SETTING = "unseen families"
 quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
 sequences_of = st.lists(st.text("ACGUN", min_size=1, max_size=9), min_size=1, max_size=4)
 
@@ -28,16 +27,16 @@ sequences_of = st.lists(st.text("ACGUN", min_size=1, max_size=9), min_size=1, ma
 def explain(activations, tokens, records, chosen, **options):
     """`explain_elements` of layer 1, by group."""
     rnas = Given(activations, records, tokens)
-    return explain_elements(rnas, chosen.assign(layer=1), by_group=True, **options)
+    return explain_elements(rnas, chosen.assign(layer=1, setting=SETTING), by_group=True, **options)
 
 
-def choices(elements, threshold=0.5):
+def choices(elements):
     """Features 0, 1 ... chosen for elements."""
-    return pd.DataFrame({"element": list(elements), "feature": range(len(elements)), "threshold": threshold})
+    return pd.DataFrame({"element": list(elements), "feature": range(len(elements))})
 
 
 def explain_pooled(pooled, records, chosen):
-    return explain_types(Given(pooled, records), chosen.assign(layer=1))
+    return explain_types(Given(pooled, records), chosen.assign(layer=1, setting=SETTING))
 
 
 def records_and_tokens(sequences, elements=None, splits=("selection", "heldout")):
@@ -83,9 +82,7 @@ def planted(rng, **options):
         "noise": rng.exponential(size=len(tokens)) * (rng.random(len(tokens)) < 0.2),
     }
     activations = sparse.csr_matrix(np.stack(list(features.values()), axis=1).astype(np.float32))
-    chosen = pd.DataFrame(
-        {"element": "S", "feature": np.arange(len(features)), "threshold": 0.5}, index=list(features)
-    )
+    chosen = pd.DataFrame({"element": "S", "feature": np.arange(len(features))}, index=list(features))
     return activations, tokens, records, chosen
 
 
@@ -145,8 +142,8 @@ def test_a_feature_that_is_a_covariate_is_explained_by_its_group_and_one_of_stem
         assert table.loc[group, [f"r2_{other}" for other in GROUPS if other != group]].max() < 0.4
     assert not table.loc["stem", "explained"]
     assert table.loc["stem", "r2"] < 0.1
-    # a prediction that always fires: .52
-    assert table.loc["stem", "own_f1"] > 0.9 and table.loc["stem", "confound_f1"] < 0.65
+    own, confound = table.loc["stem", ["own_base_auroc", "confound_base_auroc"]]
+    assert own > 0.9 and confound < 0.6
     assert table.loc["noise", "r2"] < 0.05
 
 
@@ -155,63 +152,73 @@ def test_either_half_of_the_rule_makes_a_feature_explained():
     guanine, stem = (tokens["base"] == "G").to_numpy(), (tokens["element"] == "S").to_numpy()
     end = (tokens["element"] == "E").to_numpy() * 1.0
     activations = sparse.csr_matrix(np.stack([np.where(guanine, 1, 0.3 * stem), end], axis=1))
-    table = explain(activations, tokens, records, choices("SS", 0.15))
+    table = explain(activations, tokens, records, choices("SS"))
     assert table["explained"].all()
-    assert table["r2"].iloc[0] > 0.8 and table["confound_f1"].iloc[0] < table["own_f1"].iloc[0]
-    assert table["r2"].iloc[1] < 0.1 and table["confound_f1"].iloc[1] > table["own_f1"].iloc[1]
+    (base, other) = table[["r2", "own_base_auroc", "confound_base_auroc"]].itertuples(index=False)
+    assert base.r2 > 0.8 and base.confound_base_auroc < base.own_base_auroc
+    assert other.r2 < 0.1 and other.confound_base_auroc > other.own_base_auroc
 
 
-def test_a_concept_that_is_a_base_is_found_as_well_by_the_covariates():
+def test_a_concept_that_is_two_neighbours_is_found_as_well_by_the_covariates():
     rng = np.random.default_rng(1)
     sequences = ["".join(rng.choice(list("ACGU"), 50)) for _ in range(60)]
-    records, tokens = records_and_tokens(
-        sequences, [sequence.translate(str.maketrans("ACGU", "HHSH")) for sequence in sequences]
-    )
-    activations = sparse.csr_matrix(
-        (tokens["base"] == "G").to_numpy()[:, None] * rng.uniform(0.7, 1.0, (len(tokens), 1))
-    )
+    after_g = ["".join("S" if before == "G" else "H" for before in "A" + of[:-1]) for of in sequences]
+    records, tokens = records_and_tokens(sequences, after_g)
+    stem = (tokens["element"] == "S").to_numpy()[:, None]
+    activations = sparse.csr_matrix(stem * rng.uniform(0.7, 1.0, (len(tokens), 1)))
     row = explain(activations, tokens, records, choices("S")).iloc[0]
-    assert row["own_f1"] == row["confound_f1"] == 1
-    assert row["explained"] and row["r2"] > 0.9 and row["r2_base"] > 0.9
+    assert row["own_base_auroc"] == row["confound_base_auroc"] == 1
+    assert row["explained"] and row["r2"] > 0.9 and row["r2_neighbours"] > 0.9 and row["r2_base"] < 0.1
 
 
-def test_own_f1_is_the_score_of_elements():
+def test_a_feature_that_is_a_base_has_nothing_of_its_own_for_the_concept():
+    activations, tokens, records, chosen = planted(np.random.default_rng(21))
+    row = explain(activations, tokens, records, chosen.loc[["base"]]).iloc[0]
+    assert row["own_base_auroc"] == 0.5 and row["r2_base"] > 0.97 and row["explained"]
+
+
+def test_each_setting_is_explained_by_its_own_families():
+    splits = ("selection", "heldout", "seen-selection", "seen-heldout")
+    activations, tokens, records, chosen = planted(np.random.default_rng(22), count=80, splits=splits)
+    seen = records["split"].str.startswith("seen").to_numpy()
+    rnas = Given(activations, records, tokens)
+    both = [chosen.assign(layer=1, setting=name) for name in ("seen families", SETTING)]
+    table = explain_elements(rnas, pd.concat(both))
+    assert table["setting"].tolist() == ["seen families"] * 6 + [SETTING] * 6
+    for setting, own in (("seen families", seen), (SETTING, ~seen)):
+        numbers = np.flatnonzero(own)
+        alone = records[own].assign(split=records["split"].str.removeprefix("seen-")).reset_index(drop=True)
+        rows = np.isin(tokens["record"], numbers)
+        of = tokens[rows].assign(record=np.searchsorted(numbers, tokens["record"][rows]))
+        expected = explain(activations[rows], of, alone, chosen)
+        found = table[table["setting"] == setting]
+        for column in ("r2", "own_base_auroc", "confound_base_auroc"):
+            np.testing.assert_allclose(found[column], expected[column])
+
+
+def test_own_score_is_the_score_of_elements():
     activations, tokens, records, _ = planted(np.random.default_rng(2))
     split = records["split"].to_numpy()[tokens["record"]]
     sets = [split == name for name in ("selection", "heldout")]
     chosen = score_elements(*((activations[rows], tokens[rows]) for rows in sets), shuffles=1)
     table = explain(activations, tokens, records, chosen)
-    assert len(chosen) == 3 and table["own_f1"].tolist() == chosen["f1"].tolist()
+    assert len(chosen) == 3 and table["own_base_auroc"].tolist() == chosen["base_auroc"].tolist()
 
 
-def test_f1_is_that_of_the_scores_with_the_prediction_as_just_another_feature(monkeypatch):
+def test_the_score_is_that_of_the_prediction_as_just_another_feature(monkeypatch):
     activations, tokens, records, chosen = planted(np.random.default_rng(3))
-    split = records["split"].to_numpy()[tokens["record"]]
-    sets = [split == "selection", split == "heldout"]
-    # higher than the maximum on the selection split
-    activations = sparse.csr_matrix(activations.multiply(1 + 0.3 * sets[1][:, None]))
+    heldout = (records["split"] == "heldout").to_numpy()[tokens["record"]]
     made = []
     regress = confounds._regress
     monkeypatch.setattr(confounds, "_regress", lambda *given: made.append(regress(*given)) or made[0])
-    chosen = chosen.assign(element=list("SHESHE"), threshold=[0, 0.15, 0.5, 0.6, 0.8, 0.15])
+    chosen = chosen.assign(element=list("SHESHE"))
     table = explain(activations, tokens, records, chosen)
-    differ = 0
-    for values, name in ((activations, "own_f1"), (sparse.csr_matrix(made[0][0]), "confound_f1")):
-        scale = column_max(values[sets[0]])
-        selection, heldout = (
-            score(values[rows], scale, annotate_elements(tokens[rows]), confounds.FINE_THRESHOLDS).f1[
-                range(6), [0, 1, 6, 0, 1, 6]
-            ]
-            for rows in sets
-        )
-        own = (chosen["threshold"].to_numpy() * 20).round().astype(int)
-        level = own if name == "own_f1" else selection.argmax(axis=1)
-        assert table[name].tolist() == heldout[range(6), level].tolist()
-        differ += (heldout[range(6), level] < heldout.max(axis=1)).sum()
-    assert (
-        made[0][0].min() == 0 and (made[0][0] == 0).sum() > 10
-    )  # trees that say less than nothing say nothing
-    assert differ > 1  # what is chosen on the selection split is not always the best on the other
+    members = np.column_stack([tokens["element"][heldout] == letter for letter in "SHE"])
+    for values, name in ((activations.toarray(), "own"), (made[0][0], "confound")):
+        expected = reference_base_auroc(values[heldout], members, tokens["base"][heldout])
+        np.testing.assert_allclose(table[f"{name}_base_auroc"], expected[range(6), [0, 1, 2, 0, 1, 2]])
+    # trees that say less than nothing say nothing
+    assert made[0][0].min() == 0 and (made[0][0] == 0).sum() > 10
 
 
 def test_the_regression_sees_the_selection_split_alone():
@@ -243,7 +250,7 @@ def test_the_sample_follows_the_seed(monkeypatch):
     activations, tokens, records, chosen = planted(np.random.default_rng(6), count=90)
     first, again, other = (explain(activations, tokens, records, chosen, seed=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
-    assert (first["r2"] != other["r2"]).any() and (first["own_f1"] == other["own_f1"]).all()
+    assert (first["r2"] != other["r2"]).any() and (first["own_base_auroc"] == other["own_base_auroc"]).all()
 
 
 @quick
@@ -266,7 +273,7 @@ def test_a_feature_that_never_fires_on_held_out_families_has_no_r2():
     row = explain(
         sparse.csr_matrix(activations.toarray() * ~heldout[:, None]), tokens, records, chosen.loc[["stem"]]
     ).iloc[0]
-    assert row["r2"] == row["own_f1"] == 0 and row["explained"]  # chance does as well
+    assert row["r2"] == 0 and row["own_base_auroc"] == 0.5
 
 
 def test_what_does_not_fit_is_refused():
@@ -285,12 +292,12 @@ def test_layers_are_explained_one_by_one_and_rows_follow_the_choices():
     activations, tokens, records, chosen = planted(np.random.default_rng(14), count=20)
     rnas = Given(activations, records, tokens)
     rnas.by_layer[2] = activations[:, ::-1]
-    mixed = chosen.assign(layer=[1, 2, 1, 2, 2, 1], feature=[0, 4, 2, 2, 1, 5])
+    mixed = chosen.assign(layer=[1, 2, 1, 2, 2, 1], feature=[0, 4, 2, 2, 1, 5], setting=SETTING)
     table = explain_elements(rnas, mixed)
     expected = explain(activations, tokens, records, chosen)  # feature f of layer 2 is 5 - f of layer 1
     assert table[["layer", "feature"]].to_numpy().tolist() == mixed[["layer", "feature"]].to_numpy().tolist()
     np.testing.assert_allclose(table["r2"], expected["r2"])
-    assert table["confound_f1"].tolist() == expected["confound_f1"].tolist()
+    np.testing.assert_allclose(table["confound_base_auroc"], expected["confound_base_auroc"])
 
 
 # --- sequences ------------------------------------------------------------------------------------
@@ -359,13 +366,14 @@ def test_every_score_is_marked_with_what_explains_its_feature(marked):
     found = explained.set_index(["layer", "element", "feature"])
     for row in scores.itertuples():
         expected = found.loc[(row.layer, row.element, row.feature)]
-        assert (row.explained, row.r2, row.confound_f1) == tuple(expected[["explained", "r2", "confound_f1"]])
-        assert row.f1 == expected.own_f1
+        columns = ["explained", "r2", "confound_base_auroc", "own_base_auroc"]
+        found_row = row.explained, row.r2, row.confound_base_auroc, row.base_auroc
+        assert found_row == pytest.approx(tuple(expected[columns]))
 
 
 def test_marking_keeps_scores_of_which_nothing_is_known(marked):
     scores, explained = marked
-    plain = scores.drop(columns=["explained", "r2", "confound_f1"])
+    plain = scores.drop(columns=["explained", "r2", "confound_base_auroc"])
     table = confounds.mark(plain, explained.iloc[1:])
     assert len(table) == len(plain) and table.explained.isna().tolist() == [True] + [False] * (len(plain) - 1)
 
@@ -382,4 +390,5 @@ def test_what_explains_the_best_features_is_told_by_group(study, marked):
     assert {"base", "neighbours", "position", "GC and length"} < set(groups.columns)
     numbers = confounds.numbers(scores)
     assert numbers["explained"] == best.explained.sum() and numbers["elements"] == len(best)
+    assert numbers["by_setting"] == f"{best.explained.sum()} of {len(best)} elements in unseen families"
     assert numbers["all_explained"] == scores.explained.sum() and numbers["features"] == len(scores)

@@ -176,7 +176,7 @@ def check(study, table, source, layer, matrix, **options):
     sets = [(sparse.csr_matrix(matrix[mine]), annotate(rnas.tokens[mine], rnas.records)) for mine in rows]
     expected = score_concepts(*sets, shuffles=0, **options)
     mine = table[(table.source == source) & (table.layer.isna() if layer is None else table.layer == layer)]
-    columns = ["concept", "feature", "threshold", "f1", "selection_f1", "auroc"]
+    columns = ["concept", "feature", "threshold", "base_auroc", "selection_base_auroc", "f1", "auroc"]
     pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), expected[columns], rtol=1e-4)
 
 
@@ -199,10 +199,10 @@ def test_every_source_is_scored_by_the_same_code_on_the_same_nucleotides(study, 
 def test_there_is_a_row_for_every_source_layer_and_concept(concepts):
     by_layer = concepts.groupby("source").layer.agg(lambda layers: sorted(layers.dropna().unique()))
     assert by_layer["embedding layer"] == [0] and by_layer["5-mers"] == by_layer["one-hot window of 11"] == []
-    for source in ("SAE (topk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA"):
+    for source in ("SAE (batchtopk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA"):
         assert by_layer[source] == [1, 2, 3]
     assert len(by_layer) == 9 and not concepts.duplicated(["source", "layer", "group", "concept"]).any()
-    assert concepts.null_p95.notna().equals(concepts.source.isin(["SAE (topk)", "SAE, random model"]))
+    assert concepts.null_p95.notna().equals(concepts.source.isin(["SAE (batchtopk)", "SAE, random model"]))
     assert not concepts.discovery[concepts.null_p95.isna()].any()
 
 
@@ -219,18 +219,26 @@ def test_of_many_rnas_the_first_of_each_split_are_scored(study, monkeypatch):
 
 def scored(source, layer, concept="stem", **changes):
     found = {"source": source, "layer": layer, "group": "element", "concept": concept, "feature": 1}
-    found |= {"f1": 0.5, "selection_f1": 0.5, "null_p95": 0.3, "base_f1": 0.4, "discovery": False}
-    return found | {"f1_resampled": np.array([0.4, 0.5, 0.6])} | changes
+    found |= {"base_auroc": 0.5, "base_auroc_low": 0.45, "selection_base_auroc": 0.5, "null_p95": 0.48}
+    found |= {"setting": "unseen families", "discovery": False}
+    return found | {"base_auroc_resampled": np.array([0.4, 0.5, 0.6])} | changes
+
+
+def better(**changes):
+    """Changes of a row of `scored`, with less to write."""
+    names = {"chosen": "selection_base_auroc", "score": "base_auroc", "low": "base_auroc_low"}
+    names |= {"drawn": "base_auroc_resampled"}
+    return {names.get(name, name): np.array(v) if name == "drawn" else v for name, v in changes.items()}
 
 
 TABLE = pd.DataFrame(
     [
-        scored("SAE", 1, selection_f1=0.6, f1=0.55, discovery=True, f1_resampled=np.array([0.5, 0.5, 0.6])),
-        scored("SAE", 2, selection_f1=0.5, f1=0.9),
-        scored("SAE", 1, "bulge", base_f1=0.2),
-        scored("PCA", 1, f1=0.4),
-        scored("PCA", 2, selection_f1=0.7, f1=0.7, f1_resampled=np.array([0.6, 0.8, 0.7])),
-        scored("ICA", 1, selection_f1=0.9, f1=0.6),
+        scored("SAE", 1, **better(chosen=0.6, score=0.55, low=0.5, discovery=True, drawn=[0.5, 0.5, 0.6])),
+        scored("SAE", 2, **better(chosen=0.5, score=0.9)),
+        scored("SAE", 1, "bulge"),
+        scored("PCA", 1, **better(score=0.4)),
+        scored("PCA", 2, **better(chosen=0.7, score=0.7, drawn=[0.6, 0.8, 0.7])),
+        scored("ICA", 1, **better(chosen=0.9, score=0.6)),
     ]
 )
 
@@ -243,7 +251,7 @@ def test_the_layer_of_each_source_is_chosen_on_the_selection_families():
 
 def test_leads_are_over_the_best_control_of_each_concept_and_have_intervals():
     led = leads(best_of(TABLE)).set_index("concept")
-    assert (led.control["stem"], led.control_f1["stem"]) == ("PCA", 0.7)
+    assert (led.control["stem"], led.control_score["stem"]) == ("PCA", 0.7)
     assert led.lead["stem"] == pytest.approx(-0.15)
     assert led.lead_low["stem"] == pytest.approx(np.percentile([-0.1, -0.3, -0.1], 2.5))
     assert led.lead_high["stem"] == pytest.approx(-0.1)
@@ -252,25 +260,46 @@ def test_leads_are_over_the_best_control_of_each_concept_and_have_intervals():
     assert len(alone) == 2 and alone[["control", "lead", "lead_low", "lead_high"]].isna().all(axis=None)
 
 
+def test_settings_are_chosen_and_led_apart():
+    seen = TABLE.assign(setting="seen families")
+    seen["base_auroc"] = seen.base_auroc.where(seen.source != "ICA", 0.8)  # the best control there
+    led = leads(best_of(pd.concat([seen, TABLE], ignore_index=True)))
+    stems = led[led.concept == "stem"].set_index("setting")
+    assert stems.control.to_dict() == {"seen families": "ICA", "unseen families": "PCA"}
+    assert stems.lead.to_dict() == pytest.approx({"seen families": -0.25, "unseen families": -0.15})
+
+
 def test_leads_of_a_study_are_over_the_highest_of_its_controls(concepts):
     best = best_of(concepts)
     led = leads(best)
-    assert led.source.eq("SAE (topk)").all() and len(led) == (best.source == "SAE (topk)").sum()
-    rivals = best[best.source != "SAE (topk)"].groupby("concept").f1.max()
-    assert led.set_index("concept").control_f1.equals(rivals[led.concept])
+    assert led.source.eq("SAE (batchtopk)").all() and len(led) == (best.source == "SAE (batchtopk)").sum()
+    rivals = best[best.source != "SAE (batchtopk)"].groupby("concept").base_auroc.max()
+    assert led.set_index("concept").control_score.equals(rivals[led.concept])
     assert (led.lead_low <= led.lead_high).all()
 
 
-def test_the_table_shows_chance_and_numbers_count_leads_and_discoveries():
+def test_the_table_shows_chance_and_numbers_count_clear_leads_and_what_is_found():
     best = best_of(TABLE)
     table = controls.control_table(leads(best)).set_index("concept")
-    assert table.chance.to_dict() == {"stem": 0.4, "bulge": 0.3}
-    assert table.loc["stem", ["control", "lead", "to"]].tolist() == ["PCA", -0.15, -0.1]
-    assert table.found.tolist() == [True, False]
+    assert table.chance.tolist() == [0.48, 0.48] and table["AUROC within bases"].tolist() == [0.55, 0.5]
+    assert table.loc["stem", ["best control", "lead", "95 % interval"]].tolist() == [
+        "PCA", -0.15, "−0.290 to −0.100"]  # fmt: skip
+    assert table.loc["bulge", "95 % interval"] == "–" and table.found.tolist() == [True, False]
     splits = ["heldout", "heldout", "selection"]
     records = pd.DataFrame({"split": splits, "sequence": "ACGU", "family": ["a", "a", "b"]})
     numbers = controls.numbers(best, records)
-    counted = {name: numbers[name] for name in ("concepts", "controls", "ahead", "clearly", "behind")}
-    assert counted == {"concepts": 2, "controls": 2, "ahead": 0, "clearly": 0, "behind": 1}
-    assert (numbers["discoveries"], numbers["rnas"], numbers["families"], numbers["tokens"]) == (1, 2, 1, 8)
+    told = "clearly positive for 0, clearly negative for 1 and neither for 1 of 2 concepts in unseen families"
+    assert numbers["leads"] == told and numbers["found"] == "1 of 2 in unseen families"
+    counted = {name: numbers[name] for name in ("concepts", "controls", "clearly", "behind", "scored")}
+    assert counted == {"concepts": 2, "controls": 2, "clearly": 0, "behind": 1, "scored": 2}
+    assert (numbers["rnas"], numbers["families"], numbers["tokens"]) == (2, 1, 8)
     assert controls.numbers(best, records.drop(columns="family"))["families"] == 2
+
+
+def test_the_figures_table_has_the_leads_of_the_source_under_test_alone():
+    best = best_of(TABLE)
+    shown, led = controls.shown(best), leads(best)
+    assert len(shown) == len(best) and "base_auroc_resampled" not in shown
+    own = shown.source == "SAE"
+    assert shown.lead[own].tolist() == pytest.approx(led.lead.tolist(), nan_ok=True)
+    assert shown.loc[~own, ["control", "lead", "lead_low", "lead_high"]].isna().all(axis=None)

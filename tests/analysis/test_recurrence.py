@@ -264,31 +264,57 @@ def test_the_null_follows_the_seed_and_the_matching_does_not():
 # -------------------------------------------------------------------------------------------------------------------------
 
 
-def scored(f1, above):
-    return pd.DataFrame({"layer": 1, "feature": range(len(f1)), "f1": f1, "above": above})
+def scored(auroc, above):
+    return pd.DataFrame({"layer": 1, "feature": range(len(auroc)), "auroc": auroc, "above": above})
 
 
-def test_concepts_of_recurring_features_by_hand():
+def test_concepts_of_recurring_features_by_hand(monkeypatch):
     numbers, recurs = [0, 1, 2, 4, 5, 6, 7], [True, True, True, False, False, False, False]
     features = pd.DataFrame({"layer": 1, "feature": numbers, "recurs": recurs})
-    f1 = np.array([0.5, 0.6, 0.1, 0.9, 0.2, 0.3, 0.4, 0.1])
+    auroc = np.array([0.5, 0.6, 0.1, 0.9, 0.2, 0.3, 0.4, 0.1])
     above = np.array([1, 1, 0, 1, 0, 1, 0, 0], bool)  # feature 3 is dead: it counts nowhere
-    table = concepts_of_recurring(features, scored(f1, above))
+    monkeypatch.setattr(recurrence, "FEWEST", 1)
+    table = concepts_of_recurring(features, scored(auroc, above))
     assert table["recurs"].tolist() == [True, False]
     assert table["features"].tolist() == [3, 4] and table["with_concept"].tolist() == [2, 1]
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 4])
-    assert table["median_f1"].tolist() == pytest.approx([0.5, 0.25])
+    assert table["median_auroc"].tolist() == pytest.approx([0.5, 0.25])
     assert table["odds_ratio"].tolist() == pytest.approx([6, 6])  # (2 / 1) / (1 / 3)
     # of the 35 ways to give 3 of 7 features a concept, 1 + 12 are as extreme for the upper side and 4 for the
     # lower
     assert table["p_value"].tolist() == pytest.approx([fisher_exact([[2, 1], [1, 3]]).pvalue] * 2)
     assert table["p_value"].iloc[0] == pytest.approx((1 + 12 + 4) / 35)
+    (row,) = recurrence.concept_table(table).to_dict("records")
+    assert (row["recurring features"], row["recurring: with a concept"]) == (3, 2)
+    assert (row["other features"], row["other: with a concept"], row["odds ratio"]) == (
+        4,
+        1,
+        pytest.approx(6),
+    )
 
 
-def test_a_layer_in_which_nothing_recurs_has_both_rows():
+@pytest.mark.parametrize(("fewest", "told"), [(4, False), (5, True)])
+def test_no_odds_are_told_of_fewer_than_five_features_in_any_cell(fewest, told):
+    above = np.repeat([True, False, True, False], [fewest, 20, 20, 20])
+    recurs = np.arange(len(above)) < fewest + 20
+    features = pd.DataFrame({"layer": 1, "feature": range(len(above)), "recurs": recurs})
+    table = concepts_of_recurring(features, scored(np.ones(len(above)), above))
+    assert table[["odds_ratio", "p_value"]].notna().all(axis=None) == told
+    assert table["with_concept"].tolist() == [fewest, 20]
+
+
+def test_a_layer_in_which_nothing_recurs_has_both_rows_and_no_odds():
     features = pd.DataFrame({"layer": 1, "feature": [0, 1], "recurs": [False, False]})
     table = concepts_of_recurring(features, scored(np.ones(2), np.array([True, False])))
     assert table["features"].tolist() == [0, 2] and table["with_concept"].tolist() == [0, 1]
+    assert table[["odds_ratio", "p_value"]].isna().all(axis=None)
+
+
+def test_layers_whose_features_are_no_nearer_than_random_directions_are_counted():
+    facts = {"comparison": SEED, "layer": [1, 2, 3], "share": [0.1, 0.3, 0.2], "null_cosine": 0.4}
+    table = pd.DataFrame(facts | {"median_cosine": [0.3, 0.4, 0.5]})
+    numbers = recurrence.numbers(pd.concat([table, table.assign(comparison=recurrence.SIZE)]))
+    assert (numbers["below"], numbers["layers"], numbers["lowest"], numbers["highest"]) == (1, 3, 0.1, 0.3)
 
 
 def test_features_that_recur_and_have_concepts_are_told_from_chance():
@@ -320,7 +346,7 @@ def test_a_study_is_compared_with_seeds_sizes_and_random_directions(study):
     assert compared.layer.unique().tolist() == study.layers
     rnas = study.activations("structures")
     chance = pd.DataFrame(
-        {"layer": 3, "group": "element", "concept": ["stem"], "null_p95": 0.2, "base_f1": [0.5]}
+        {"layer": 3, "group": "element", "concept": ["stem"], "null_p95": 0.6, "setting": "unseen families"}
     )
     scores = recurrence.score_features(rnas, chance)
     assert len(scores) == 96 * 3 and not scores.above[scores.layer != 3].any()

@@ -13,7 +13,13 @@ def test_explained_features_are_hollow_diamonds_among_their_confounds():
     assert ["A" in point.get("d") for point in features] == [True, False, True]
     assert texts(svg).count("explained by confounds") == 1
     assert {"L5, 184", "0.10", "−0.25", "–"} <= set(texts(svg))
-    places = [x for _, x, _ in placed(svg)]
-    assert linear([*table.confound_f1, *table.f1], places)
+    drawn = [  # panel by panel, first the predictions
+        value
+        for _, rows in table.groupby("setting")
+        for column in ("confound_base_auroc", "base_auroc")
+        for value in rows[column]
+    ]
+    assert linear(drawn, [x for _, x, _ in placed(svg)])
+    assert {"seen families", "unseen families"} <= set(texts(svg))
     none = texts(svg_of(figures.confounds(table.assign(explained=False))))
     assert "feature explained by its confounds" not in none

@@ -37,4 +37,5 @@ def test_the_language_model_itself_is_the_reference_and_no_line():
     with_model = fidelity_table(2, ("language model", "mean ablation", "topk"))
     without = with_model[with_model.variant != "language model"]
     assert figures.fidelity(with_model).to_dict() == figures.fidelity(without).to_dict()
-    assert len(marks(svg_of(figures.fidelity(without)), "rule mark")) == 2 + 2  # references and intervals
+    assert len(marks(svg_of(figures.fidelity(without)), "rule mark")) == 2 + 2 + 4
+    # references; intervals of topk's loss recovered, and of topk's and the ablation's KL

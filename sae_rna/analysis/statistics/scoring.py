@@ -137,12 +137,12 @@ class Sample:
         feature that is nothing but "this is a G" has 0.5. Also 0.5 where there are no pairs to tell apart.
         Without bases it is the AUROC.
         """
-        instance_NC, wins, pairs = (annotations or self.annotations).instance_NC, 0.0, 0.0
+        instance_NC, parts = (annotations or self.annotations).instance_NC, []
         for rows, columns, order in self._strata:
             chosen = (columns, order) if features is None else (columns[:, features], None)
-            wins_FC, pairs_C, _ = _walk(chosen[0], instance_NC[rows], chosen[1])
-            wins, pairs = wins + wins_FC, pairs + pairs_C
-        return np.divide(wins, pairs, out=np.full(wins.shape, 0.5), where=pairs > 0)
+            parts.append(_walk(chosen[0], instance_NC[rows], chosen[1]))
+        wins_FC, pairs_C = (np.sum([part[place] for part in parts], axis=0) for place in (0, 1))
+        return np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, 0.5), where=pairs_C > 0)
 
     def evaluate(self, choice: Choice) -> pd.DataFrame:
         """Every score of the chosen features, one row a choice."""
