@@ -41,6 +41,9 @@ CHARTS = (
     ),
     *(
         "fig-type-features",
+        "fig-type-survivors",
+        "fig-type-probe",
+        "fig-type-sparsity",
         "fig-training",
         "fig-type-effects",
         "fig-controls",
@@ -53,7 +56,7 @@ TABLES = (
     "tab-data",
     "tab-models",
     "tab-top-features",
-    "tab-type-probe",
+    "tab-type-scores",
     "tab-controls",
     "tab-recurring-concepts",
     "tab-claims",

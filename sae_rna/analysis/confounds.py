@@ -47,7 +47,8 @@ def covariates(tokens: pd.DataFrame, records: pd.DataFrame, reach: int = 3) -> d
     sequences, record_T, position_T = records["sequence"], tokens["record"], tokens["position"].to_numpy()
     length_T = sequences.str.len().to_numpy()[record_T]
     window_TBW = one_hot_windows(sequences, reach).reshape(len(tokens), len(NUCLEOTIDES), 2 * reach + 1)
-    neighbours = np.delete(window_TBW, reach, axis=2).swapaxes(1, 2).reshape(len(tokens), -1)
+    neighbours = np.delete(window_TBW, reach, axis=2).swapaxes(1, 2)
+    neighbours = neighbours.reshape(len(tokens), 2 * reach * len(NUCLEOTIDES))
     relative_T = position_T / np.maximum(length_T - 1, 1)
     position = np.column_stack([position_T, length_T - 1 - position_T, relative_T])
     composition = np.column_stack([gc_content(sequences)[record_T], length_T])

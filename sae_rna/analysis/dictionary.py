@@ -182,7 +182,7 @@ def numbers(table: pd.DataFrame, p: Parameters) -> dict:
     shown = Candidate(p.architecture, p.expansion, p.sparsity(p.architecture)).name
     own = full.set_index("candidate").loc[shown]
     steady, paper = trained(table), matched(table, own.l0)
-    facts = {"candidates": len(full), "tokens": int(full.tokens.max()), "steady": int(steady.sum())}
+    facts: dict = {"candidates": len(full), "tokens": int(full.tokens.max()), "steady": int(steady.sum())}
     facts |= {"chosen": chosen.candidate, "shown": shown, "is_trained": "is" if steady[shown] else "is not"}
     facts |= {"agree": "the one shown" if chosen.candidate == shown else f"not the one shown, {shown}"}
     facts |= {name: own[name] for name in ("l0", "explained_variance", "pca_variance", "kl", "pca_kl")}

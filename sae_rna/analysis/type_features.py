@@ -175,7 +175,7 @@ def type_table(best: pd.DataFrame, explained: pd.DataFrame, records: pd.DataFram
     family = records.get("family", pd.Series(None, records.index, dtype=object))
     families = family.groupby([records.split, records.type]).nunique().replace(0, pd.NA)
     places = pd.MultiIndex.from_arrays([table.setting.map(scored), table.type])
-    return table.assign(families=families.reindex(places).astype("Int64").to_numpy())
+    return table.assign(families=families.reindex(places).astype("Int64").array)
 
 
 def headed(table: pd.DataFrame) -> pd.DataFrame:

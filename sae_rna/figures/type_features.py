@@ -65,7 +65,7 @@ def _chosen(table: pd.DataFrame, top: int) -> pd.DataFrame:
     chosen = table.loc[table["rank"] <= top, ["layer", "feature"]].drop_duplicates()
     table = table.merge(chosen, on=["layer", "feature"])
     explained = table.explained.eq(True).groupby([table.layer, table.feature]).transform("any")
-    return theme.fits(table.assign(explained=explained.astype(bool)), "type_features")
+    return table.assign(explained=explained.astype(bool))
 
 
 def _heat_map(table, features: list[int], types: list[str], most: float, names: bool) -> alt.LayerChart:
@@ -85,7 +85,8 @@ def _heat_map(table, features: list[int], types: list[str], most: float, names: 
     y = alt.Y("feature:O", title=f"{len(features)} features", sort=features, axis=y_axis)
     ticks = {"tickCount": 4, "format": ".2f"}
     colour = theme.gradient("activation", "normalised activation", theme.ACTIVATION, 160, (0, most), **ticks)
-    base = alt.Chart(table.replace({"survives": {"": "–"}})).encode(x=x, y=y, tooltip=tooltip)
+    table = theme.fits(table.replace({"survives": {"": "–"}}), "type_features")
+    base = alt.Chart(table).encode(x=x, y=y, tooltip=tooltip)
     dots = base.transform_filter("datum.survives != '–'")
     dots = dots.mark_point(size=min(24, 2 * step), color=_DOT, stroke="white", strokeWidth=0.6)
     chart = base.mark_rect().encode(color=colour) + dots

@@ -324,6 +324,11 @@ def test_a_row_is_what_plain_loops_make_of_it(nano, table, layer, variant):
     np.testing.assert_allclose(
         [row["low"], row["high"]], np.quantile(resampled, [0.025, 0.975]), atol=0.3 * np.std(resampled)
     )
+    kl = np.array([np.exp(p) @ (p - q) for p, q in zip(own, mine)])
+    drawn = rng.integers(0, len(masked), (1000, len(masked)))
+    means = [np.concatenate([kl[starts[i] : starts[i + 1]] for i in chosen]).mean() for chosen in drawn]
+    interval = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose([row["kl_low"], row["kl_high"]], interval, atol=0.3 * np.std(means))
 
 
 def test_all_components_together_lose_nothing(nano):
@@ -431,9 +436,41 @@ def test_the_figure_shows_components_of_the_shown_architecture_and_counts_where_
     table = fidelity.shown(scores, "topk")
     assert table.variant.tolist() == 2 * ["language model", "topk", "PCA, largest components", "relu-l1"]
     numbers = fidelity.numbers(table, "topk")
-    assert (numbers["more_variance"], numbers["less_kl"], numbers["missing"], numbers["layers"]) == (
-        1,
-        1,
-        2,
-        2,
-    )
+    assert (numbers["more_variance"], numbers["less_kl"], numbers["layers"]) == (1, 1, 2)
+    assert numbers["missing"].startswith("It is missing in 2 layers")
+    known = fidelity.numbers(table.assign(loss_recovered=0.5), "topk")
+    assert known["missing"] == ""  # what is 0 is not said
+
+
+def shown_table(layers):
+    rows = [
+        {"layer": layer, "variant": variant, "kl": layer / 100, "loss_recovered": layer / 10}
+        for layer in layers
+        for variant in ("language model", "mean ablation", "topk", "PCA, largest components")
+    ]
+    return pd.DataFrame(rows).assign(explained_variance=0.9, l0=16.0)
+
+
+def test_the_table_has_a_column_a_layer_and_leaves_out_what_definitions_say():
+    table = fidelity.fidelity_table(shown_table([1, 2]))
+    assert table.columns.tolist() == ["measure", "states replaced by", "L1", "L2"]
+    assert table.measure.tolist() == [
+        name for name, rows in zip(fidelity.MEASURES.values(), (3, 2, 2, 2)) for _ in range(rows)
+    ]
+    assert table["states replaced by"].tolist()[:3] == ["mean ablation", "topk", "PCA, largest components"]
+    assert table.loc[1, ["L1", "L2"]].tolist() == [0.01, 0.02]  # KL of topk
+    assert table.loc[3, ["L1", "L2"]].tolist() == [0.1, 0.2]  # and its loss recovered
+
+
+def test_of_many_layers_the_table_has_the_first_the_middle_and_the_last():
+    table = fidelity.fidelity_table(shown_table(range(1, 34)))
+    assert table.columns.tolist()[2:] == ["L1", "L17", "L33"]
+
+
+def test_masked_bases_are_of_scored_rnas_of_all_settings(monkeypatch):
+    splits = ["train", "selection", "heldout", "seen-selection", "seen-heldout", "natural"]
+    records = pd.DataFrame({"split": splits, "sequence": splits})
+    assert sorted(fidelity.sampled(records, 0)) == ["heldout", "seen-heldout"]
+    assert fidelity.sampled(records[~records.split.str.startswith("seen")], 0) == ["heldout"]
+    monkeypatch.setattr(fidelity, "RNAS", 1)
+    assert len(fidelity.sampled(records, 0)) == 1

@@ -115,15 +115,13 @@ def test_too_many_rows_are_refused_with_the_remedy():
 @pytest.mark.parametrize(
     "draw, table",
     [
-        (functools.partial(figures.type_features, layers=[2], kind="surviving"), types_table(2)),
-        (figures.type_effects, effects_table(2)),
+        (functools.partial(figures.type_features, layers=[2], kind="surviving"), types_table(2).head(0)),
+        (figures.type_effects, effects_table(2).head(0)),
         (figures.type_effects, effects_table(2).assign(surviving=0)),
     ],
 )
 def test_a_result_of_no_features_is_said_in_words(draw, table):
-    chart = draw(table if (table.get("surviving") == 0).all() else table.head(0))
-    words = texts(svg_of(chart))[-1]
-    assert re.match("No (surviving )?feature", words)
+    assert any(re.match("No (surviving )?feature", words) for words in texts(svg_of(draw(table))))
 
 
 @pytest.mark.parametrize(

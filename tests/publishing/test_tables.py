@@ -1,5 +1,7 @@
 """Tables as HTML, and numbers as people write them."""
 
+import html
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -13,9 +15,9 @@ HOSTILE = '</script><script>alert("1")</script><!-- & \u2028'
 TABLE = pd.DataFrame({"x": [1, 2], "id": [HOSTILE, "<b>bold</b>"]})
 
 
-def rows_of(html: str) -> list[list[tuple[str, str]]]:
+def rows_of(text: str) -> list[list[tuple[str, str]]]:
     """Text and alignment of every cell, row by row; the HTML has to be well-formed."""
-    table = ElementTree.fromstring(html)
+    table = ElementTree.fromstring(text)
     return [[(cell.text or "", cell.get("style").split(": ")[1]) for cell in row] for row in table.iter("tr")]
 
 
@@ -61,3 +63,14 @@ def test_numbers_of_a_table_are_written_for_people():
 
 def test_a_table_without_rows_is_still_a_table():
     assert rows_of(table_html(pd.DataFrame({"a": [], "b": []}))) == [[("a", "right"), ("b", "right")]]
+
+
+def test_links_to_pages_of_the_book_and_no_others_become_links():
+    texts = ["[07-controls](../executed/07-controls.html#fig-controls)", "[a](https://b.org)"]
+    texts += ["[x](javascript:alert(1))", "see [07](../executed/07.html)", "[<b>](../executed/07.html)"]
+    cells = re.findall(r"<td.*?>(.*)</td>", table_html(pd.DataFrame({"evidence": texts})))
+    assert cells == [
+        '<a href="../executed/07-controls.html#fig-controls">07-controls</a>',
+        *map(html.escape, texts[1:4]),
+        '<a href="../executed/07.html">&lt;b&gt;</a>',
+    ]
