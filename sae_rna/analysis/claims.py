@@ -48,10 +48,7 @@ RULES = {
         "more in either half",
     },
 }
-<<<<<<< HEAD
-=======
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # before a number, not within a name
->>>>>>> 80cc1e4d9f7178a6acbdd09a2049dda40ea70431
 BOTH = "all RNAs"  # of claims that need no choice, and so no setting
 _PAGES = {
     "fig-layer-sparsity": "04-layers",
@@ -88,17 +85,9 @@ def trend(claim: str, measured: str, by_layer, control: str, control_by_layer, d
         verdict = NOT
     else:
         verdict = WEAKLY if control_p <= LEVEL else HOLDS
-<<<<<<< HEAD
-    told = (
-        f"{rho:+.2f} with the layer (p = {p:.2g})" if np.isfinite(rho) else "cannot be told: too few layers"
-    )
-    other = f"{control}: {control_rho:+.2f} (p = {control_p:.2g})"
-    why = f"rank correlation of the {measured}: {told}; {other if np.isfinite(control_rho) else 'no control'}"
-=======
     told = f"{rho:+.2f} (p = {p:.2g})" if np.isfinite(rho) else f"unknown of {len(by_layer.dropna())} layers"
     other = f"{control_rho:+.2f} (p = {control_p:.2g})" if np.isfinite(control_rho) else "unknown"
     why = f"rank correlation of layer and {measured}: {told}; in the control ({control}): {other}"
->>>>>>> 80cc1e4d9f7178a6acbdd09a2049dda40ea70431
     return Finding(claim, measured, rho, control, control_rho, verdict, TREND, why)
 
 
@@ -219,11 +208,7 @@ def table(findings: list[Finding]) -> pd.DataFrame:
     links = [
         f"[{_PAGES[of.evidence]}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})" for of in findings
     ]
-<<<<<<< HEAD
-    rows = [(of.claim, of.setting, of.verdict, of.why.replace("-0.", "−0.")) for of in findings]
-=======
     rows = [(of.claim, of.setting, of.verdict, _MINUS.sub("−", of.why)) for of in findings]
->>>>>>> 80cc1e4d9f7178a6acbdd09a2049dda40ea70431
     columns = ["claim", "RNAs", "verdict", "what decides"]
     return pd.DataFrame(rows, columns=columns).assign(evidence=links)
 

@@ -126,11 +126,7 @@ def test_what_decides_is_told_in_words_and_verdicts_are_counted():
     told = table(findings)
     assert told.columns.tolist() == ["claim", "RNAs", "verdict", "what decides", "evidence"]
     assert told["what decides"].tolist() == [
-<<<<<<< HEAD
-        "rank correlation of the density: −1.00 with the layer (p = 0.0014); no control",
-=======
         "rank correlation of layer and density: −1.00 (p = 0.0014); in the control (random weights): unknown",
->>>>>>> 80cc1e4d9f7178a6acbdd09a2049dda40ea70431
         "300 instances, AUROC within bases 0.700 (0.650 to 0.750), chance 0.550; its confounds explain it; "
         "best control PCA 0.600, lead +0.100 (+0.020 to +0.180)",
         "elements: 5 of 8; random weights: 1",
