@@ -51,9 +51,9 @@ RULES = {
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # before a number, not within a name
 BOTH = "all RNAs"  # of claims that need no choice, and so no setting
 _PAGES = {
-    "fig-layer-sparsity": "04-layers",
-    "fig-controls": "07-controls",
-    "fig-type-effects": "06-type-features",
+    "fig-layer-sparsity": "05-layers",
+    "fig-controls": "08-controls",
+    "fig-type-effects": "07-type-features",
 }
 
 

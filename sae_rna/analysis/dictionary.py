@@ -28,7 +28,7 @@ from sae_rna.sae.trainer import train
 SIZES = (1, 2, 4, 8)  # of dictionaries, in multiples of the model's width
 PENALTIES = (1, 30, 300, 3000)  # of the paper's autoencoder, in multiples of its own
 LENGTHS = (0.5, 1.0)  # of training, in shares of all
-RNAS, MASKED_RNAS = 200, 150  # of each split; of those scored, with masked bases
+RNAS, MASKED_RNAS = 200, 60  # of each split; of those scored, with masked bases
 STEADY_VARIANCE, STEADY_RECURRENCE = 0.005, 0.1  # most that the second half may change; the latter relative
 PCA = "PCA, largest components"
 

@@ -24,7 +24,7 @@ from sae_rna.records.splits import settings
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.explained_variance import ExplainedVariance
 
-RNAS, TRAINING_RNAS = 200, 300  # held out, whose masked bases are predicted; that components are fitted on
+RNAS, TRAINING_RNAS = 120, 300  # held out, whose masked bases are predicted; that components are fitted on
 RESAMPLES = 1000  # of the sequences, for intervals
 
 Replace = Callable[[torch.Tensor], torch.Tensor]  # hidden states of nucleotides in, others out, [T, D]

@@ -320,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")
     parser.add_argument("--tiny", action="store_true", help="one layer and few RNAs")
     parser.add_argument("--book", action="store_true", help="the whole book too")
-    parser.add_argument("--notebooks", nargs="*", default=["04-layers", "05-structure-features"])
+    parser.add_argument("--notebooks", nargs="*", default=["05-layers", "06-structure-features"])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     parser.add_argument("--rows", type=Path, help="a file for the disturbances, as JSON")
     parser.add_argument("--results", type=Path, help="a file for the table of results")

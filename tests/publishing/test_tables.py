@@ -66,11 +66,11 @@ def test_a_table_without_rows_is_still_a_table():
 
 
 def test_links_to_pages_of_the_book_and_no_others_become_links():
-    texts = ["[07-controls](../executed/07-controls.html#fig-controls)", "[a](https://b.org)"]
+    texts = ["[08-controls](../executed/08-controls.html#fig-controls)", "[a](https://b.org)"]
     texts += ["[x](javascript:alert(1))", "see [07](../executed/07.html)", "[<b>](../executed/07.html)"]
     cells = re.findall(r"<td.*?>(.*)</td>", table_html(pd.DataFrame({"evidence": texts})))
     assert cells == [
-        '<a href="../executed/07-controls.html#fig-controls">07-controls</a>',
+        '<a href="../executed/08-controls.html#fig-controls">08-controls</a>',
         *map(html.escape, texts[1:4]),
         '<a href="../executed/07.html">&lt;b&gt;</a>',
     ]
