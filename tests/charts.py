@@ -10,6 +10,7 @@ import pandas as pd
 import vl_convert
 
 from sae_rna import figures
+from sae_rna.analysis.dictionary import by_measure
 from sae_rna.records.structure import ELEMENTS, element_string, pair_table
 
 CLOVERLEAF = (
@@ -278,7 +279,32 @@ LENGTHS = pd.DataFrame(
 )
 
 
+def findings_table(layers: int = 6) -> pd.DataFrame:
+    lines = {"autoencoder": 0.7, "best control": 0.72, "chance": 0.52}
+    rows = [
+        {"setting": setting, "concept": concept, "layer": layer, "line": line, "source": line,
+         "base_auroc": score - 0.01 * layer}
+        for setting in ("seen families", "unseen families") for concept in ("stem", "hairpin loop")
+        for layer in range(1, layers + 1) for line, score in lines.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dictionaries_table() -> pd.DataFrame:
+    names = [("batchtopk", 128, 16), ("batchtopk", 256, 16), ("relu-l1", 256, 50)]
+    return pd.DataFrame([
+        {"candidate": f"{name}, {latents}", "architecture": name, "latents": latents, "share": share, "l0": l0,
+         "explained_variance": 0.8 + 0.1 * share, "kl": 0.1, "pca_variance": 0.7 + l0 / 500, "pca_kl": 0.2,
+         "recurring": 0.4, "stem, unseen families": 0.6}
+        for name, latents, l0 in names for share in (0.5, 1.0)
+    ])  # fmt: skip
+
+
 CHARTS = {
+    "findings": lambda: figures.findings(findings_table()),
+    "findings of 33 layers": lambda: figures.findings(findings_table(33)),
+    "dictionary frontier": lambda: figures.dictionary_frontier(dictionaries_table()),
+    "dictionary features": lambda: figures.dictionary_features(by_measure(dictionaries_table())),
     "overview": lambda: figures.overview(STEPS),
     "overview of two": lambda: figures.overview(STEPS.head(2)),
     "retained features": lambda: figures.retained_features(layers_table(6)),

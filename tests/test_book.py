@@ -30,36 +30,16 @@ SOURCES = (
     "profiles",
     "sae_rna",
 )
-CHARTS = (
-    *(
-        "fig-overview",
-        "fig-retained-features",
-        "fig-layer-sparsity",
-        "fig-stem-feature",
-        "fig-hairpin-feature",
-        "fig-element-scores",
-    ),
-    *(
-        "fig-type-features",
-        "fig-type-survivors",
-        "fig-type-probe",
-        "fig-type-sparsity",
-        "fig-training",
-        "fig-type-effects",
-        "fig-controls",
-        "fig-confounds",
-        "fig-recurrence",
-        "fig-fidelity",
-    ),
+CHARTS = tuple(
+    "fig-findings fig-overview fig-lengths fig-masked-accuracy fig-probe fig-training fig-dictionary-frontier "
+    "fig-dictionary-features fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
+    "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
+    "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
+    "fig-recurrence fig-fidelity".split()
 )
-TABLES = (
-    "tab-data",
-    "tab-models",
-    "tab-top-features",
-    "tab-type-scores",
-    "tab-controls",
-    "tab-recurring-concepts",
-    "tab-claims",
+TABLES = tuple(
+    "tab-data tab-element-agreement tab-models tab-training-end tab-element-features tab-type-scores "
+    "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-claims tab-rules".split()
 )
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
     TABLES, ("csv", "html")

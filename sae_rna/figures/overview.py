@@ -108,7 +108,9 @@ def findings(table: pd.DataFrame) -> alt.VConcatChart:
             y = alt.Y("base_auroc:Q", scale=alt.Scale(domain=[low, high], zero=False), axis=axis)
             title = concept if setting == settings[0] else ""
             panel = theme.lines(part, x, y, channels, tooltip) if len(part) else theme.nothing("")
-            panels.append(panel.properties(width=theme.WIDTH // len(concepts) - 28, height=130, title=title))
+            panels.append(
+                panel.properties(width=(theme.WIDTH - 60) // len(concepts) - 14, height=130, title=title)
+            )
         rows.append(alt.hconcat(*panels, spacing=10).properties(title=alt.Title(setting, fontSize=12)))
     return alt.vconcat(*rows, spacing=12).properties(
         description=f"AUROC within bases by layer for {', '.join(map(str, concepts))} in "

@@ -1,5 +1,6 @@
 """Page 00: the boxes hold this run's own numbers."""
 
+import numpy as np
 import pandas as pd
 
 from sae_rna.analysis import overview
@@ -36,9 +37,44 @@ def test_an_element_counts_if_both_selection_and_heldout_rnas_have_it():
     assert overview._elements(records[records.split != "heldout"]) == 0
 
 
-def test_findings_are_a_sentence_for_every_verdict_there_is():
+def scored(source: str, layer, concept: str, chosen: float, score: float, **changes) -> dict:
+    row = {
+        "source": source,
+        "layer": layer,
+        "group": "element",
+        "concept": concept,
+        "setting": "seen families",
+    }
+    row |= {"selection_base_auroc": chosen, "base_auroc": score, "null_p95": 0.55, "discovery": True}
+    return row | {"base_auroc_resampled": np.array([score - 0.01, score, score + 0.01])} | changes
+
+
+def test_the_figure_shows_the_control_that_the_choosing_families_prefer():
+    concepts = pd.DataFrame([
+        scored("SAE", 1, "stem", 0.7, 0.68), scored("PCA", 1, "stem", 0.8, 0.6, null_p95=np.nan),
+        scored("ICA", 1, "stem", 0.6, 0.9, null_p95=np.nan), scored("SAE", 1, "bulge", 0.7, 0.68),
+        scored("5-mers", np.nan, "stem", 0.9, 0.95, null_p95=np.nan),
+    ])  # fmt: skip
+    table = overview.by_layer(concepts.astype({"layer": "Int64"}))
+    assert table.set_index("line").base_auroc.to_dict() == {
+        "autoencoder": 0.68, "best control": 0.6, "chance": 0.55
+    }  # fmt: skip
+    assert set(table.concept) == {"stem"}
+
+
+def test_the_sentences_name_scores_types_and_verdicts_by_setting():
+    concepts = pd.DataFrame([
+        scored("SAE", 1, "stem", 0.7, 0.68), scored("PCA", 1, "stem", 0.8, 0.6),
+        scored("SAE", 1, "hairpin loop", 0.7, 0.5), scored("PCA", 1, "hairpin loop", 0.8, 0.6),
+    ])  # fmt: skip
+    effects = pd.DataFrame({
+        "setting": ["seen families"] * 3 + ["unseen families"], "type": ["a", "a", "b", "a"], "layer": [1, 2, 1, 1],
+        "surviving": [0, 2, 0, 0], "tested": 5,
+    })  # fmt: skip
     named = [("stems", "holds"), ("loops", "does not hold here"), ("types", "holds")]
     found = [Finding(claim, "", 1.0, "", 0.0, verdict, "", "") for claim, verdict in named]
-    assert overview.findings(found) == [
-        "Holds (2 of 3): stems; types.", "Does not hold here (1 of 3): loops."
-    ]  # fmt: skip
+    facts = overview.numbers(concepts, effects, found)
+    assert facts["stem"] == "0.68 (best control 0.60) in seen families"
+    assert facts["types"] == "1 of 2 types in seen families and 0 of 1 types in unseen families"
+    assert (facts["concepts"], facts["clearly"], facts["behind"]) == (2, 1, 1)
+    assert facts["verdicts"] == "2 hold, 0 hold weakly, 1 do not hold here, 0 cannot be told"
