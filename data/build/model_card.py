@@ -54,15 +54,27 @@ def recipes_text(facts: dict) -> str:
     return "Changed on the way: " + "; ".join(texts) + "." if texts else "Nothing was changed on the way."
 
 
+def runs_before(facts: dict) -> list[dict]:
+    """The runs from whose weights this one went on, the first one first."""
+    start = facts.get("start")
+    return [*runs_before(start), start] if start else []
+
+
+def runs_text(facts: dict) -> str:
+    """The runs before this one, if any."""
+    texts = []
+    for run in runs_before(facts):
+        shares = run["recipe"]
+        text = f"{run['seen'] / 1e6:.1f} million nucleotides"
+        if "redrawn" in shares:  # the first version's recipe has other names
+            text += f" ({shares['families']:.0%} families and {shares['redrawn']:.0%} redrawn at the end)"
+        texts.append(text)
+    return f", after {' and '.join(texts)} in runs from whose weights it went on" if texts else ""
+
+
 def training_text(facts: dict) -> str:
     """How the weights came about."""
-    recipe, start = facts["recipe"], facts.get("start")
-    before = start["seen"] if start else 0
-    begun = (
-        f", after {before / 1e6:.1f} million of its first version, from whose weights it went on"
-        if start
-        else ""
-    )
+    recipe, begun = facts["recipe"], runs_text(facts)
     return f"""## Training
 
 {facts["step"]:,} steps, {facts["seen"] / 1e6:.1f} million nucleotides{begun}. Of these {facts["synthetic"] / facts["seen"]:.0%}
@@ -94,7 +106,7 @@ the last weights (not averaged); what can be reached falls from stage to stage:
 def model_card(folder: Path, records: pd.DataFrame, scores: dict) -> str:
     """The whole card. `scores` are those of `evaluate.py` for this folder."""
     facts = json.loads((folder / "pretraining.json").read_text())
-    recipe, start = facts["recipe"], facts.get("start")
+    recipe, before = facts["recipe"], sum(run["seen"] for run in runs_before(facts))
     model = LanguageModel.load(str(folder), masked=True)
     body = LanguageModel.load(str(folder))
     random = LanguageModel.load(str(folder), masked=True, random_seed=SEED)
@@ -103,7 +115,6 @@ def model_card(folder: Path, records: pd.DataFrame, scores: dict) -> str:
     tested = pd.concat([rows.assign(split=name) for name, rows in record_sets(records, 600).items()])
     masked = masked_accuracy(predictors, training, tested, SEED)
     masked = masked.drop(columns=["bases", "paired_bases"])
-    before = start["seen"] if start else 0
     others = pd.DataFrame(
         [{"test": f"{test}: {name}", "score": float(value)} for test in ("bpRNA-90", "stem probe", "Jacobian")
          for name, value in scores.get(test, {}).items() if name != "RNAs"]

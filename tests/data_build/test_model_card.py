@@ -1,6 +1,6 @@
 """The model card's tables."""
 
-from model_card import curve_table, recipes_text, stages_table
+from model_card import curve_table, recipes_text, runs_text, stages_table
 
 
 def test_the_curve_keeps_its_first_and_last_report():
@@ -25,3 +25,14 @@ def test_a_recipe_that_was_changed_is_told():
 
 def test_every_stage_has_a_row():
     assert stages_table([0.1] * 5).shape == (5, 7)
+
+
+def test_the_runs_before_are_named_first_to_last():
+    first = {"seen": 142.5e6, "recipe": {"family_share": 0.4}}
+    second = {"seen": 67.6e6, "recipe": {"families": 0.65, "redrawn": 0.2}, "start": first}
+    text = runs_text({"seen": 1.0, "start": second})
+    assert text == (
+        ", after 142.5 million nucleotides and 67.6 million nucleotides (65% families and 20% redrawn at the "
+        "end) in runs from whose weights it went on"
+    )
+    assert runs_text(first) == ""
