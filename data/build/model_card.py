@@ -112,7 +112,7 @@ def model_card(folder: Path, records: pd.DataFrame, scores: dict) -> str:
     random = LanguageModel.load(str(folder), masked=True, random_seed=SEED)
     predictors = {"language model": model, "same architecture, random weights": random}
     training = records[records.split == "train"]
-    tested = pd.concat([rows.assign(split=name) for name, rows in record_sets(records, 600).items()])
+    tested = pd.concat([rows.assign(set=name) for name, rows in record_sets(records, 600).items()])
     masked = masked_accuracy(predictors, training, tested, SEED)
     masked = masked.drop(columns=["bases", "paired_bases"])
     others = pd.DataFrame(
