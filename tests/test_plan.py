@@ -28,7 +28,10 @@ def small(**other):
     values = {
         "layers": [1, 2, 3],
         "layer_group": 2,
+        "architecture": "topk",
         "compared": "topk",
+        "expansion": 8,
+        "narrow": 4,
         "replicates": 0,
         "k": 2,
         "epochs": 2.0,
@@ -176,7 +179,10 @@ def test_data_on_the_hub_have_upper_bounds_until_the_run_has_drawn_its_sample(tm
 
 
 FAKE = Speed(
-    1e10, dict.fromkeys([("topk", 8), ("topk", 4), ("relu-l1", 8), ("relu-l1-mean", 8)], 1e10), "CPU", True
+    1e10,
+    dict.fromkeys([("batchtopk", 2), ("batchtopk", 1), ("relu-l1", 2), ("relu-l1-mean", 2)], 1e10),
+    "CPU",
+    True,
 )
 
 

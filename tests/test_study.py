@@ -118,7 +118,7 @@ def test_finished_steps_are_found_again(study):
     before = study.activations("types").features(3)
     again = Study(study.parameters).activations("types").features(3)
     assert (before != again).nnz == 0
-    assert len(list(study.run.folder.glob("autoencoders-topk-x3-seed0-layers-*"))) == 1
+    assert len(list(study.run.folder.glob("autoencoders-batchtopk-x3-seed0-layers-*"))) == 1
 
 
 def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(
@@ -156,8 +156,8 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
     from sae_rna.sae import trainer
 
     profile, run, step, calls = tmp_path / "mine.yml", tmp_path / "run", trainer.Trainer.step, []
-    only_topk = {"run": str(run), "compared": "topk", "replicates": 0}
-    profile.write_text(yaml.safe_dump(asdict(study.parameters) | only_topk))
+    only_one = {"run": str(run), "compared": "batchtopk", "replicates": 0}
+    profile.write_text(yaml.safe_dump(asdict(study.parameters) | only_one))
     command = ["train", "language-model", GROUP, "--profile", str(profile)]
 
     def signalled(self, x_BD):
@@ -170,7 +170,7 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(command) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    (folder,) = run.glob(".autoencoders-topk-x3-*.tmp")
+    (folder,) = run.glob(".autoencoders-batchtopk-x3-*.tmp")
     members = len({id(member) for member in calls})
     done = -(-26 // members)
     said = capsys.readouterr().err

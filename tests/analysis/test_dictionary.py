@@ -65,8 +65,8 @@ def test_numbers_say_whether_the_rule_chooses_what_is_shown():
 
 def test_the_sweep_measures_every_candidate_after_both_trainings(study):
     p, found = study.parameters, [Candidate("batchtopk", 2, 4), Candidate("relu-l1", 1, 1e-3)]
-    models = study.model, study.masked_model()
-    table = dictionary.sweep(*models, study.training, study.structures, 2, found, dictionary.recipe(p))
+    models, recipe = (study.model, study.masked_model()), dictionary.recipe(p) | {"sae_learning_rate": 1e-3}
+    table = dictionary.sweep(*models, study.training, study.structures, 2, found, recipe)
     assert table[["candidate", "share"]].to_numpy().tolist() == [
         [one.name, share] for share in (0.5, 1.0) for one in found
     ]
@@ -82,6 +82,6 @@ def test_the_sweep_measures_every_candidate_after_both_trainings(study):
         "stem, unseen families",
         "hairpin loop, unseen families",
     }
-    again = dictionary.sweep(*models, study.training, study.structures, 2, found[:1], dictionary.recipe(p))
+    again = dictionary.sweep(*models, study.training, study.structures, 2, found[:1], recipe)
     same = table[table.candidate == found[0].name].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, same, check_dtype=False)
