@@ -193,7 +193,7 @@ def whole_paper(run: str) -> dict:
         study.activations("types"),
         paper_records(run),
     )
-    masked = study.training, samples["structures"].groupby("split").head(3)
+    masked = study.training, samples["structures"].groupby("split").head(3).assign(set="unseen families")
     probed = {language_model.TRAINED: study.model, language_model.RANDOM: study.random_model}
     return {
         "record": json.loads((study.run.folder / "run.json").read_text()),
