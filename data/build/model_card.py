@@ -81,8 +81,9 @@ def training_text(facts: dict) -> str:
 were synthetic: RNAs of random helices drawn afresh, and structures of training families with fresh bases. The rest
 are samples and natural RNAs of the training families (the data card says which); the families of `selection`,
 `heldout` and `natural` were never seen, nor were the sequences of `validation`, `seen-selection` and `seen-heldout`.
-`data/build/pretrain.py` repeats the run; `pretraining.json` beside this file holds its recipe and its whole history
-({len(facts["history"]):,} reports). {recipes_text(facts)}
+`data/build/pretrain.py` repeats the last run; `pretraining.json` beside this file holds its recipe and its whole history
+({len(facts["history"]):,} reports), and those of the runs before, which were steered by hand (`data/build/README.md`).
+About the last run: {recipes_text(facts)}
 
 A quarter of the positions or more are chosen; 50 % of these become the mask token, 35 % a random base, 15 % stay.
 Three quarters of the synthetic RNAs and half of the others have a mask that never hides both ends of a pair. Where
