@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from sae_rna.stopping import Stopped, stoppable
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors of the user's making end in one sentence and exit status 1, Ctrl-C in 130."""
     given = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *rest, **more: f"sae-rna: {message}\n"
     try:
         with stoppable():
             if given.receipt:

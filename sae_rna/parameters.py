@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -56,6 +57,13 @@ def _place(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise PydanticCustomError("place", "Input should be a path or a name, of visible characters")
     return text
+
+
+def _device(name: str) -> str:
+    """Where torch computes."""
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", name):
+        raise PydanticCustomError("device", "Input should be 'auto', 'cpu', 'cuda' or, of several, 'cuda:1'")
+    return name
 
 
 def _once(layers: list[int]) -> list[int]:
@@ -115,7 +123,8 @@ class Parameters:
     """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6
     """Layers that one job trains and encodes: memory and jobs follow from it, no number does."""
-    device: str = "auto"  # cpu, cuda, or auto for a GPU where there is one
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    """Where it is computed: cpu, cuda, cuda:1 for the second GPU, or auto for a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all random numbers
@@ -220,10 +229,18 @@ def read_profile(profile: str) -> dict:
     if not path.exists():
         known = " or ".join(sorted(file.stem for file in (ROOT / "profiles").glob("*.yml")))
         raise ValueError(f"there is no profile '{profile}' ({path}): choose {known}, or give a YAML file")
-    values = read_yaml(path.read_bytes(), str(path)) or {}
+    values = read_yaml(text := path.read_bytes(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'name: value' pair a line")
     Parameters.check_names(values)
+    lines: dict[str, int] = {}
+    tree = yaml.compose(text, yaml.SafeLoader)
+    for name, _ in tree.value if isinstance(tree, yaml.MappingNode) else ():
+        line = name.start_mark.line + 1
+        if name.value in lines:
+            both = f"in line {lines[name.value]} and in line {line}"
+            raise ValueError(f"{path} names '{name.value}' {both}: delete one of them")
+        lines[name.value] = line
     return values
 
 

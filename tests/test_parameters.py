@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
         ({"l1": -1.0}, "greater than or equal to 0"),
         ({"seed": True}, "integer"),
         ({"fold": "yes"}, "boolean"),
+        ({"device": "gpu"}, "'auto', 'cpu', 'cuda' or, of several, 'cuda:1'"),
+        ({"device": "cpu:0"}, "'auto', 'cpu'"),
     ],
 )
 def test_impossible_values_are_refused_with_the_name_the_value_and_what_is_possible(values, remedy):
@@ -114,6 +117,16 @@ def test_a_slip_in_a_profile_is_one_sentence_with_its_line(tmp_path, capsys, sli
     assert said in shown
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"), [("k: 4\nl1: 1.0\nk: 8\n", (1, 3)), ("# mine\n{k: 4, 'k': 4}", (2, 2))]
+)
+def test_a_profile_that_names_a_parameter_twice_is_refused_with_both_lines(tmp_path, text, lines):
+    (tmp_path / "mine.yml").write_text(text)
+    both = "names 'k' in line {} and in line {}: delete one of them".format(*lines)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'mine.yml'} {both}$"):
+        read_profile(str(tmp_path / "mine.yml"))
+
+
 def test_a_slip_in_a_value_is_one_sentence(capsys):
     assert main(["notebook", "x.ipynb", "--output", "y.ipynb", "-p", "layers", "[1,3"]) == 1
     shown = capsys.readouterr().err
@@ -191,3 +204,12 @@ def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
     everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
     assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
     assert everything.sparsity("jumprelu") == 0.2 and everything.sparsity("matryoshka") == 8
+
+
+def test_a_warning_of_a_command_is_one_plain_sentence(capsys, monkeypatch):
+    from sae_rna import plan
+
+    how = {"message": "2 records are skipped", "category": UserWarning, "filename": "splits.py", "lineno": 40}
+    monkeypatch.setattr(plan, "report", lambda _: warnings.formatwarning(**how))
+    assert main(["plan", "--profile", "smoke"]) == 0
+    assert capsys.readouterr().out.rstrip("\n") == "sae-rna: 2 records are skipped"

@@ -62,11 +62,13 @@ class LanguageModel:
         random_seed : keep the architecture, draw the weights: the control for what a model has learnt
         masked : with the head that predicts masked nucleotides; other heads are left out
 
-        Raises ValueError if the files cannot be had or are damaged, if a weight is missing or of another
-        shape, and if the model has no state for each nucleotide of a single RNA.
+        Raises ValueError if there is no such GPU, if the files cannot be had or are damaged, if a weight is
+        missing or of another shape, and if the model has no state for each nucleotide of a single RNA.
         """
         found = "cuda" if torch.cuda.is_available() else "cpu"
         place = torch.device(found if device == "auto" else device)
+        if place.type == "cuda" and (place.index or 0) >= (count := torch.cuda.device_count()):
+            raise ValueError(f"there is no device '{device}', torch sees {count} GPUs: choose auto or cpu")
         folder, commit = loading.model_folder(source, revision)
         config, tokenizer = loading.configuration(source, folder)
         if random_seed is None:

@@ -134,3 +134,11 @@ def test_a_published_model_goes_the_same_way(shared_data):
     ).hidden_states
     assert states.position_T.tolist() == list(range(8))  # its tokenizer adds no special tokens
     torch.testing.assert_close(states.values_TLD[:, 1], reference[6][0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(tiny_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        ValueError, match="^there is no device 'cuda:1', torch sees 1 GPUs: choose auto or cpu$"
+    ):
+        LanguageModel.load(str(tiny_model), device="cuda:1")
