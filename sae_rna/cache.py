@@ -65,7 +65,7 @@ class RunFolder:
         finished = {name: self.place(name, values, code) for name, values in inputs.items()}
         if not any(map(_fault, finished.values())):  # nothing is written, not even a lock
             return finished
-        with ExitStack() as locks:
+        with placed(self.folder), ExitStack() as locks:
             for folder in sorted(finished.values()):  # two notebooks may ask for the same steps at once
                 locks.enter_context(waiting_lock(folder.with_name(f".{folder.name}.lock"), folder.name))
             faults = {name: _fault(folder) for name, folder in finished.items()}
@@ -79,8 +79,7 @@ class RunFolder:
                     locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
             if missing:
-                with placed(self.folder):
-                    make(temporary)
+                make(temporary)
             for name, folder in temporary.items():
                 write_json(folder / "inputs.json", key_of(inputs[name]))
                 write_json(folder / _FILES, contents(folder))

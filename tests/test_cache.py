@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import threading
 import time
@@ -118,6 +119,17 @@ def test_finished_steps_are_read_where_nothing_may_be_written(tmp_path):
     (lock,) = tmp_path.glob(".*.lock")
     lock.unlink()
     assert run.kept("work", {}, pytest.fail, code) == folder and not lock.exists()
+
+
+def test_a_disk_that_is_full_when_a_step_begins_is_named_with_its_place(tmp_path):
+    run, limits = RunFolder(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # not even the lock can be written
+    try:
+        with pytest.raises(OSError) as full:
+            run.kept("work", {}, lambda folder: None, code)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert full.value.filename == str(tmp_path)
 
 
 def test_who_waits_for_a_lock_is_told_once_for_whom_since_when_and_what_to_delete(tmp_path, caplog):
