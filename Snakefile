@@ -189,8 +189,9 @@ rule figures:
         [f"{FIGURES[1]}/{file}" for files in PUBLISHED.values() for file in files],
     params:
         folder=FIGURES[1],
+        record=f"{RUN}/run.json", # what was read, and with which parameters: every figure cites it
     shell:
-        "rm -rf {params.folder} && mkdir -p {params.folder} && cp {input} {params.folder}"
+        "rm -rf {params.folder} && mkdir -p {params.folder} && cp {input} {params.record} {params.folder}"
 
 
 rule vega:
@@ -214,6 +215,8 @@ rule html:
         rules.notebooks.input,
         rules.figures.output,
         "_config.yml",
+        "CITATION.cff",
+        "sae_rna/publishing/pages.py",
         "data/README.md",
         "data/rinalmo-nano/README.md",
         "benchmarks/results/extraction.md",

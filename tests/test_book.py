@@ -21,6 +21,7 @@ from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
+    "CITATION.cff",
     "Snakefile",
     "_config.yml",
     "requirements.lock",
@@ -68,7 +69,17 @@ LOOK = """() => ({
   images: [...document.images].filter(image => !image.naturalWidth || !image.alt).map(image => image.src),
   links: [...document.links].map(link => link.href),
   ids: [...document.querySelectorAll('[id]')].map(element => element.id),
+  cited: [...document.querySelectorAll('figure')].filter(figure => figure.querySelectorAll('.figure-line details pre').length === 2 &&
+    figure.querySelector('.figure-line a[rel=license]')).map(figure => figure.id),
+  numbered: [...document.querySelectorAll('figcaption .caption-number')].map(number => [number.closest('figure').id, number.innerText]),
 })"""
+#: How a page stands on a phone: whether it is wider than the screen, and the charts whose letters are far
+#: below their size or that are not as high as they should be.
+ON_A_PHONE = """() => [...document.documentElement.scrollWidth > innerWidth ? ['the page'] : [],
+  ...[...document.querySelectorAll('.vega-embed svg')].filter(svg => {
+    const box = svg.getBoundingClientRect(), whole = svg.viewBox.baseVal;
+    return box.width < 0.85 * whole.width || Math.abs(box.height / box.width - whole.height / whole.width) > 0.02;
+  }).map(svg => svg.closest('figure').id)].flat()"""
 READY = """() => window.MathJax?.startup?.promise?.then(() => true) ?? true"""
 DRAWN = f"() => ({LOOK})().undrawn.length === 0"
 
@@ -79,6 +90,8 @@ class Visit:
 
     seen: dict = field(default_factory=dict)
     """The answer to `LOOK`."""
+    phone: list[str] = field(default_factory=list)
+    """The answer to `ON_A_PHONE`."""
     requests: list[str] = field(default_factory=list)
     """Addresses asked for that are not files beside the page."""
     errors: list[str] = field(default_factory=list)
@@ -171,6 +184,8 @@ def _open(page, path: Path, visit: Visit):
     except Error:
         pass  # a chart that is never drawn is one of the things that the tests look for
     visit.seen = page.evaluate(LOOK)
+    page.set_viewport_size({"width": 390, "height": 800})
+    visit.phone = page.evaluate(ON_A_PHONE)
 
 
 def faults(visits: dict[Path, Visit], find) -> dict[str, list]:
@@ -241,6 +256,17 @@ def test_every_caption_is_filled(visits):
         figure for visit in visits.values() for figure, text in visit.seen["captions"] if len(text) > 20
     }
     assert set(FILES) <= captioned
+
+
+def test_every_figure_says_how_to_cite_it_and_tables_are_counted_apart(visits):
+    assert {figure for visit in visits.values() for figure in visit.seen["cited"]} == set(FILES)
+    numbered = [number for visit in visits.values() for number in visit.seen["numbered"]]
+    kinds = {figure: number.split()[0] for figure, number in numbered}
+    assert kinds == {figure: "Table" if figure.startswith("tab-") else "Fig." for figure in FILES}
+
+
+def test_charts_can_be_read_on_a_phone(visits):
+    assert faults(visits, lambda visit: visit.phone) == {}
 
 
 def test_every_image_is_there_and_described(visits):

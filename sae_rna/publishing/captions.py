@@ -7,9 +7,6 @@ import nbformat
 
 from sae_rna.publishing.tables import written
 
-#: What is written of a chart and of a table, `<id>.<suffix>` each.
-CHART_FILES, TABLE_FILES = ("svg", "png", "pdf", "csv", "vl.json"), ("csv", "html")
-_FOLDER = "../figures"  # as seen from a page of the book
 #: What means something in HTML, Markdown or MyST.
 _SPECIAL = re.compile(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(?::([^{}]*))?\}")
@@ -49,7 +46,7 @@ def fill_captions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """`notebook` with its figures captioned as the book wants them. In place.
 
     A cell that published a figure with a caption gets the metadata mystnb.figure {name, caption} and
-    mystnb.image {alt}, with links to the figure's files; the caption displayed below the figure goes.
+    mystnb.image {alt}; the caption displayed below the figure goes.
     Raises NotebookError where a cell published more than one figure.
     """
     for cell in notebook.cells:
@@ -62,19 +59,10 @@ def fill_captions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             found = ", ".join(record["figure"] for record in published)
             raise NotebookError(f"figure {name}: its cell published {found}; a cell can publish one figure")
         options = cell.metadata.get("mystnb", {})
-        figure = {"name": name, "caption": f"{published[0]['caption'].rstrip()} {_file_links(name)}"}
+        figure = {"name": name, "caption": published[0]["caption"].rstrip()}
         options["figure"] = options.get("figure", {}) | figure
         if alt:
             options["image"] = options.get("image", {}) | {"alt": alt}
         cell.metadata["mystnb"] = options
         cell.outputs = [output for output, record in zip(cell.outputs, records) if "caption_of" not in record]
     return notebook
-
-
-def _file_links(figure_id: str) -> str:
-    # HTML, since Sphinx takes a Markdown link for a reference to a page and complains that there is none.
-    names = {"vl.json": "Vega-Lite", "csv": "data (CSV)"}
-    suffixes = TABLE_FILES if figure_id.startswith("tab-") else CHART_FILES
-    texts = {f"{_FOLDER}/{figure_id}.{suffix}": names.get(suffix, suffix.upper()) for suffix in suffixes}
-    anchors = [f'<a href="{place}">{text}</a>' for place, text in texts.items()]
-    return f'<span class="figure-files">Files: {", ".join(anchors)}.</span>'

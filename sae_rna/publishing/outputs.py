@@ -59,8 +59,8 @@ def publish(
     else:
         bundle, files = _show_chart(content, figure_id)
         files["csv"] = table.to_csv(index=False)
-        # Width and height stand in the PNG's header, at twice the size that is shown.
-        sides = (int.from_bytes(bundle["image/png"][start : start + 4]) // 2 for start in (16, 20))
+        # Width and height stand in the PNG's header, at thrice the size that is shown.
+        sides = (int.from_bytes(bundle["image/png"][start : start + 4]) // 3 for start in (16, 20))
         metadata["image/png"] = dict(zip(("width", "height"), sides))
     folder = Path(os.environ.get(FIGURES) or "figures")
     for suffix, file in files.items():
@@ -81,12 +81,14 @@ def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:
     """A chart's output by media type and its files by suffix."""
     spec = chart.to_dict()
     words = spec.get("description", figure_id)
-    png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, scale=2)
+    png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, ppi=3 * 72)
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
     # vl-convert leaves a chart's description out of the picture; a screen reader needs it there too.
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
     pdf = vl_convert.vegalite_to_pdf(spec, vl_version=VEGALITE)
-    bundle = {"text/html": chart_html(chart, figure_id), "image/png": png, "text/plain": words}
+    picture = f'<noscript><img src="../figures/{figure_id}.svg" alt="{html.escape(words)}"></noscript>'
+    drawn = f'<div class="sae-rna-scroll" tabindex="0">{chart_html(chart, figure_id)}\n{picture}</div>'
+    bundle = {"text/html": drawn, "image/png": png, "text/plain": words}
     return bundle, {"svg": svg, "png": png, "pdf": pdf, "vl.json": json.dumps(spec, indent=1)}
 
 

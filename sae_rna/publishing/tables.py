@@ -30,7 +30,8 @@ def table_html(table: pd.DataFrame) -> str:
 
     body = "\n".join(row("td", texts) for texts in zip(*(_cells(table[name]) for name in table)))
     content = f"<thead>{row('th', table.columns)}</thead>\n<tbody>\n{body}\n</tbody>"
-    return f'<div style="overflow-x: auto">\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
+    box = '<div class="sae-rna-scroll" tabindex="0" style="overflow-x: auto">'
+    return f'{box}\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
 
 
 def _linked(text: str) -> str:

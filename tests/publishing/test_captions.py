@@ -9,12 +9,6 @@ from sae_rna.publishing import NotebookError
 from sae_rna.publishing.captions import fill_captions, filled
 
 
-def figure_cell(caption: str, alternative: str = "", name: str = "fig-points"):
-    record = {"figure": name, "caption": caption, "alt": alternative}
-    output = new_output("display_data", {"text/html": "<p>"}, metadata={"sae_rna": record})
-    return new_code_cell("publish(...)", outputs=[output])
-
-
 def both(words: str, numbers: dict) -> tuple[str, str]:
     """A caption and an alternative text."""
     return filled(words, numbers, "fig-points"), filled(words, numbers, "fig-points", markdown=False)
@@ -52,16 +46,6 @@ def test_a_string_in_a_caption_is_text_whatever_it_holds():
     assert html.unescape(caption) == f"On {nasty}."
 
 
-def test_a_caption_ends_with_links_to_its_files():
-    notebook = fill_captions(new_notebook(cells=[figure_cell("Title."), figure_cell("T.", name="tab-x")]))
-    chart_caption, table_caption = (cell.metadata.mystnb.figure.caption for cell in notebook.cells)
-    assert re.findall('href="(.*?)"', chart_caption) == [
-        f"../figures/fig-points.{s}" for s in ("svg", "png", "pdf", "csv", "vl.json")
-    ]
-    assert re.findall('href="(.*?)"', table_caption) == ["../figures/tab-x.csv", "../figures/tab-x.html"]
-    assert "](" not in chart_caption and "\n" not in chart_caption
-
-
 @pytest.mark.parametrize(
     "words, numbers, message",
     [
@@ -94,7 +78,7 @@ def test_a_caption_given_to_publish_becomes_the_figures_in_the_book_and_stands_t
     cell = published_cell("fig-points", tags=["hide-input"])
     fill_captions(new_notebook(cells=[cell]))
     options = cell.metadata.mystnb
-    assert options.figure.name == "fig-points" and options.figure.caption.startswith("7,000 points <span")
+    assert options.figure.name == "fig-points" and options.figure.caption == "7,000 points"
     assert options.image == {"alt": "7,000 dots"} and cell.metadata.tags == ["hide-input"]
     assert [output.data for output in cell.outputs] == [{"text/html": "<p>"}]
 

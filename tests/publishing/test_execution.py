@@ -43,7 +43,7 @@ def test_a_notebook_runs_with_its_parameters_and_fills_its_captions(tmp_path, ca
     result = nbformat.read(output, as_version=4)
     nbformat.validate(result)
     last = result.cells[-1]
-    assert last.metadata.mystnb.figure.caption.startswith("3 layers of nano. <span")
+    assert last.metadata.mystnb.figure.caption == "3 layers of nano."
     assert last.metadata.mystnb.image.alt == "3 layers"
     assert [o.output_type for cell in result.cells if cell.cell_type == "code" for o in cell.outputs] == [
         "display_data"

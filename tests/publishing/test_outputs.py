@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,13 @@ def test_one_output_carries_html_picture_and_numbers(folder):
     words = "7 of 0.5 L5 yes"
     assert record == {"figure": "fig-points", "caption": words, "alt": words}
     assert json.loads(json.dumps(record)) == record
+    assert (
+        '<noscript><img src="../figures/fig-points.svg" alt="two points"></noscript>'
+        in output.data["text/html"]
+    )
+    png = (folder / "fig-points.png").read_bytes()
+    resolution = struct.unpack(">I", png[(start := png.index(b"pHYs") + 4) : start + 4])[0]
+    assert resolution * 0.0254 == pytest.approx(216, abs=0.1)  # pixels per inch
     svg = ElementTree.fromstring((folder / "fig-points.svg").read_text())
     assert output.metadata["image/png"] == pytest.approx(
         {"width": float(svg.get("width")), "height": float(svg.get("height"))}, abs=1

@@ -1,0 +1,102 @@
+"""The line under each figure, tables that are counted as tables, and what a page loads."""
+
+import hashlib
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from sphinx.application import Sphinx
+
+CSV = b"layer,score\n1,0.5\n"
+PAGE = """# Layers <and> more
+
+```{{figure}} x.png
+:name: fig-depth
+How deep.
+```
+```{{figure}} x.png
+:name: tab-depth
+The numbers.
+```
+
+As {{numref}}`tab-depth` and {{numref}}`fig-depth` say. {more}
+"""
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory) -> Path:
+    """A small book of three pages: with a chart, with a formula, with neither."""
+    root = tmp_path_factory.mktemp("project")
+    files = {
+        "CITATION.cff": 'title: "The book"\nversion: 1.2.3\nauthors:\n  - name: "A & B"\n',
+        "book/conf.py": "extensions = ['myst_parser', 'sphinx.ext.mathjax', 'sae_rna.publishing.pages']\n"
+        "numfig, mathjax_path, suppress_warnings = True, 'math.js', ['image.not_readable']\n"
+        "myst_enable_extensions = ['dollarmath', 'html_image']\n",
+        "book/index.md": "# First\n\n```{toctree}\nexecuted/05-depth\nformula\n```\n",
+        "book/executed/05-depth.md": PAGE.format(more="<script>vegaEmbed()</script>"),
+        "book/formula.md": "# Formula\n\n$x$\n",
+        "notebooks/05-depth.ipynb": "{}",
+        "sae_rna/analysis/depth.py": "# <numbers>\n",
+        "book/public/figures/run.json": json.dumps(
+            {"data": {"structures": {"hash": "abc"}}, "model": {"fingerprint": "def"}}
+        ),
+    }
+    for name in ("fig", "tab"):
+        files[f"book/public/figures/{name}-depth.csv"] = CSV.decode()
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    source, out = str(root / "book"), root / "html"
+    Sphinx(source, source, str(out), str(root / "trees"), "html", status=None, warning=None).build()
+    return out
+
+
+def line(book: Path, name: str) -> str:
+    page = (book / "executed/05-depth.html").read_text()
+    return re.search(rf'id="{name}".*?(<div class="figure-line">.*?)</figure>', page, re.S)[1]
+
+
+def test_tables_are_counted_as_tables(book):
+    page = re.sub("<[^>]*>", "", (book / "executed/05-depth.html").read_text())
+    assert "Fig. 1 How deep." in page and "Table 1 The numbers." in page
+    assert "As Table 1 and Fig. 1 say." in page
+
+
+@pytest.mark.parametrize("name", ["fig-depth", "tab-depth"])
+def test_a_figure_is_cited_with_version_data_and_address_but_without_number(book, name):
+    plain, bibtex = (unescape(text) for text in re.findall("<pre>(.*?)</pre>", line(book, name), re.S))
+    digest = hashlib.sha256(CSV).hexdigest()[:16]
+    for text in (plain, bibtex):
+        facts = (
+            "A & B",
+            "Layers <and> more",
+            "1.2.3",
+            f"05-depth.html#{name}",
+            digest,
+            "abc",
+            "def",
+            "CC BY 4.0",
+        )
+        assert all(fact in text for fact in facts)
+        assert not re.search("(Fig|Table)[.]? [0-9]", text)
+    assert bibtex.count("{") == bibtex.count("}") and bibtex.startswith(f"@misc{{sae-rna-{name},\n")
+
+
+def test_the_line_leads_to_the_data_and_to_copies_of_the_code(book):
+    links = dict(re.findall(r'<a href="([^"]+)"[^>]*>(\w[\w -]*)</a>', line(book, "fig-depth")))
+    assert links["../figures/fig-depth.csv"] == "data" and "../figures/fig-depth.svg" in links
+    code = {place: (book / "executed" / place).read_text() for place in links if "/code/" in place}
+    assert code == {
+        "../code/notebooks/05-depth.ipynb": "{}",
+        "../code/sae_rna/analysis/depth.py.txt": "# <numbers>\n",
+    }
+
+
+@pytest.mark.parametrize(
+    "page, scripts", [("executed/05-depth", {"vega-bundle"}), ("formula", {"math"}), ("index", set())]
+)
+def test_a_page_loads_what_it_needs(book, page, scripts):
+    loaded = re.findall(r'<script[^>]* src="[^"]*?([\w-]+)\.js', (book / f"{page}.html").read_text())
+    assert set(loaded) & {"vega-bundle", "math"} == scripts
