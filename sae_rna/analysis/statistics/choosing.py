@@ -130,16 +130,21 @@ def _best(sets, retained_F, families=None, shuffles=0, seed=0, bootstraps=0, few
 
 
 def _choose(sample: Sample, labels: Annotations, retained_F, count: int = 1) -> Choice:
-    """The `count` retained features of highest base-stratified AUROC for every concept, each at the threshold
-    of its best F1. Among equals the lower number is first."""
+    """The `count` best features of every concept, each at the threshold of its best F1."""
+    best_CN = _best_features(sample, labels, retained_F, count)
+    feature_J, concept_J = best_CN.ravel(), np.repeat(np.arange(len(best_CN)), best_CN.shape[1])
+    f1_JH = sample.scores(feature_J, labels).f1[np.arange(len(feature_J)), concept_J]
+    return Choice(concept_J, feature_J, f1_JH.argmax(axis=-1))
+
+
+def _best_features(sample: Sample, labels: Annotations, retained_F, count: int = 1) -> np.ndarray:
+    """The `count` retained features of highest base-stratified AUROC for every concept, [C, count]. Among
+    equals the lower number is first."""
     auroc_FC = sample.base_auroc(annotations=labels)
     candidates = np.arange(len(auroc_FC)) if retained_F is None else np.flatnonzero(retained_F)
     if not len(candidates):
         raise ValueError("no feature is retained: lower min_sequences, or train the autoencoder longer")
-    best_CN = candidates[np.argsort(-auroc_FC[candidates], axis=0, kind="stable")[:count].T]
-    feature_J, concept_J = best_CN.ravel(), np.repeat(np.arange(len(best_CN)), best_CN.shape[1])
-    f1_JH = sample.scores(feature_J, labels).f1[np.arange(len(feature_J)), concept_J]
-    return Choice(concept_J, feature_J, f1_JH.argmax(axis=-1))
+    return candidates[np.argsort(-auroc_FC[candidates], axis=0, kind="stable")[:count].T]
 
 
 def _null(selected: Sample, unseen: Sample, retained_F, families, shuffles: int, rng) -> np.ndarray:
@@ -148,6 +153,5 @@ def _null(selected: Sample, unseen: Sample, retained_F, families, shuffles: int,
     for row_C in null_RC:
         pairs = zip((selected, unseen), families)
         known, other = (shuffled(sample.annotations, rng, family_S) for sample, family_S in pairs)
-        choice = _choose(selected, known, retained_F)
-        row_C[:] = unseen.base_auroc(choice.feature_J, other)[choice.places[:2]]
+        row_C[:] = unseen.base_auroc(_best_features(selected, known, retained_F)[:, 0], other).diagonal()
     return null_RC

@@ -38,22 +38,27 @@ def count(features, start, rows, level, label_start, label_concept, label_instan
     return firing, hits, found
 
 
-@numba.njit(parallel=True, cache=True)
 def rank(start, rows, values):
     """Rows from the strongest down, number of rows as strong or stronger, and the end of the positives."""
-    row_ranked, seen, stop = np.empty_like(rows), np.empty_like(rows), start[1:].copy()
+    order = np.empty(len(values), np.int64)
+    for low, high in zip(start, start[1:]):  # NumPy's sort is several times as fast as numba's on all cores
+        order[low:high] = low + np.argsort(-values[low:high])
+    return rows[order], *_ties(start, values[order])
+
+
+@numba.njit(parallel=True, cache=True)
+def _ties(start, values):
+    """`rank`'s second and third answer, for values that descend in every feature."""
+    seen, stop = np.empty(len(values), np.int32), start[1:].copy()
     for f in numba.prange(len(start) - 1):
         low, high = start[f], start[f + 1]
-        order = np.argsort(-values[low:high])
-        while high > low and values[low + order[high - low - 1]] <= 0:
+        while high > low and values[high - 1] <= 0:
             high -= 1
         stop[f] = high
         for place in range(high - 1, low - 1, -1):
-            here = low + order[place - low]
-            row_ranked[place] = rows[here]
-            tied = place + 1 < high and values[here] == values[low + order[place + 1 - low]]
+            tied = place + 1 < high and values[place] == values[place + 1]
             seen[place] = seen[place + 1] if tied else place + 1 - low
-    return row_ranked, seen, stop
+    return seen, stop
 
 
 @numba.njit(parallel=True, cache=True)

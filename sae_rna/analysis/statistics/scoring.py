@@ -122,10 +122,10 @@ class Sample:
     @cached_property
     def _strata(self) -> list[tuple]:
         """Rows, activations and `counting.rank` of each base, of all rows where bases are not known."""
-        stratum_N, strata = self.annotations.stratum_N, []
+        stratum_N, strata, by_row = self.annotations.stratum_N, [], self.activations.tocsr()
         for stratum in np.unique(stratum_N):
             rows = np.flatnonzero(stratum_N == stratum)
-            columns = self.activations.tocsr()[rows].tocsc()
+            columns = by_row[rows].tocsc()
             order = counting.rank(columns.indptr, columns.indices, columns.data)
             strata.append((rows, columns, order))
         return strata
