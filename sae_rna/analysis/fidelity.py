@@ -147,15 +147,18 @@ class _Variant(NamedTuple):
     log_probabilities_M4: np.ndarray
 
 
-def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, layers, seed) -> pd.DataFrame:
+def measure(
+    model: LanguageModel, autoencoders: Mapping, training, heldout, layers, seed, components=tuple(COMPONENTS)
+) -> pd.DataFrame:
     """How well the model predicts masked bases with one layer's states replaced: a row per layer and variant.
 
     model : with its head for masked bases
     autoencoders : by architecture and layer; ablation and components use the first one's mean and units
     training, heldout : sequences to fit components on, and those of which 15 % of the bases are masked
     seed : of the masked positions and the resampling
+    components : which of `COMPONENTS` stand beside every autoencoder
 
-    Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `COMPONENTS` for k
+    Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `components` for k
     = the autoencoder's l0, rounded); architecture; l0 (active coefficients a token); explained_variance (of
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
     nats), kl_low, kl_high (95 %, sequences resampled); loss_recovered, low, high (likewise); ce_lm,
@@ -191,9 +194,9 @@ def measure(model: LanguageModel, autoencoders: Mapping, training, heldout, laye
             replace = Reconstruction(sae.standardise, through_autoencoder(sae))
             variants.append(predict(layer, "autoencoder", name, replace))
             k = max(round(variants[-1].l0), 1)
-            for pca, components in COMPONENTS.items():
+            for pca in components:
                 if k < model.width:
-                    replace = Reconstruction(unit, components(bases[layer], k))
+                    replace = Reconstruction(unit, COMPONENTS[pca](bases[layer], k))
                     variants.append(predict(layer, pca, name, replace))
                 else:  # all D components are the state itself
                     variants.append(own._replace(variant=pca, architecture=name, l0=model.width))

@@ -47,6 +47,15 @@ def test_the_rule_takes_the_best_features_among_those_that_beat_components_by_th
     assert choose(table[table.candidate == "c"]).candidate == "c"  # where none beats them
 
 
+def test_of_candidates_with_features_as_good_the_rule_takes_the_one_whose_features_recur_most():
+    table = pd.DataFrame([
+        row("a", **{"chosen: stem, unseen families": 0.7}),
+        row("b", recurring=0.7, **{"chosen: stem, unseen families": 0.684}),  # .008 less in the mean
+        row("c", recurring=0.9, **{"chosen: stem, unseen families": 0.676}),  # .012 less
+    ])  # fmt: skip
+    assert choose(table).candidate == "b"
+
+
 def test_the_papers_autoencoder_is_matched_by_the_ratio_of_l0():
     table = pd.DataFrame([row(f"relu-l1, {l0}", l0=float(l0)) for l0 in (4, 40, 200)] + [row("topk, x")])
     assert matched(table, 16.0).l0 == 40 and matched(table, 6.0).l0 == 4
