@@ -25,7 +25,9 @@ from pydantic_core import PydanticCustomError
 ROOT = Path(
     os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
 )  # the repository: data that are not found from the current folder are sought there; a run never is
-Architecture = Literal["topk", "relu-l1", "relu-l1-mean", "batchtopk", "matryoshka", "jumprelu"]
+Architecture = Literal[
+    "topk", "relu-l1", "relu-l1-mean", "relu-l1-matched", "batchtopk", "matryoshka", "jumprelu"
+]
 ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
 MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
 
@@ -95,15 +97,15 @@ class Parameters:
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
-    architecture: Architecture = "batchtopk"
-    """Autoencoder shown in the figures, one of `ARCHITECTURES`; relu-l1 and relu-l1-mean are the paper's."""
+    architecture: Architecture = "topk"
+    """Autoencoder shown in the figures, one of `ARCHITECTURES`; those of relu-l1 are the paper's."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
-    """Architectures trained beside it: a list, "paper" for relu-l1 and relu-l1-mean, or "all"."""
+    """Architectures trained beside it: a list, "all", or "paper" for relu-l1 and relu-l1-matched."""
     expansion: Positive = 2  # size of the dictionary in multiples of the model's width
     narrow: Positive = 1  # size of a second dictionary, likewise: are features the same at another size?
     replicates: Annotated[int, Field(ge=0, le=1000)] = 1
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
-    k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka)
+    k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka, relu-l1-matched)
     l1: Penalty = 3e-3
     """Weight of the sparsity penalty of relu-l1 (squared error summed over dimensions) and relu-l1-mean."""
     l0: Penalty = 3e-3  # weight of the sparsity penalty of jumprelu, on the number of active latents
@@ -147,7 +149,7 @@ class Parameters:
     @property
     def architectures(self) -> list[str]:
         """All that are trained, the one shown in the figures first."""
-        sets = {"paper": ["relu-l1", "relu-l1-mean"], "all": list(ARCHITECTURES)}
+        sets = {"paper": ["relu-l1", "relu-l1-matched"], "all": list(ARCHITECTURES)}
         chosen = self.compared
         compared = chosen if isinstance(chosen, list) else sets.get(chosen, [chosen])
         return list(dict.fromkeys([self.architecture, *compared]))

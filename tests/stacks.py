@@ -5,7 +5,8 @@ import torch
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 
-WITH_K, WITH_LAMBDA = ("topk", "batchtopk", "matryoshka"), ("relu-l1", "relu-l1-mean", "jumprelu")
+WITH_K = ("topk", "batchtopk", "matryoshka", "relu-l1-matched")
+WITH_LAMBDA = ("relu-l1", "relu-l1-mean", "jumprelu")
 D, F = 12, 40
 DEAD = torch.zeros(2, F, dtype=torch.bool)
 DEAD[0, 5:25] = True  # more than the D/2 that AuxK takes

@@ -245,7 +245,7 @@ def test_the_papers_profile_goes_from_the_hub_to_its_tables_and_again_without_it
     known = records.set_index("id")
     assert structured.element.tolist() == known.element[structured.id].tolist()
 
-    assert set(result["layer table"].architecture) == {"topk", "relu-l1", "relu-l1-mean"}
+    assert set(result["layer table"].architecture) == {"topk", "relu-l1", "relu-l1-matched"}
     for table in ("layer table", "element scores", "type scores", "probes"):
         assert sorted(result[table].layer.dropna().unique()) == list(range(1, 34))
     both = {"language model", "same architecture, random weights"}

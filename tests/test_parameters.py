@@ -196,11 +196,11 @@ def test_a_relative_run_is_one_place_in_the_current_folder(tmp_path, monkeypatch
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
     assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {
-        "batchtopk": 16,
+        "topk": 16,
         "relu-l1": 3e-3,
-        "relu-l1-mean": 3e-3,
+        "relu-l1-matched": 16,
     }
-    assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-mean"]
+    assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-matched"]
     everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
     assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
     assert everything.sparsity("jumprelu") == 0.2 and everything.sparsity("matryoshka") == 8

@@ -36,7 +36,7 @@ def models(model: LanguageModel, trained: list) -> pd.DataFrame:
         )
         error = "averaged" if kind.mean_error else "summed"
         penalty = f"lambda = {weight:g} ({kind.penalty.upper()}), squared error {error}"
-        sparsity = f"k = {weight:g}" if kind.penalty == "auxk" else penalty
+        sparsity = f"k = {weight:g}" if kind.counted else penalty
         seen = f"{config.training['tokens']:,} x {config.training['epochs']:g}"
         own = (config.architecture, "sparse autoencoders", layers, config.width, config.latents)
         rows.append((*own, sparsity, size, seen))

@@ -35,7 +35,8 @@ ELEMENT_COLOURS = {"S": "#0072b2", "H": "#d55e00", "I": "#009e73", "B": "#cc79a7
                    "M": "#e69f00", "X": "#56b4e9", "E": "#999999", "K": "#111111"}  # fmt: skip
 #: Name written for each architecture, in the order in which they stand side by side.
 ARCHITECTURES = {"topk": "TopK", "batchtopk": "BatchTopK", "matryoshka": "Matryoshka", "jumprelu": "JumpReLU",
-                 "relu-l1": "ReLU + L1", "relu-l1-mean": "ReLU + L1, mean error"}  # fmt: skip
+                 "relu-l1": "ReLU + L1", "relu-l1-mean": "ReLU + L1, mean error",
+                 "relu-l1-matched": "ReLU + L1, matched"}  # fmt: skip
 _COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7")
 ARCHITECTURE_COLOURS = dict(zip(ARCHITECTURES, _COLOURS))
 #: Activation from 0 (silent) to 1 (the feature's maximum).

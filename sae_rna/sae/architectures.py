@@ -1,4 +1,4 @@
-"""The six architectures: what each one's activation function, error and penalty are. `KINDS` is the table.
+"""The seven architectures: what each one's activation function, error and penalty are. `KINDS` is the table.
 
 ``relu-l1``
     The paper's (Kim & Nam 2025, arXiv:2510.02734): f = ReLU(W_e x + b), x^ = W_d f + c, untied, no norm
@@ -6,6 +6,9 @@
 ``relu-l1-mean``
     The same with the squared error averaged over dimensions, as most code has it: lambda then weighs D times
     more. Which of the two the paper used is not known.
+``relu-l1-matched``
+    ``relu-l1`` with the lambda at which K latents are active in the mean, like in a topk, found while it is
+    trained: after every batch lambda grows by (L0 / K) ^ `MATCHING`.
 ``topk``
     Gao et al. 2024 (arXiv:2406.04093): f = TopK(ReLU(W_e (x - c) + b)), unit-norm decoder rows, and an
     auxiliary loss by which dead latents learn to reconstruct what is left over (AuxK, coefficient 1/32).
@@ -28,6 +31,7 @@ from typing import Literal, NamedTuple
 import torch
 
 AUXK_COEFFICIENT = 1 / 32
+FIRST_WEIGHT, MATCHING = 0.1, 0.02  # of relu-l1-matched: first lambda, and how fast it follows
 BANDWIDTH = 1e-3  # of JumpReLU's straight-through gradients, and its first threshold, if E||x||^2 = 1
 
 
@@ -38,6 +42,12 @@ class Kind(NamedTuple):
     penalty: Literal["l1", "l0", "auxk"]
     mean_error: bool = False  # squared error averaged over dimensions instead of summed
     nested: bool = False  # Matryoshka's sum of errors over nested dictionaries
+    matched: bool = False  # lambda is the one that leaves K latents active
+
+    @property
+    def counted(self) -> bool:
+        """Whether a member's sparsity is its number of active latents, K."""
+        return self.penalty == "auxk" or self.matched
 
     @property
     def centred(self) -> bool:
@@ -54,6 +64,7 @@ KINDS = {
     "topk": Kind("topk", "auxk"),
     "relu-l1": Kind("relu", "l1"),
     "relu-l1-mean": Kind("relu", "l1", mean_error=True),
+    "relu-l1-matched": Kind("relu", "l1", matched=True),
     "batchtopk": Kind("batchtopk", "auxk"),
     "matryoshka": Kind("batchtopk", "auxk", nested=True),
     "jumprelu": Kind("jumprelu", "l0", mean_error=True),

@@ -28,7 +28,7 @@ class Member(NamedTuple):
     """One autoencoder of a stack."""
 
     layer: int  # of the language model
-    sparsity: float  # active latents a token, K, of topk, batchtopk and matryoshka; else the penalty's lambda
+    sparsity: float  # active latents a token, K, where `Kind.counted`; else the penalty's lambda
     seed: int = 0
 
 
@@ -47,7 +47,7 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(Member(*member) for member in self.members))
-        for _, k, _ in self.members if self.kind.penalty == "auxk" else ():
+        for _, k, _ in self.members if self.kind.counted else ():
             if not (0 < k <= self.latents and k == int(k)):
                 raise ValueError(f"k = {k:g} active latents are impossible in a dictionary of {self.latents}")
         for _, weight, _ in self.members:
@@ -73,7 +73,7 @@ class AutoencoderConfig:
 
     @property
     def _sparsity_name(self) -> str:
-        return "k" if self.kind.penalty == "auxk" else "lambda"
+        return "k" if self.kind.counted else "lambda"
 
     def describe(self, member: Member) -> str:
         """The member in words."""
@@ -132,6 +132,8 @@ class SparseAutoencoders(nn.Module):
             self.log_threshold = nn.Parameter(torch.full((members, 1, latents), self._bandwidth).log())
         if config.kind.activation == "batchtopk":
             self.register_buffer("threshold", torch.zeros(members, 1, 1))
+        if config.kind.matched:
+            self.register_buffer("weight", torch.full((members,), architectures.FIRST_WEIGHT))
         for number in range(members):
             self._initialise(number)
 
@@ -186,6 +188,18 @@ class SparseAutoencoders(nn.Module):
         mean = THRESHOLD_MEMORY * previous + (1 - THRESHOLD_MEMORY) * smallest
         self.threshold[number] = mean if previous > 0 else smallest
 
+    def penalty_weight(self, number: int) -> float:
+        """The member's lambda."""
+        member = self.config.members[number]
+        return self.weight[number].item() if self.config.kind.matched else member.sparsity
+
+    @torch.no_grad()
+    def observe_l0(self, number: int, l0: float):
+        """Move a matched member's lambda, since `l0` latents a token were active in a training batch."""
+        if self.config.kind.matched:  # an L0 of nothing is no reason to fall without end
+            wanted = self.config.members[number].sparsity
+            self.weight[number] *= max(l0 / wanted, 1 / wanted) ** architectures.MATCHING
+
     def encode(self, x_MBD: torch.Tensor) -> torch.Tensor:
         """Feature activations of standardised activations, [M, B, F]."""
         return self.activate(self.preactivations(x_MBD))
@@ -205,12 +219,15 @@ class SparseAutoencoders(nn.Module):
             reconstruction, start = reconstruction + part, end
             squared = (x_MBD - reconstruction).square()
             error = error + (squared.mean(-1) if kind.mean_error else squared.sum(-1)).mean(-1)
-        weights = torch.tensor([member.sparsity for member in self.config.members], device=x_MBD.device)
         if kind.penalty == "auxk":
             penalty = torch.stack([self._auxk(m, x_MBD, reconstruction, dead_MF) for m in range(len(x_MBD))])
         else:  # lambda ||f||_1 (Kim & Nam 2025) or lambda L0 (Rajamanoharan et al. 2024, eq. 12)
             jump = features if kind.penalty == "l1" else self._jump(preactivations, scaled=False)
+            weights = torch.tensor(list(map(self.penalty_weight, range(len(x_MBD)))), device=x_MBD.device)
             penalty = weights * jump.float().sum(-1).mean(-1)
+            if self.training:
+                for number, active in enumerate((features > 0).sum((1, 2)) / features.shape[1]):
+                    self.observe_l0(number, active.item())
         return Output(features, reconstruction, error, penalty)
 
     def _auxk(self, number: int, x_MBD, reconstruction_MBD, dead_MF) -> torch.Tensor:

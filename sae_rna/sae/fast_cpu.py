@@ -38,7 +38,7 @@ class _Step:
 
 
 class ReluStep(_Step):
-    """The dense step of relu-l1 and relu-l1-mean."""
+    """The dense step of relu-l1, relu-l1-mean and relu-l1-matched."""
 
     @torch.no_grad()
     def __call__(self, x_BD: torch.Tensor, _) -> Gradients:
@@ -56,10 +56,12 @@ class ReluStep(_Step):
         gradients["decoder_weight"] = torch.mm(features.T, scaled, out=self.space("decoder", shape, kind))
         torch.mm(scaled, self.decoder.T, out=slopes)
         fired_F, activity_F = torch.empty(latents, dtype=torch.int32), np.empty(latents, np.float32)
-        l1_slope = np.float32(self.sparsity / tokens)
+        penalty_weight = self.sae.penalty_weight(0)
+        l1_slope = np.float32(penalty_weight / tokens)
         sums = as_array(gradients["encoder_bias"])[:, 0], fired_F.numpy(), activity_F
         kernels.relu_slopes(as_array(features), as_array(slopes), l1_slope, *sums)
-        penalty = float(self.sparsity * activity_F.sum(dtype=np.float64) / tokens)
+        penalty = float(penalty_weight * activity_F.sum(dtype=np.float64) / tokens)
+        self.sae.observe_l0(0, fired_F.sum().item() / tokens)
         gradients["encoder_weight"] = torch.mm(slopes.T, x, out=self.space("encoder", shape, kind))
         return Gradients(error, penalty, fired_F, gradients, _norm(gradients), None, residual)
 

@@ -111,6 +111,23 @@ def test_the_papers_autoencoder_equals_its_formula_in_values_and_gradients(archi
     assert (output.penalty > 0).all()
 
 
+def test_a_matched_lambda_weighs_the_penalty_and_follows_the_active_latents():
+    sae, x = anywhere("relu-l1-matched"), torch.randn(2, 30, D, dtype=torch.float64)
+    sae.weight.copy_(torch.tensor([0.5, 3.0]))
+    output = sae(x)
+    torch.testing.assert_close(
+        output.penalty, torch.tensor([0.5, 3.0]) * output.features.sum(-1).mean(-1).float()
+    )
+    l0 = (output.features > 0).sum(-1).double().mean(-1)
+    expected = torch.tensor([0.5, 3.0]) * (l0 / torch.tensor([5, 3])) ** 0.02
+    torch.testing.assert_close(sae.weight, expected.double())
+    before = sae.weight.clone()
+    sae.eval()(x)
+    assert torch.equal(sae.weight, before)  # only training moves it
+    sae.observe_l0(0, 0.0)  # of nothing active it falls as of one latent
+    assert sae.weight[0].item() == pytest.approx(before[0].item() * 0.2**0.02)
+
+
 @pytest.mark.parametrize("dead", [torch.zeros_like(DEAD), DEAD], ids=["none", "some"])
 @pytest.mark.parametrize(
     ("architecture", "options"),

@@ -19,13 +19,14 @@ from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoder
 from sae_rna.sae.export import to_dictionary_learning, to_saelens
 
 FACTS = {"types": "some/records", "sequences": 9, "tokens": 1234}
+RELU = [name for name, kind in KINDS.items() if kind.activation == "relu"]
 THRESHOLDED = ("batchtopk", "matryoshka", "jumprelu")
 
 
 def stack(architecture: str) -> SparseAutoencoders:
     """Two members over unlike layers, in which nothing is zero, one or the transpose of something else."""
-    auxk = KINDS[architecture].penalty == "auxk"
-    members = Member(1, 5 if auxk else 0.01, seed=0), Member(4, 7 if auxk else 0.02, seed=3)
+    counted = KINDS[architecture].counted
+    members = Member(1, 5 if counted else 0.01, seed=0), Member(4, 7 if counted else 0.02, seed=3)
     config = AutoencoderConfig(
         architecture, members, 12, 40, model="some/model", revision="main", fingerprint="abc", training=FACTS
     )
@@ -256,9 +257,7 @@ def test_saelens_reads_the_architecture_and_the_facts_without_a_warning(architec
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = peer.SAE.load_from_disk(to_saelens(stack(architecture), tmp_path)[1]).cfg
-    expected = {"topk": "topk", "relu-l1": "standard", "relu-l1-mean": "standard"}.get(
-        architecture, "jumprelu"
-    )
+    expected = {"topk": "topk", **dict.fromkeys(RELU, "standard")}.get(architecture, "jumprelu")
     assert (config.architecture(), config.d_in, config.d_sae) == (expected, 12, 40)
     assert (config.metadata.model_name, config.metadata.hook_name, config.metadata.training) == (
         "some/model",

@@ -11,6 +11,7 @@ import torch
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.sae import fast_cpu
 from sae_rna.sae import trainer as training
+from sae_rna.sae.architectures import FIRST_WEIGHT
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.trainer import DEAD_AFTER_TOKENS, Trainer
 
@@ -18,7 +19,8 @@ both_types = pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], id
 two_threads = pytest.mark.skipif(
     numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads: set NUMBA_NUM_THREADS to 2 or more"
 )
-BY_HAND = ("topk", "batchtopk", "matryoshka", "relu-l1", "relu-l1-mean")
+DENSE = ("relu-l1", "relu-l1-mean", "relu-l1-matched")
+BY_HAND = ("topk", "batchtopk", "matryoshka", *DENSE)
 WITH_K = BY_HAND[:3]
 
 
@@ -200,7 +202,7 @@ def automatic_gradients(made, x):
 @pytest.mark.parametrize("size", [1.0, 0.01], ids=["clipped", "unclipped"])
 @pytest.mark.parametrize(
     ("architecture", "dead"),
-    [*((name, dead) for name in WITH_K for dead in DEAD), ("relu-l1", "none"), ("relu-l1-mean", "none")],
+    [*((name, dead) for name in WITH_K for dead in DEAD), *((name, "none") for name in DENSE)],
 )
 def test_one_step_has_the_gradient_of_the_loss_clipped_at_norm_one(architecture, dead, size, monkeypatch):
     monkeypatch.setattr(fast_cpu, "TOKENS_AT_ONCE", 50)  # several products, the last one short
@@ -236,7 +238,7 @@ def test_one_step_has_the_gradient_of_the_loss_clipped_at_norm_one(architecture,
 
 @pytest.mark.parametrize(
     ("architecture", "dead"),
-    [*((name, dead) for name in WITH_K for dead in DEAD), ("relu-l1", "none"), ("relu-l1-mean", "none")],
+    [*((name, dead) for name in WITH_K for dead in DEAD), *((name, "none") for name in DENSE)],
 )
 def test_several_steps_by_hand_equal_automatic_differentiation(architecture, dead):
     mine, reference = trainer(architecture), trainer(architecture, automatic=True)
@@ -258,6 +260,8 @@ def test_several_steps_by_hand_equal_automatic_differentiation(architecture, dea
         torch.testing.assert_close(
             mine.sae.decoder_weight.norm(dim=-1), torch.ones(1, 96), rtol=1e-5, atol=1e-5
         )
+    if architecture == "relu-l1-matched":
+        assert mine.sae.weight.item() == pytest.approx(reference.sae.weight.item(), rel=1e-5) != FIRST_WEIGHT
     if architecture in ("batchtopk", "matryoshka"):
         assert (
             mine.sae.threshold.item() == pytest.approx(reference.sae.threshold.item(), rel=1e-4)
@@ -359,7 +363,16 @@ def test_the_copies_of_a_trainer_are_its_weights_in_bfloat16(architecture):
             assert torch.equal(made.optimizer.copies[name], made.optimizer.weights[name].bfloat16())
 
 
-@pytest.mark.parametrize("architecture", BY_HAND)
+def test_a_matched_lambda_brings_the_active_latents_to_k():
+    made, generator = trainer("relu-l1-matched", rate=1e-2, steps=800), torch.Generator().manual_seed(6)
+    for step in range(800):
+        if step == 700:
+            made.report()
+        made.step(planted(256, generator))
+    assert made.report()["l0"] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("architecture", BY_HAND[:-1])  # in so few steps a matched lambda does not settle
 def test_bfloat16_explains_as_much_variance_as_dense_float32(architecture):
     mine, reference = (
         trainer(architecture, "bfloat16", rate=1e-2),
