@@ -89,7 +89,13 @@ class RunFolder:
         return finished
 
     def record(self, parameters: Parameters, **facts):
-        """Write ``run.json``: parameters, the given facts (model, data, fingerprints) and versions."""
+        """Write ``run.json``: parameters, the given facts (model, data, fingerprints) and versions.
+
+        Not in a run that others share to be read.
+        """
+        if not os.access(self.folder, os.W_OK):
+            log.warning("%s may only be read: its run.json stays as it is", self.folder)
+            return
         facts |= {"sae_rna": sae_rna.__version__, "python": platform.python_version()}
         facts |= {"versions": {name: version(name) for name in _RECORDED}, "code": code_hash("sae_rna.study")}
         write_json(self.folder / "run.json", {"parameters": asdict(parameters)} | facts)

@@ -66,11 +66,15 @@ def try_writing(path: str | Path):
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-    tempfile.TemporaryFile(dir=there).close()
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:  # which names the trial's own file
+        raise OSError(error.errno, error.strerror, str(there)) from None
 
 
 def one_sentence(error: Exception) -> str:
     """An error for people: of the disk's faults, the place and what is wrong."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        place = re.sub(r"\.([^/]+)\.[0-9a-f]{8}\.tmp$", r"\1", str(error.filename))  # as `writing` has it
+        return f"{place}: {error.strerror}"
     return str(error)

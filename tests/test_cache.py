@@ -209,3 +209,11 @@ def test_a_run_records_parameters_versions_and_facts(tmp_path):
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["parameters"]["k"] == Parameters().k and content["model"] == {"source": "m"}
     assert "torch" in content["versions"]
+
+
+def test_the_record_of_a_run_that_may_only_be_read_stays_as_it_is(tmp_path, monkeypatch, caplog):
+    (tmp_path / "run.json").write_text("theirs")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    RunFolder(tmp_path).record(Parameters())
+    assert (tmp_path / "run.json").read_text() == "theirs"
+    assert caplog.messages == [f"{tmp_path} may only be read: its run.json stays as it is"]

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import nbformat
 
-from sae_rna.files import try_writing, write_atomically
+from sae_rna.files import one_sentence, try_writing, write_atomically
 from sae_rna.publishing.captions import NotebookError, fill_captions
 from sae_rna.publishing.outputs import FIGURES
 
@@ -30,8 +30,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping, figures: Path, fa
     from papermill.exceptions import PapermillExecutionError
 
     notebook, output = Path(notebook), Path(output)
-    try_writing(output)
     failed = Path(failures) / f"{output.stem}.failed.ipynb"
+    for needed in (output, failed, Path(figures) / "any"):
+        try_writing(needed)
     # Papermill warns of parameters that the cell does not name: the command has checked the names.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     options = {"cwd": os.getcwd(), "kernel_name": "python3", "language": "python", "autosave_cell_every": 0}
@@ -51,8 +52,11 @@ def execute(notebook: Path, output: Path, parameters: Mapping, figures: Path, fa
             if isinstance(error, PapermillExecutionError):
                 reason = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
             if copy.exists():
-                write_atomically(failed, copy.read_bytes())
-                reason += f" (the copy with its traceback is {failed})"
+                try:
+                    write_atomically(failed, copy.read_bytes())
+                    reason += f" (the copy with its traceback is {failed})"
+                except OSError as full:
+                    reason += f" (no copy is kept: {one_sentence(full)})"
             raise NotebookError(f"{notebook}: {reason}") from (None if expected else error)
         # Papermill notes where it read and wrote; those paths are this machine's business.
         for key in ("input_path", "output_path"):

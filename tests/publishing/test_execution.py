@@ -97,3 +97,20 @@ def test_a_parameter_that_the_notebook_understands_without_naming_it_is_given(tm
     execute(notebook, parameters={"repeats": 3}, figures=figures, **places)
     assert pd.read_csv(figures / "tab-layers.csv").layer.tolist() == [1, 1, 1]
     assert "repeats" not in capfd.readouterr().err  # papermill would warn of it
+
+
+@pytest.mark.parametrize("place", ["output", "figures", "failures"])
+def test_every_place_that_is_written_to_is_tried_before_anything_runs(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    places = {"output": tmp_path / "toy.ipynb", "figures": tmp_path, "failures": tmp_path}
+    places[place] = tmp_path / "file" / "toy"
+    with pytest.raises(NotADirectoryError):
+        execute(tmp_path / "there-is-no.ipynb", parameters={}, **places)
+
+
+def test_a_failure_is_said_where_its_copy_cannot_be_kept_too(tmp_path):
+    failed = tmp_path / "toy.failed.ipynb"
+    cell = f"import os\nos.mkdir('{failed}')\nraise ValueError('no structure')"
+    notebook = write_notebook(tmp_path / "toy.ipynb", cell)
+    with pytest.raises(NotebookError, match=f"no structure .no copy is kept: {failed}: Is a directory.$"):
+        execute(notebook, tmp_path / "executed" / "toy.ipynb", {}, tmp_path / "figures", failures=tmp_path)
