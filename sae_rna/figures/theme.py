@@ -37,8 +37,8 @@ ELEMENT_COLOURS = {"S": "#0072b2", "H": "#d55e00", "I": "#009e73", "B": "#cc79a7
 ARCHITECTURES = {"topk": "TopK", "batchtopk": "BatchTopK", "matryoshka": "Matryoshka", "jumprelu": "JumpReLU",
                  "relu-l1": "ReLU + L1", "relu-l1-mean": "ReLU + L1, mean error",
                  "relu-l1-matched": "ReLU + L1, matched"}  # fmt: skip
-_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7")
-ARCHITECTURE_COLOURS = dict(zip(ARCHITECTURES, _COLOURS))
+_COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#7f3b08")
+ARCHITECTURE_COLOURS = dict(zip(ARCHITECTURES, _COLOURS, strict=True))
 #: Activation from 0 (silent) to 1 (the feature's maximum).
 ACTIVATION = ["#f4f3f7", "#dcd3ec", "#b59fd6", "#8a63b8", "#5e2b91", "#31064f"]
 #: Layers from first to last, as lines.
