@@ -269,6 +269,15 @@ def test_charts_can_be_read_on_a_phone(visits):
     assert faults(visits, lambda visit: visit.phone) == {}
 
 
+def test_the_first_page_says_what_was_found(project):
+    overview = json.loads((project / "book/executed/00-overview.ipynb").read_text())
+    outputs = [output for cell in overview["cells"] for output in cell.get("outputs", [])]
+    (said,) = [output for output in outputs if output["metadata"].get("sae_rna", {}).get("said") == "found"]
+    numbers = re.findall(r"\d+\.\d+", "".join(said["data"]["text/markdown"]))
+    first = (project / "_build/html/intro.html").read_text()
+    assert len(numbers) > 5 and [number for number in numbers if number not in first] == []
+
+
 def test_every_image_is_there_and_described(visits):
     assert faults(visits, lambda visit: visit.seen["images"]) == {}
 

@@ -4,6 +4,7 @@ The rules know nothing of the model at hand: other data give other verdicts.
 """
 
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -214,10 +215,11 @@ def table(findings: list[Finding]) -> pd.DataFrame:
 
 
 def counts(findings: list[Finding]) -> dict:
-    """How many claims there are, and how many have each verdict."""
-    verdicts = [finding.verdict for finding in findings]
-    names = {"hold": HOLDS, "weakly": WEAKLY, "fail": NOT, "unknown": UNKNOWN}
-    return {"claims": len(verdicts)} | {name: verdicts.count(verdict) for name, verdict in names.items()}
+    """How many claims there are, and in words how many have each of the `verdicts` that occur."""
+    counts = Counter(finding.verdict for finding in findings)
+    words = {HOLDS: "hold", WEAKLY: "hold weakly", NOT: "do not hold here", UNKNOWN: "cannot be told"}
+    verdicts = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
+    return {"claims": counts.total(), "verdicts": verdicts}
 
 
 def rules() -> pd.DataFrame:

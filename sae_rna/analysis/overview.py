@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sae_rna.analysis.claims import HOLDS, NOT, UNKNOWN, WEAKLY, Finding
+from sae_rna.analysis.claims import Finding, counts
 from sae_rna.analysis.controls import best_of, leads
 from sae_rna.analysis.data import distinct, in_settings
 from sae_rna.records.splits import settings
@@ -73,13 +73,7 @@ def numbers(concepts: pd.DataFrame, effects: pd.DataFrame, found: list[Finding])
     facts["types"] = (
         in_settings({of: f"{n['sum']} of {n['size']} types" for of, n in by_setting}) or "no type"
     )
-    verdicts = [finding.verdict for finding in found]
-    facts["verdicts"] = ", ".join(
-        f"{verdicts.count(verdict)} {words}"
-        for verdict, words in {HOLDS: "hold", WEAKLY: "hold weakly", NOT: "do not hold here",
-                               UNKNOWN: "cannot be told"}.items()
-    )  # fmt: skip
-    return facts
+    return facts | {"verdicts": counts(found)["verdicts"]}
 
 
 def retained_range(rnas: Activations) -> dict:

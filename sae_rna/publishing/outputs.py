@@ -71,10 +71,14 @@ def publish(
         display(below, raw=True, metadata={"sae_rna": {"caption_of": figure_id}})
 
 
-def say(sentence: str, **numbers):
-    """Display a sentence (Markdown), its placeholders filled, or refused, as in captions of `publish`."""
+def say(sentence: str, repeated_as: str = "", **numbers):
+    """Display a sentence (Markdown), its placeholders filled, or refused, as in captions of `publish`.
+
+    Any page of the book can repeat it, by `{{ name }}` with the name `repeated_as`.
+    """
     numbers = {name: _plain(value, "say", name) for name, value in numbers.items()}
-    display(Markdown(filled(sentence, numbers, "say")))
+    metadata = {"sae_rna": {"said": repeated_as}} if repeated_as else None
+    display(Markdown(filled(sentence, numbers, "say")), metadata=metadata)
 
 
 def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:

@@ -1,7 +1,8 @@
 """What the book does to its pages beyond Sphinx: an extension, named in `_config.yml`.
 
 Under every figure and table stands a line with how to cite it, its data and its code, all without a network.
-Tables are numbered as tables. A page loads the libraries of charts and formulas only if it has some.
+Tables are numbered as tables. A page can repeat what another one says, and loads the libraries of charts and
+formulas only if it has some.
 """
 
 import hashlib
@@ -106,6 +107,15 @@ def code_of(root: Path, page: str) -> dict[Path, str]:
     }
 
 
+def _offer_sentences(app, config):
+    """What notebooks `say` under a name, other pages may repeat."""
+    for notebook in Path(app.srcdir).glob("executed/*.ipynb"):
+        for cell in json.loads(notebook.read_text())["cells"]:
+            for output in cell.get("outputs", ()):
+                if name := output.get("metadata", {}).get("sae_rna", {}).get("said"):
+                    config.myst_substitutions[name] = "".join(output["data"]["text/markdown"])
+
+
 def _choose_scripts(app, _page, _template, context, _doctree):
     body = context.get("body", "")
     if "vegaEmbed" in body:
@@ -133,6 +143,7 @@ def setup(app) -> dict:
     draw = (lambda writer, node: writer.visit_figure(node), lambda writer, node: writer.depart_figure(node))
     app.add_enumerable_node(Table, "table", html=draw)
     app.add_transform(FigureLines)
+    app.connect("config-inited", _offer_sentences)
     app.connect("html-page-context", _choose_scripts, priority=900)
     app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,29 +15,44 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\((\.\./executed/[\w.#-]+)\)")
 def table_html(table: pd.DataFrame) -> str:
     """HTML table without index: all escaped, numbers to the right, missing values as a dash.
 
+    A first column of words that come in runs (of two rows or more, in the mean) becomes headings above them.
     A text like [name](../executed/page.html#figure) becomes a link, if it leads to a page beside this one.
 
-    Floats of one column share their number of decimals: none where all are whole, three below 10, one below
-    1,000, none above; columns that reach below 0.001 are written with three significant digits.
+    Floats of one column under one heading share their number of decimals: none where all are whole, three
+    below 10, one below 1,000, none above; positive ones that reach below 0.001 have three significant digits.
     """
-    numeric, boolean = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
-    sides = ["right" if numeric(kind) and not boolean(kind) else "left" for kind in table.dtypes]
+    first = table.iloc[:, 0]
+    runs = (first != first.shift()).cumsum()
+    headings = table.size > len(table) > 0 and not _numeric(first.dtype)
+    headings = headings and runs.nunique() == first.nunique() <= len(first) / 2
+    shown = table.iloc[:, 1:] if headings else table
+    sides = ["right" if _numeric(kind) else "left" for kind in shown.dtypes]
 
     def row(tag: str, texts) -> str:
         opened = [f'<{tag} style="text-align: {side}">' for side in sides]
         cells = [f"{start}{_linked(str(text))}</{tag}>" for start, text in zip(opened, texts)]
         return f"<tr>{''.join(cells)}</tr>"
 
-    body = "\n".join(row("td", texts) for texts in zip(*(_cells(table[name]) for name in table)))
-    content = f"<thead>{row('th', table.columns)}</thead>\n<tbody>\n{body}\n</tbody>"
+    bodies = []
+    for _, rows in shown.groupby(runs) if headings else [(0, shown)]:
+        over = f'<th colspan="{len(sides)}" scope="rowgroup" style="text-align: left">'
+        lines = [f"<tr>{over}{_linked(str(first[rows.index[0]]))}</th></tr>"] if headings else []
+        lines += [row("td", texts) for texts in zip(*(_cells(rows[name]) for name in rows))]
+        bodies.append("<tbody>\n" + "\n".join(lines) + "\n</tbody>")
+    content = f"<thead>{row('th', shown.columns)}</thead>\n" + "\n".join(bodies)
     box = '<div class="sae-rna-scroll" tabindex="0" style="overflow-x: auto">'
     return f'{box}\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
 
 
+def _numeric(kind) -> bool:
+    return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+
+
 def _linked(text: str) -> str:
-    """`text` escaped, and as a link where it is one."""
+    """`text` escaped, and as a link where it is one; a long name may break after each underscore."""
     link = _LINK.fullmatch(text)
-    return f'<a href="{html.escape(link[2])}">{html.escape(link[1])}</a>' if link else html.escape(text)
+    words = html.escape(link[1] if link else text).replace("_", "_<wbr/>")
+    return f'<a href="{html.escape(link[2])}">{words}</a>' if link else words
 
 
 def _cells(column: pd.Series) -> list[str]:
@@ -52,7 +67,7 @@ def _float_style(column: pd.Series) -> str:
     most, least = size.max(), size[size > 0].min()  # NaN, and no comparison holds, where there are none
     if (size % 1 == 0).all():
         style = ",.0f"
-    elif least < 1e-3:
+    elif least < 1e-3 and not column.min() < 0:
         style = ",.3g"
     else:
         style = ",.3f" if most < 10 else ",.1f" if most < 1000 else ",.0f"

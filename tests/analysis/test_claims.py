@@ -134,7 +134,10 @@ def test_what_decides_is_told_in_words_and_verdicts_are_counted():
     ]
     assert told.RNAs.tolist() == ["all RNAs", "seen families", "all RNAs", "all RNAs"]
     assert told.evidence[1] == "[08-controls](../executed/08-controls.html#fig-controls)"
-    assert claims.counts(findings) == {"claims": 4, "hold": 2, "weakly": 0, "fail": 1, "unknown": 1}
+    assert claims.counts(findings) == {
+        "claims": 4,
+        "verdicts": "2 hold, 1 do not hold here, 1 cannot be told",
+    }
 
 
 def test_evidence_is_published_on_the_page_that_is_linked():

@@ -25,6 +25,20 @@ As {{numref}}`tab-depth` and {{numref}}`fig-depth` say. {more}
 """
 
 
+SAID = {
+    "cells": [
+        {
+            "outputs": [
+                {
+                    "metadata": {"sae_rna": {"said": "found"}},
+                    "data": {"text/markdown": ["- **Stems:** 0.7\n", "- Loops: 50&#37;"]},
+                }
+            ]
+        }
+    ]
+}
+
+
 @pytest.fixture(scope="module")
 def book(tmp_path_factory) -> Path:
     """A small book of three pages: with a chart, with a formula, with neither."""
@@ -33,8 +47,9 @@ def book(tmp_path_factory) -> Path:
         "CITATION.cff": 'title: "The book"\nversion: 1.2.3\nauthors:\n  - name: "A & B"\n',
         "book/conf.py": "extensions = ['myst_parser', 'sphinx.ext.mathjax', 'sae_rna.publishing.pages']\n"
         "numfig, mathjax_path, suppress_warnings = True, 'math.js', ['image.not_readable']\n"
-        "myst_enable_extensions = ['dollarmath', 'html_image']\n",
-        "book/index.md": "# First\n\n```{toctree}\nexecuted/05-depth\nformula\n```\n",
+        "myst_enable_extensions = ['dollarmath', 'substitution']\n",
+        "book/index.md": "# First\n\n```{toctree}\nexecuted/05-depth\nformula\n```\n\n{{ found }}\n",
+        "book/executed/said.ipynb": json.dumps(SAID),
         "book/executed/05-depth.md": PAGE.format(more="<script>vegaEmbed()</script>"),
         "book/formula.md": "# Formula\n\n$x$\n",
         "notebooks/05-depth.ipynb": "{}",
@@ -92,6 +107,11 @@ def test_the_line_leads_to_the_data_and_to_copies_of_the_code(book):
         "../code/notebooks/05-depth.ipynb": "{}",
         "../code/sae_rna/analysis/depth.py.txt": "# <numbers>\n",
     }
+
+
+def test_a_page_repeats_what_a_notebook_says(book):
+    page = (book / "index.html").read_text()
+    assert "<strong>Stems:</strong> 0.7" in page and "Loops: 50%</p></li>" in page
 
 
 @pytest.mark.parametrize(
