@@ -264,8 +264,8 @@ def test_findings_are_made_of_this_study(study):
     findings = claims.findings(concepts, explained, *summaries, *tested)
     found, best = pd.DataFrame(findings).set_index("claim"), controls.best_of(concepts)
     stem = best[best.concept == "stem"].set_index("source").base_auroc
-    assert found.found["a stem feature exists"] == stem["SAE (batchtopk)"]
-    assert found.control_found["a stem feature exists"] == stem.drop("SAE (batchtopk)").max()
+    assert found.found["a stem feature exists"] == stem[rnas.name]
+    assert found.control_found["a stem feature exists"] == stem.drop(rnas.name).max()
     assert (found.verdict[found.rule == claims.TREND] == UNKNOWN).all()  # three layers
 
 
