@@ -75,7 +75,8 @@ def _notebook(given):
 
     values = {name: read_yaml(value, f"the value {value!r} of '{name}'") for name, value in given.p}
     checked = Parameters.from_profile(given.profile, **values)
-    injected, run = {"profile": given.profile} | values, Path(checked.run)
+    injected = {"profile": given.profile} | {name: getattr(checked, name) for name in values}
+    run = Path(checked.run)
     began = time.time() - 1  # clocks of disks are coarse
     try:
         publishing.execute(given.notebook, given.output, injected, figures=run / "figures", failures=run)

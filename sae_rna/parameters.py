@@ -47,17 +47,27 @@ class Variant(NamedTuple):
 
 
 def _number(value):
-    """1e-3 is text to YAML, and a number to everybody else."""
+    """Numbers of a profile come as text: 1e-3 is none to YAML, and a number to everybody else."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
+def _whole(value):
+    """1e3 is a whole number too."""
+    value = _number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _place(text: str) -> str:
-    """A path or the name of a data set."""
-    if not text.strip() or not text.isprintable():
-        raise PydanticCustomError("place", "Input should be a path or a name, of visible characters")
+    """A path or the name of a data set, with ~ and $SCRATCH as in a shell."""
+    text = os.path.expandvars(os.path.expanduser(text))
+    if not text.strip() or not text.isprintable() or "$" in text:
+        raise PydanticCustomError(
+            "place",
+            "Input should be a path or a name, of visible characters, and with variables that are set",
+        )
     return text
 
 
@@ -74,7 +84,7 @@ def _once(layers: list[int]) -> list[int]:
     return layers
 
 
-Positive = Annotated[int, Field(gt=0, le=10**12)]
+Positive = Annotated[int, Field(gt=0, le=10**12), BeforeValidator(_whole)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Place = Annotated[str, AfterValidator(_place)]
@@ -103,7 +113,7 @@ class Parameters:
     """Architectures trained beside it: a list, "all", or "paper" for relu-l1 and relu-l1-matched."""
     expansion: Positive = 2  # size of the dictionary in multiples of the model's width
     narrow: Positive = 1  # size of a second dictionary, likewise: are features the same at another size?
-    replicates: Annotated[int, Field(ge=0, le=1000)] = 1
+    replicates: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_whole)] = 1
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
     k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka, relu-l1-matched)
     l1: Penalty = 3e-3
@@ -129,7 +139,7 @@ class Parameters:
     """Where it is computed: cpu, cuda, cuda:1 for the second GPU, or auto for a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products in training: float32, bfloat16, or auto for the faster one on this machine."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all random numbers
+    seed: Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)] = 0  # of all random numbers
     run: Place = "runs/default"  # folder for results; finished steps found there are used again
 
     def __post_init__(self):
@@ -140,6 +150,7 @@ class Parameters:
             name = faults[0]["loc"][0]  # of a union, every branch says what it takes
             allowed = dict.fromkeys(fault["msg"] for fault in faults if fault["loc"][0] == name)
             message = " or ".join(allowed).replace("Input should", "it should")
+            message = message.replace("valid string", "valid string (in YAML, put it in quotes)")
             value = repr(getattr(self, name))
             value = value if len(value) <= 80 else f"{value[:80]}..."
             raise ValueError(f"parameter '{name}' cannot be {value}: {message}") from None
@@ -213,10 +224,19 @@ def _checks() -> type[BaseModel]:
     return create_model("Checks", __config__=ConfigDict(strict=True), **fields)
 
 
+class _Loader(yaml.SafeLoader):
+    """Numbers and dates stay text, for the parameter's type to read: YAML takes 010 for 8 and 1:30 for 90."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in known if not tag.endswith((":int", ":float", ":timestamp"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def read_yaml(text: str | bytes, what: str):
-    """The value of a text in YAML. Raises ValueError with one sentence that says `what` cannot be read."""
+    """The value of a text in YAML, numbers as text. Raises ValueError saying that `what` cannot be read."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         # The latter are its reader's: of a date such as 2020-13-45, of !!bool x, of a thousand brackets.
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -231,7 +251,8 @@ def read_profile(profile: str) -> dict:
     if not path.exists():
         known = " or ".join(sorted(file.stem for file in (ROOT / "profiles").glob("*.yml")))
         raise ValueError(f"there is no profile '{profile}' ({path}): choose {known}, or give a YAML file")
-    values = read_yaml(text := path.read_bytes(), str(path)) or {}
+    values = read_yaml(text := path.read_bytes(), str(path))
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold one 'name: value' pair a line")
     Parameters.check_names(values)

@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM, which clusters send before they kill: work ends where it can go on."""
+"""Ctrl-C, SIGTERM, which clusters send before they kill, and a terminal that closes: work can go on after."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNALS = signal.SIGINT, signal.SIGTERM
+_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 _held: list[int] | None = None  # signals that wait for the end of a `whole` block
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
         ({"fold": "yes"}, "boolean"),
         ({"device": "gpu"}, "'auto', 'cpu', 'cuda' or, of several, 'cuda:1'"),
         ({"device": "cpu:0"}, "'auto', 'cpu'"),
+        ({"run": True}, r"valid string \(in YAML, put it in quotes\)"),
+        ({"run": "$NOT_SET/run"}, "variables that are set"),
+        ({"batch": "1e-3"}, "integer"),
     ],
 )
 def test_impossible_values_are_refused_with_the_name_the_value_and_what_is_possible(values, remedy):
@@ -48,6 +52,36 @@ def test_a_misspelt_name_is_refused_with_the_one_that_was_meant():
 def test_whole_numbers_and_scientific_notation_are_real_numbers():
     assert Parameters(epochs=2).epochs == 2.0 and isinstance(Parameters(epochs=2).epochs, float)
     assert Parameters(l1="1e-3").l1 == 0.001  # as YAML reads it
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("batch: 1e3", 1000),
+        ("buffer_tokens: 400_000", 400_000),
+        ("seed: 010", 10),  # YAML's own rule is 8
+        ("k: 16.0", 16),
+        ("layers: [1, 3]", [1, 3]),
+        ("model_revision: 0123456", "0123456"),
+        ("run: 2026-11-26", "2026-11-26"),
+        ("run: ~/mine", f"{Path.home()}/mine"),
+        ("run: $SCRATCH/mine", "/scratch/mine"),
+        ("fold: yes", True),
+        ("model_revision: null", None),
+    ],
+)
+def test_a_profile_is_read_as_people_write(tmp_path, monkeypatch, text, value):
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    (tmp_path / "mine.yml").write_text(text)
+    read = getattr(Parameters.from_profile(str(tmp_path / "mine.yml")), text.partition(":")[0])
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["k: 1:30", "l1: 1:30", "seed: 0x10", "k: 1_", "false", "[]"])
+def test_what_yaml_takes_for_something_else_is_refused(tmp_path, text):
+    (tmp_path / "mine.yml").write_text(text)
+    with pytest.raises(ValueError, match="cannot be '|must hold one 'name: value' pair a line"):
+        Parameters.from_profile(str(tmp_path / "mine.yml"))
 
 
 @pytest.mark.parametrize("profile", ["default", "smoke", "paper"])
@@ -146,7 +180,9 @@ def test_outputs_are_tried_before_anything_runs(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == shown
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("trains", [True, False])
 def test_a_stopped_notebook_says_where_its_training_goes_on(
     tmp_path, capsys, monkeypatch, number, status, trains

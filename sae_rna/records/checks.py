@@ -69,7 +69,7 @@ def check_columns(records: pd.DataFrame, columns: Iterable[str], source: str | P
     """ValueError naming the first of `columns` that `records` lack, and those they have."""
     for column in columns:
         if column not in records:
-            have = ", ".join(map(str, records.columns))
+            have = ", ".join(name for name in map(str, records.columns) if not name.startswith("_"))
             raise ValueError(f"{source} has no column '{column}', only {have}; {remedy}")
 
 

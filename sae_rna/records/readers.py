@@ -51,6 +51,9 @@ def read_records(source: str | Path) -> pd.DataFrame:
         paths = sorted(file for file in seen if suffix_of(file) in _ONE_RECORD)
         if not paths:
             raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give one file")
+        if inner := sorted(file.name for file in path.iterdir() if file.is_dir() and file.name[0] != "."):
+            said = f"folders in it are not read: {len(inner)}, such as {inner[0]}"
+            warnings.warn(f"{source}: {said}", stacklevel=2)
     else:
         paths = [path]
     files = tqdm(paths, "reading", delay=1, disable=len(paths) == 1)
@@ -62,7 +65,9 @@ def read_records(source: str | Path) -> pd.DataFrame:
 
 def our_names(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with our names for columns that public data sets call otherwise."""
-    return records.rename(columns={old: new for old, new in _COLUMNS.items() if new not in records})
+    for old, new in _COLUMNS.items():  # of two that mean the same, the first
+        records = records if new in records else records.rename(columns={old: new})
+    return records
 
 
 def suffix_of(path: Path) -> str:
@@ -126,6 +131,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     content = _text(path)
     rows, header, lines = csv.reader(content.split("\n"), delimiter=separator), 0, list[int]()
     for row in rows:  # pandas fills short rows up, and takes the first columns of long ones for an index
+        if not header and (twice := [name for name in row if name.strip() and row.count(name) > 1]):
+            raise ValueError(f"the header in line {rows.line_num} names '{twice[0]}' twice")
         header = header or len(row)
         if separator.join(row).strip(" "):
             lines.append(rows.line_num)

@@ -79,8 +79,8 @@ class Disk:
             subprocess.run(["umount", "--lazy", self.folder], check=True)
 
 
-def commands(project: Path, notebooks: list[str], book: bool) -> list[Command]:
-    """A run from its first step to its last."""
+def commands(project: Path, notebooks: list[str], target: str) -> list[Command]:
+    """A run from its first step to its last, which is what Snakemake makes, if it has a `target`."""
     from sae_rna.__main__ import main
     from sae_rna.parameters import MODELS, Parameters, layer_groups, model_shape
 
@@ -96,8 +96,8 @@ def commands(project: Path, notebooks: list[str], book: bool) -> list[Command]:
     for name in notebooks:
         page = ["notebook", f"notebooks/{name}.ipynb", "--output", f"book/executed/{name}.ipynb", *given]
         steps.append(Command("notebook", lambda page=page: main(page)))
-    if book:
-        steps.append(Command("book", lambda: make_book(project), 0.3))
+    if target:  # of the whole book's hour, in its first steps
+        steps.append(Command("book", lambda: make_book(project, target), 0.3 if target == "book" else 1))
     return steps
 
 
@@ -120,10 +120,11 @@ def analyse(parameters) -> int:
     return 0
 
 
-def make_book(project: Path) -> int:
-    """What `make book` does behind `make setup`."""
+def make_book(project: Path, target: str) -> int:
+    """What `make book` does behind `make setup`, for this target."""
     recipe = (project / "Makefile").read_text().split("\nbook:")[1].split("\n\n")[0].split("\n")[1:]
     lines = [line.strip().lstrip("@").replace("$(PROFILE)", "faults") for line in recipe]
+    lines = [line.replace("snakemake book ", f"snakemake {target} ") for line in lines]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project)}
     return subprocess.run(["bash", "-ec", "\n".join(lines)], env=environment).returncode
@@ -319,7 +320,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--each", type=int, default=10, help="disturbances of one run")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")
     parser.add_argument("--tiny", action="store_true", help="one layer and few RNAs")
-    parser.add_argument("--book", action="store_true", help="the whole book too")
+    parser.add_argument(
+        "--book", action="store_true", help="the book too; of a tiny run, one page by Snakemake"
+    )
     parser.add_argument("--notebooks", nargs="*", default=["05-layers", "06-structure-features"])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     parser.add_argument("--rows", type=Path, help="a file for the disturbances, as JSON")
@@ -338,7 +341,9 @@ def main(arguments: list[str] | None = None) -> int:
             from sae_rna.sae import trainer
 
             trainer.train.__kwdefaults__["checkpoint_seconds"] = 0.2  # kills find checkpoints of all ages
-            steps = commands(project, given.notebooks[: 1 if given.tiny else None], given.book)
+            notebooks = given.notebooks[: 1 if given.tiny else None]
+            target = f"book/executed/{notebooks[0]}.ipynb" if given.tiny else "book"
+            steps = commands(project, notebooks, target if given.book else "")
             finish(steps[0], project)  # numba's kernels are compiled
             fresh(project, overrides)
             undisturbed = [finish(command, project) for command in steps]

@@ -385,6 +385,28 @@ def test_a_fault_in_a_folder_names_file_record_and_line(tmp_path):
     assert refusal(tmp_path).startswith(f"{both}: record 'one' stands twice, as number 1 and number 2")
 
 
+def test_what_is_in_the_folders_of_a_folder_is_said_to_be_left_out(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / ".git").mkdir()
+    write(tmp_path, "a.dbn", ">one\nGGCAAAAGCC\n(((....)))\n")
+    write(tmp_path / "more", "b.dbn", ">two\nGGCAAAAGCC\n(((....)))\n")
+    with pytest.warns(UserWarning, match=f"^{tmp_path}: folders in it are not read: 1, such as more$"):
+        assert read_records(tmp_path).id.tolist() == ["one"]
+
+
+def test_a_header_that_names_a_column_twice_is_refused_with_its_line(tmp_path):
+    path = write(tmp_path, "a.csv", "\nid,sequence,sequence\na,ACGU,GGCC\n")
+    assert "the header in line 2 names 'sequence' twice" in refusal(path)
+    assert refusal(write(tmp_path, "b.csv", "name,letters\na,ACGU\n")).endswith(
+        "b.csv has no column 'id', only name, letters; add or rename it"
+    )
+
+
+def test_of_two_columns_that_mean_the_same_the_first_is_taken(tmp_path):
+    path = write(tmp_path, "a.csv", "id,sequence,rna_type,rna_class\na,ACGU,tRNA,other\n")
+    assert read_records(path)[["type", "rna_type"]].to_numpy().tolist() == [["other", "tRNA"]]
+
+
 def test_a_fault_in_a_table_names_the_line(tmp_path):
     path = write(tmp_path, "a.csv", 'id,sequence,note\na,ACGU,"two\nlines"\n\nb,ACZU,\n')
     assert refusal(path).startswith(f"{path}, line 5: record 'b' has an unknown letter: 'Z' at position 3")
