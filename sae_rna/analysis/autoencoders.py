@@ -21,6 +21,12 @@ def training_end(curves: pd.DataFrame) -> pd.DataFrame:
     return end[["architecture", "layer", "l0", "explained_variance", "dead_share", "loss"]]
 
 
+def headed(end: pd.DataFrame) -> pd.DataFrame:
+    """`training_end` under names for readers."""
+    names = {"l0": "active latents (L0)", "explained_variance": "explained variance", "dead_share": "dead"}
+    return end.rename(columns=names)
+
+
 def report_steps(curves: pd.DataFrame) -> int:
     """Training steps that the last report is the mean of."""
     steps = sorted({0, *curves.step})

@@ -207,7 +207,8 @@ def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str) 
 def table(findings: list[Finding]) -> pd.DataFrame:
     """tab-claims: every claim's verdict, why, and a link to the figure that shows it."""
     links = [
-        f"[{_PAGES[of.evidence]}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})" for of in findings
+        f"[{_PAGES[of.evidence][3:].replace('-', ' ')}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})"
+        for of in findings
     ]
     rows = [(of.claim, of.setting, of.verdict, _MINUS.sub("−", of.why)) for of in findings]
     columns = ["claim", "RNAs", "verdict", "what decides"]

@@ -203,7 +203,7 @@ def top_features(structures: Activations, types: Activations, layer: int, count=
 def top_table(top: pd.DataFrame) -> pd.DataFrame:
     """tab-top-features: the first of `top_features` for every element and type, the settings side by side."""
     best = top[top["rank"] == 1].replace({"label": ELEMENTS})
-    columns = {"feature": "feature", "score": "AUROC", "enrichment": "enrichment", "explained": "explained"}
+    columns = {"feature": "feature", "score": "AUROC", "explained": "explained"}
     best = best.assign(score=best.base_auroc, feature=best.feature.astype("Int64").astype(str))
     parts = []
     for setting, rows in best.groupby("setting", sort=False):

@@ -58,6 +58,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping, figures: Path, fa
                 except OSError as full:
                     reason += f" (no copy is kept: {one_sentence(full)})"
             raise NotebookError(f"{notebook}: {reason}") from (None if expected else error)
+        for cell in finished.cells:
+            if "injected-parameters" in cell.metadata.get("tags", ()):
+                cell.metadata["tags"].append("hide-input")  # as the parameters above it
         # Papermill notes where it read and wrote; those paths are this machine's business.
         for key in ("input_path", "output_path"):
             finished.metadata.get("papermill", {}).pop(key, None)

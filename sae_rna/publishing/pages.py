@@ -30,6 +30,12 @@ _NAMES = {
 }
 _LICENCE = '<a rel="license" href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>'
 
+#: A script of 1.5 MB that draws the font's icons again, and names for the ear that are not what is written.
+_SURPLUS = re.compile(
+    r'<script[^>]*/fontawesome\.js[^>]*></script>|(?<=<summary) aria-label="Toggle hidden content"'
+    r'|(?<=search-button-field search-button__button pst-js-only") aria-label="Search"'
+)
+
 
 class Table(nodes.figure):
     """A figure that is counted among the tables."""
@@ -128,14 +134,14 @@ def _choose_scripts(app, _page, _template, context, _doctree):
 
 
 def _finish(app, _error):
-    """Copies the code that figures link to, and removes a script that draws the font's icons once more."""
+    """Copies the code that figures link to, and takes `_SURPLUS` out of the pages."""
     folder, root = Path(app.outdir), Path(app.srcdir).parent
     for page in app.env.found_docs if app.builder.name == "html" else ():
         for path, published in code_of(root, page).items():
             (folder / published).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, folder / published)
     for path in folder.rglob("*.html"):
-        path.write_text(re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>", "", path.read_text()))
+        path.write_text(_SURPLUS.sub("", path.read_text()))
 
 
 def setup(app) -> dict:

@@ -58,7 +58,8 @@ def _linked(text: str) -> str:
 def _cells(column: pd.Series) -> list[str]:
     """A column as text."""
     style = _float_style(column) if pd.api.types.is_float_dtype(column) else None
-    return ["–" if pd.isna(value) else written(value, str(column.name), style) for value in column]
+    texts = ["–" if pd.isna(value) else written(value, str(column.name), style) for value in column]
+    return [text.replace("-", "−") for text in texts] if _numeric(column.dtype) else texts
 
 
 def _float_style(column: pd.Series) -> str:

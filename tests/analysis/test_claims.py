@@ -133,7 +133,7 @@ def test_what_decides_is_told_in_words_and_verdicts_are_counted():
         "types: 0 of 0; random weights: 0",
     ]
     assert told.RNAs.tolist() == ["all RNAs", "seen families", "all RNAs", "all RNAs"]
-    assert told.evidence[1] == "[08-controls](../executed/08-controls.html#fig-controls)"
+    assert told.evidence[1] == "[controls](../executed/08-controls.html#fig-controls)"
     assert claims.counts(findings) == {
         "claims": 4,
         "verdicts": "2 hold, 1 do not hold here, 1 cannot be told",

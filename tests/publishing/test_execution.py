@@ -42,6 +42,8 @@ def test_a_notebook_runs_with_its_parameters_and_fills_its_captions(tmp_path, ca
     execute(notebook, output, {"layers": [1, 5, 33]}, figures, failures=tmp_path / "failed")
     result = nbformat.read(output, as_version=4)
     nbformat.validate(result)
+    (given,) = (cell.metadata.tags for cell in result.cells if "layers = [1, 5, 33]" in cell.source)
+    assert given == ["injected-parameters", "hide-input"]
     last = result.cells[-1]
     assert last.metadata.mystnb.figure.caption == "3 layers of nano."
     assert last.metadata.mystnb.image.alt == "3 layers"

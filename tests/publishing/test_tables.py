@@ -80,7 +80,7 @@ def test_words_that_come_in_runs_are_headings_of_numbers_with_decimals_of_their_
 def test_signed_numbers_keep_three_decimals():
     assert [row[0][0] for row in rows_of(table_html(pd.DataFrame({"r2": [-0.0002, 0.5]})))] == [
         "r2",
-        "-0.000",
+        "−0.000",
         "0.500",
     ]
 
