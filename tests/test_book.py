@@ -71,6 +71,8 @@ LOOK = """() => ({
   ids: [...document.querySelectorAll('[id]')].map(element => element.id),
   cited: [...document.querySelectorAll('figure')].filter(figure => figure.querySelectorAll('.figure-line details pre').length === 2 &&
     figure.querySelector('.figure-line a[rel=license]')).map(figure => figure.id),
+  wide: [...document.querySelectorAll('figure .sae-rna-scroll')].filter(box => box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.closest('figure').id),
   numbered: [...document.querySelectorAll('figcaption .caption-number')].map(number => [number.closest('figure').id, number.innerText]),
 })"""
 #: How a page stands on a phone: whether it is wider than the screen, and the charts whose letters are far
@@ -265,8 +267,9 @@ def test_every_figure_says_how_to_cite_it_and_tables_are_counted_apart(visits):
     assert kinds == {figure: "Table" if figure.startswith("tab-") else "Fig." for figure in FILES}
 
 
-def test_charts_can_be_read_on_a_phone(visits):
+def test_charts_can_be_read_on_a_phone_and_nothing_is_cut_off_at_1280_pixels(visits):
     assert faults(visits, lambda visit: visit.phone) == {}
+    assert faults(visits, lambda visit: visit.seen["wide"]) == {}
 
 
 def test_the_first_page_says_what_was_found(project):
