@@ -118,7 +118,8 @@ def test_finished_steps_are_found_again(study):
     before = study.activations("types").features(3)
     again = Study(study.parameters).activations("types").features(3)
     assert (before != again).nnz == 0
-    assert len(list(study.run.folder.glob("autoencoders-batchtopk-x3-seed0-layers-*"))) == 1
+    name = f"autoencoders-{study.parameters.architecture}-x3-seed0-layers-*"
+    assert len(list(study.run.folder.glob(name))) == 1
 
 
 def test_stopped_training_goes_on_from_its_checkpoint_and_ends_with_the_same_autoencoders(

@@ -42,7 +42,7 @@ class Checkpoint:
     def load(self, trainers: Sequence) -> tuple[int, list[dict]]:
         """Restore the trainers; returns how many steps are done and the table's rows, (0, []) without a file.
 
-        Raises ValueError for a file that cannot be read or has other inputs, before anything is changed.
+        Raises ValueError for files that cannot be read or have other inputs, before anything is changed.
         """
         if not self.file.exists():
             return 0, []
@@ -50,6 +50,7 @@ class Checkpoint:
             with safe_open(self.file, "pt") as file:
                 facts = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
+            table = pd.read_parquet(self.table) if self.table.exists() else pd.DataFrame({"step": []})
         except Exception as error:
             remedy = "delete it to train from the start, or restore it"
             raise ValueError(f"{self.file} is damaged ({error}): {remedy}") from error
@@ -60,8 +61,7 @@ class Checkpoint:
             parts = {name.partition(".")[::2]: value for name, value in tensors.items()}
             trainer.restore({name: value for (of, name), value in parts.items() if of == str(n)}, numbers)
         step = int(facts["step"])
-        rows = pd.read_parquet(self.table).query("step <= @step") if self.table.exists() else pd.DataFrame()
-        return step, rows.to_dict("records")
+        return step, table[table.step <= step].to_dict("records")
 
 
 def stopped_at(run: Path, since: float) -> str:

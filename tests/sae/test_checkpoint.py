@@ -146,13 +146,16 @@ def test_autoencoders_that_were_stopped_at_different_steps_end_as_if_none_had_be
     ]
 
 
-def test_a_truncated_checkpoint_is_refused_and_left_as_it_is(stopped):
-    file = stopped / CHECKPOINT
+@pytest.mark.parametrize("name", [CHECKPOINT, "training.parquet"])
+def test_a_truncated_checkpoint_is_refused_and_left_as_it_is_and_deleting_it_helps(stopped, name):
+    file = stopped / name
     file.write_bytes(file.read_bytes()[:-50])
     content = file.read_bytes()
     with pytest.raises(ValueError, match="checkpoint.safetensors is damaged.*delete it"):
         train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped])
     assert file.read_bytes() == content
+    (stopped / CHECKPOINT).unlink()
+    assert len(train(PlantedStream(), [config()], epochs=1, learning_rate=1e-3, folders=[stopped])[1])
 
 
 @pytest.mark.parametrize(
