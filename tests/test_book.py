@@ -275,7 +275,9 @@ def test_charts_can_be_read_on_a_phone_and_nothing_is_cut_off_at_1280_pixels(vis
 def test_the_first_page_says_what_was_found(project):
     overview = json.loads((project / "book/executed/00-overview.ipynb").read_text())
     outputs = [output for cell in overview["cells"] for output in cell.get("outputs", [])]
-    (said,) = [output for output in outputs if output["metadata"].get("sae_rna", {}).get("said") == "found"]
+    (said,) = [
+        output for output in outputs if output.get("metadata", {}).get("sae_rna", {}).get("said") == "found"
+    ]
     numbers = re.findall(r"\d+\.\d+", "".join(said["data"]["text/markdown"]))
     first = (project / "_build/html/intro.html").read_text()
     assert len(numbers) > 5 and [number for number in numbers if number not in first] == []
