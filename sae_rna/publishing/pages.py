@@ -33,7 +33,7 @@ _LICENCE = '<a rel="license" href="https://creativecommons.org/licenses/by/4.0/"
 #: A script of 1.5 MB that draws the font's icons again, and names for the ear that are not what is written.
 _SURPLUS = re.compile(
     r'<script[^>]*/fontawesome\.js[^>]*></script>|(?<=<summary) aria-label="Toggle hidden content"'
-    r'|(?<=search-button-field search-button__button pst-js-only") aria-label="Search"'
+    r'|(?<=search-button-field search-button__button pst-js-only" title="Search") aria-label="Search"'
 )
 
 
