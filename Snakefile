@@ -123,7 +123,7 @@ rule autoencoders:
     params:
         profile=PROFILE,
     threads: THREADS
-    priority: 1 # most notebooks wait for it
+    priority: 2 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
@@ -140,7 +140,7 @@ rule features:
     params:
         profile=PROFILE,
     threads: THREADS
-    priority: 1 # most notebooks wait for it
+    priority: 2 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
@@ -166,6 +166,7 @@ for NAME in NOTEBOOKS:
             notebook=f"book/executed/{NAME}.ipynb",
         params:
             profile=PROFILE,
+        priority: int(NAME == "04-dictionary") # the longest, which others can keep company
         threads: 8 if GPU else 1
         resources:
             gpu=GPU,
