@@ -107,7 +107,7 @@ class Parameters:
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
-    architecture: Architecture = "topk"
+    architecture: Architecture = "batchtopk"
     """Autoencoder shown in the figures, one of `ARCHITECTURES`; those of relu-l1 are the paper's."""
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
     """Architectures trained beside it: a list, "all", or "paper" for relu-l1 and relu-l1-matched."""

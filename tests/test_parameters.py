@@ -232,7 +232,7 @@ def test_a_relative_run_is_one_place_in_the_current_folder(tmp_path, monkeypatch
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
     assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {
-        "topk": 16,
+        "batchtopk": 16,
         "relu-l1": 3e-3,
         "relu-l1-matched": 16,
     }
