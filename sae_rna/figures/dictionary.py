@@ -77,7 +77,7 @@ def dictionary_features(table: pd.DataFrame) -> alt.VConcatChart:
         y = alt.Y(
             "candidate:N", sort=order, title=None, axis=axis if first else theme.bare_axis(labels=False)
         )
-        x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
+        x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=4))
         tooltip = [
             *theme.tooltips(candidate="dictionary", training="training"),
             *theme.tooltips(".3f", "value"),
