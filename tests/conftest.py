@@ -1,12 +1,17 @@
 """What several tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the package sets it, before anything imports torch
+# Tests send signals, which a shell's background jobs and nohup hand down as ignored.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
