@@ -25,7 +25,8 @@ RUN = P.run
 GROUPS = layer_groups(P, BLOCKS)
 #: Whether jobs need a GPU: where the profile insists on one. Decides what they ask a cluster for.
 GPU = int(P.device == "cuda")
-THREADS = 8 if GPU else 2
+#: A small model's operations are too short to be shared out among threads: two jobs side by side end sooner.
+THREADS = 8 if GPU else 1
 LAYERS = max(map(len, GROUPS.values()))
 #: Twelve times the width squared is what the matrices of a block come to; no more tokens are held than the buffer's.
 MEMORY_MB = 2000 + int(
@@ -63,7 +64,6 @@ TRAINED, ENCODED = done("trained", MODELS[:1]), done("encoded", MODELS[:1])
 NEEDS = {
     "02-language-model": ENCODED,
     "03-autoencoders": TRAINED,
-    "04-dictionary": TRAINED,
     "05-layers": ENCODED,
     "06-structure-features": ENCODED,
     "07-type-features": done("encoded"),
@@ -167,7 +167,7 @@ for NAME in NOTEBOOKS:
         params:
             profile=PROFILE,
         priority: int(NAME == "04-dictionary") # the longest, which others can keep company
-        threads: 8 if GPU else 1
+        threads: THREADS
         resources:
             gpu=GPU,
             mem_mb=MEMORY_MB,
