@@ -20,6 +20,7 @@ from sae_rna.extraction.stream import ActivationStream, hidden_states
 from sae_rna.parameters import Parameters
 from sae_rna.records.splits import settings
 from sae_rna.records.structure import ELEMENTS
+from sae_rna.sae.architectures import KINDS
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.encoding import token_table
 from sae_rna.sae.trainer import train
@@ -50,12 +51,13 @@ class Candidate(NamedTuple):
 def candidates(p: Parameters) -> list[Candidate]:
     """Around the parameters: every size; half and twice the active latents; other architectures, the paper's
     at several penalties and at the one that leaves as many latents active."""
-    shown, size, k = p.architecture, p.expansion, p.sparsity(p.architecture)
-    sizes = [Candidate(shown, expansion, k) for expansion in sorted({*SIZES, size})]
-    sparser = [Candidate(shown, size, k * factor) for factor in (0.5, 2)]
-    others = [Candidate(name, size, k) for name in (*ADAPTIVE, MATCHED) if name != shown]
+    shown, size, amount = p.architecture, p.expansion, p.sparsity
+    half = max(amount(shown) // 2, 1) if KINDS[shown].counted else amount(shown) / 2
+    sizes = [Candidate(shown, expansion, amount(shown)) for expansion in sorted({*SIZES, size})]
+    sparser = [Candidate(shown, size, other) for other in (half, 2 * amount(shown))]
+    others = [Candidate(name, size, amount(name)) for name in (*ADAPTIVE, MATCHED)]
     paper = [Candidate("relu-l1", size, p.l1 * factor) for factor in PENALTIES]
-    return [*sizes, *sparser, *others, *paper]
+    return list(dict.fromkeys([*sizes, *sparser, *others, *paper]))
 
 
 def recipe(p: Parameters) -> dict:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from sae_rna.analysis import dictionary
 from sae_rna.analysis.dictionary import Candidate, by_measure, candidates, choose, numbers, trained
-from sae_rna.parameters import Parameters
+from sae_rna.parameters import ARCHITECTURES, Parameters
+from sae_rna.sae.autoencoder import AutoencoderConfig, Member
 
 
 def row(candidate, share=1.0, **changes):
@@ -31,6 +33,15 @@ def test_the_candidates_are_those_around_the_parameters_each_once():
     assert {one.expansion for one in found if one[::2] == ("batchtopk", 16)} == {1, 2, 4, 8}
     assert {one.sparsity for one in found if one[:2] == ("batchtopk", 2)} == {8, 16, 32}
     assert {Candidate("relu-l1", 2, 3e-3), Candidate("relu-l1-matched", 2, 16)} < set(found)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_whatever_is_shown_the_candidates_are_possible_and_no_two_are_the_same(architecture):
+    p = Parameters(architecture=architecture, k=5)
+    found = candidates(p)
+    assert found[1] == Candidate(architecture, 2, p.sparsity(architecture)) and len(set(found)) == len(found)
+    for one in found:  # such as k = 2.5 or 0.003 is not
+        AutoencoderConfig(one.architecture, (Member(1, one.sparsity),), 128, 128 * one.expansion)
 
 
 def test_a_dictionary_is_trained_when_the_second_half_of_its_training_changes_little():
