@@ -195,4 +195,5 @@ def numbers(table: pd.DataFrame, p: Parameters) -> dict:
     facts |= {name: own[name] for name in ("l0", "explained_variance", "pca_variance", "kl", "pca_kl")}
     facts |= {"recurring": own.recurring, "loss_recovered": own.loss_recovered}
     facts |= {"paper_l0": paper.l0, "paper_variance": paper.explained_variance}
+    facts |= {"alike": ALIKE, "change": STEADY_VARIANCE, "part": STEADY_RECURRENCE}
     return facts | {"beating": int((full.kl < full.pca_kl).sum())}
