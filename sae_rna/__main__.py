@@ -61,10 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("layers", help="a group, such as layers-1-6")
     command(_records, "fetch model and data from the hub, draw the sample of RNAs", profile, receipt)
     command(_plan, "what a study will cost: tokens, memory, disk and hours of each step", profile)
-    export = command(_export, "write trained autoencoders as another library loads them")
+    export = command(_export, "write trained autoencoders as SAELens loads them")
     text = "a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
     export.add_argument("source", help=text)
-    export.add_argument("--to", choices=("saelens", "dictionary_learning"), required=True)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
     return parser
 
@@ -115,11 +114,10 @@ def _plan(given):
 
 
 def _export(given):
-    from sae_rna.sae import export
     from sae_rna.sae.autoencoder import SparseAutoencoders
+    from sae_rna.sae.export import to_saelens
 
-    write = getattr(export, f"to_{given.to}")
-    return write(SparseAutoencoders.from_pretrained(given.source), given.output)
+    return to_saelens(SparseAutoencoders.from_pretrained(given.source), given.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Exported autoencoders give what ours give, read by SAELens, dictionary_learning or their formulas."""
+"""Exported autoencoders give what ours give, read by SAELens or its formulas."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from sae_rna.extraction.stream import Standardiser
 from sae_rna.parameters import ARCHITECTURES
 from sae_rna.sae.architectures import KINDS
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
-from sae_rna.sae.export import to_dictionary_learning, to_saelens
+from sae_rna.sae.export import to_saelens
 
 FACTS = {"types": "some/records", "sequences": 9, "tokens": 1234}
 RELU = [name for name, kind in KINDS.items() if kind.activation == "relu"]
@@ -68,14 +68,6 @@ def saelens(folder: Path):
     return sae.encode, sae.decode
 
 
-def dictionary_learning(folder: Path):
-    peer = pytest.importorskip(
-        "dictionary_learning.utils", reason="install the extra 'peers' to compare with dictionary_learning"
-    )
-    dictionary, _ = peer.load_dictionary(folder, "cpu")
-    return dictionary.encode, dictionary.decode
-
-
 def saelens_formulas(folder: Path):
     """`encode` and `decode` of SAELens' StandardSAE, TopKSAE and JumpReLUSAE, from the files alone."""
     config = json.loads((folder / "cfg.json").read_text())
@@ -92,39 +84,11 @@ def saelens_formulas(folder: Path):
     return encode, lambda features: features @ tensors["W_dec"] + tensors["b_dec"]
 
 
-def dictionary_learning_formulas(folder: Path):
-    """`encode` and `decode` of the five classes of dictionary_learning, from the files alone."""
-    trainer = json.loads((folder / "config.json").read_text())["trainer"]
-    tensors = {
-        name: value.double() for name, value in torch.load(folder / "ae.pt", weights_only=True).items()
-    }
-    name = trainer["dict_class"]
-    if name in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"):
-        encoder, encoder_bias, decoder = tensors["W_enc"], tensors["b_enc"], tensors["W_dec"]
-    else:
-        encoder, encoder_bias, decoder = (
-            tensors["encoder.weight"].T,
-            tensors["encoder.bias"],
-            tensors["decoder.weight"].T,
-        )
-    decoder_bias = tensors["decoder.bias" if name == "AutoEncoderNew" else "b_dec"]
-
-    def encode(h):
-        centred = h if name in ("AutoEncoderNew", "JumpReluAutoEncoder") else h - decoder_bias
-        pre = centred @ encoder + encoder_bias
-        if name == "AutoEncoderTopK":
-            return largest(pre, trainer["k"])
-        return pre.relu() if name == "AutoEncoderNew" else pre.relu() * (pre > tensors["threshold"])
-
-    return encode, lambda features: features @ decoder + decoder_bias
-
-
 def largest(pre: torch.Tensor, k: int) -> torch.Tensor:
     return pre.relu() * (pre >= pre.sort(descending=True).values[..., k - 1 : k])
 
 
 class Reader(NamedTuple):
-    export: Callable
     load: Callable
     dtype: torch.dtype
     tolerance: float
@@ -132,24 +96,14 @@ class Reader(NamedTuple):
 
 
 READERS = {
-    "SAELens": Reader(to_saelens, saelens, torch.float32, 1e-5),
-    "dictionary_learning": Reader(to_dictionary_learning, dictionary_learning, torch.float32, 1e-5),
-    "SAELens' formulas": Reader(to_saelens, saelens_formulas, torch.float64, 3e-6),
-    "dictionary_learning's formulas": Reader(
-        to_dictionary_learning, dictionary_learning_formulas, torch.float64, 3e-6
-    ),
+    "SAELens": Reader(saelens, torch.float32, 1e-5),
+    "its formulas": Reader(saelens_formulas, torch.float64, 3e-6),
 }
-EXPORTS = {"SAELens": to_saelens, "dictionary_learning": to_dictionary_learning}
 
 
 @pytest.fixture(params=READERS)
 def reader(request) -> Reader:
     return READERS[request.param]
-
-
-@pytest.fixture(params=EXPORTS)
-def export(request) -> Callable:
-    return EXPORTS[request.param]
 
 
 # ---------------------------------------------------------------- numbers
@@ -165,7 +119,7 @@ def test_features_and_reconstructions_of_raw_hidden_states_are_ours(architecture
         with torch.no_grad():
             x = (h - sae.standardise.mean[:, None]) / sae.standardise.std[:, None]
             assert ((sae.preactivations(x) > 0) & (features == 0)).any(1).sum() > 40
-    for number, folder in enumerate(reader.export(sae, tmp_path)):
+    for number, folder in enumerate(to_saelens(sae, tmp_path)):
         encode, decode = reader.load(folder)
         with torch.no_grad():
             theirs = encode(h[number].to(reader.dtype))
@@ -198,7 +152,7 @@ def test_a_preactivation_that_equals_its_threshold_is_kept_as_here(architecture,
     h[..., 0] = values
     kept = [False, architecture != "jumprelu", True]
     assert (ours(sae, h)[0] > 0).all(-1).tolist() == [kept, kept]
-    for folder in reader.export(sae, tmp_path):
+    for folder in to_saelens(sae, tmp_path):
         encode, _ = reader.load(folder)
         active = encode(h[0].to(reader.dtype)) > 0
         assert active.all(-1).tolist() == active.any(-1).tolist() == kept
@@ -208,13 +162,13 @@ def test_a_preactivation_that_equals_its_threshold_is_kept_as_here(architecture,
 
 
 @pytest.mark.parametrize("architecture", ["topk", "relu-l1"])
-def test_one_subfolder_a_member_holds_the_two_files_and_nothing_else(architecture, export, tmp_path):
+def test_one_subfolder_a_member_holds_the_two_files_and_nothing_else(architecture, tmp_path):
     sparsity = ("k-5", "k-7") if architecture == "topk" else ("lambda-0.01", "lambda-0.02")
     names = [f"layer-01_seed-0_{sparsity[0]}", f"layer-04_seed-3_{sparsity[1]}"]
     for _ in range(2):  # a second time over the first
-        folders = export(stack(architecture), tmp_path / "new" / "folder")
+        folders = to_saelens(stack(architecture), tmp_path / "new" / "folder")
     assert folders == [tmp_path / "new" / "folder" / name for name in names]
-    files = ["cfg.json", "sae_weights.safetensors"] if export is to_saelens else ["ae.pt", "config.json"]
+    files = ["cfg.json", "sae_weights.safetensors"]
     written = sorted(
         path.relative_to(tmp_path / "new" / "folder").as_posix()
         for path in tmp_path.rglob("*")
@@ -223,18 +177,9 @@ def test_one_subfolder_a_member_holds_the_two_files_and_nothing_else(architectur
     assert written == [f"{name}/{file}" for name in names for file in files]
 
 
-def test_the_configuration_says_where_the_autoencoder_comes_from(export, tmp_path):
-    folder = export(stack("matryoshka"), tmp_path)[1]
-    if export is to_saelens:
-        facts = json.loads((folder / "cfg.json").read_text())["metadata"]
-    else:
-        content = json.loads((folder / "config.json").read_text())
-        facts, trainer = content["sae_rna"], content["trainer"]
-        assert (trainer["lm_name"], trainer["layer"], trainer["submodule_name"]) == (
-            "some/model",
-            4,
-            "hidden_states.4",
-        )
+def test_the_configuration_says_where_the_autoencoder_comes_from(tmp_path):
+    folder = to_saelens(stack("matryoshka"), tmp_path)[1]
+    facts = json.loads((folder / "cfg.json").read_text())["metadata"]
     assert (facts["model_name"], facts["model_revision"], facts["model_fingerprint"]) == (
         "some/model",
         "main",
@@ -269,41 +214,28 @@ def test_saelens_reads_the_architecture_and_the_facts_without_a_warning(architec
     )  # else SAELens names its own version as the trainer's
 
 
-def test_matryoshkas_nested_dictionaries_are_the_groups_of_dictionary_learning(tmp_path):
-    for folder in to_dictionary_learning(stack("matryoshka"), tmp_path):
-        assert torch.load(folder / "ae.pt", weights_only=True)["group_sizes"].tolist() == [2, 3, 5, 10, 20]
-
-
-def test_ae_pt_holds_its_tensors_and_no_more(tmp_path):
-    """No view into a larger tensor, whose whole memory would be written."""
-    for architecture in ARCHITECTURES:
-        for folder in to_dictionary_learning(stack(architecture), tmp_path / architecture):
-            for name, value in torch.load(folder / "ae.pt", weights_only=True).items():
-                assert value.untyped_storage().nbytes() == value.nbytes, (architecture, name)
-
-
 @pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
-def test_a_member_without_a_threshold_is_refused_and_nothing_is_written(architecture, export, tmp_path):
+def test_a_member_without_a_threshold_is_refused_and_nothing_is_written(architecture, tmp_path):
     sae = stack(architecture)
     sae.threshold[1] = 0
     with pytest.raises(
         ValueError, match=f"{architecture} autoencoder of layer 4 .*has no threshold yet: train it"
     ):
-        export(sae, tmp_path)
+        to_saelens(sae, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_export_leaves_the_old_file_or_none(tmp_path, monkeypatch):
-    def broken(tensors, file):
-        file.write(b"half of it")
+    def broken(_, file):
+        Path(file).write_bytes(b"half of it")
         raise OSError("disk full")
 
-    old = to_dictionary_learning(stack("topk"), tmp_path / "old")[0] / "ae.pt"
+    old = to_saelens(stack("topk"), tmp_path / "old")[0] / "sae_weights.safetensors"
     before = old.read_bytes()
-    monkeypatch.setattr(torch, "save", broken)
+    monkeypatch.setattr("sae_rna.sae.export.save_file", broken)
     for folder in ("old", "new"):
         with pytest.raises(OSError, match="disk full"):
-            to_dictionary_learning(stack("topk"), tmp_path / folder)
+            to_saelens(stack("topk"), tmp_path / folder)
     assert old.read_bytes() == before
     assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
 
@@ -312,9 +244,7 @@ def test_the_command_line_writes_one_folder_for_each_member_and_refuses_a_folder
     tmp_path, capsys
 ):
     stack("topk").save(tmp_path / "stack")
-    assert (
-        main(["export", str(tmp_path / "stack"), "--to", "saelens", "--output", str(tmp_path / "out")]) == 0
-    )
+    assert main(["export", str(tmp_path / "stack"), "--output", str(tmp_path / "out")]) == 0
     assert [Path(line).parent for line in capsys.readouterr().out.split()] == [tmp_path / "out"] * 2
     direct = to_saelens(stack("topk"), tmp_path / "direct")
     for folder in direct:
@@ -324,7 +254,5 @@ def test_the_command_line_writes_one_folder_for_each_member_and_refuses_a_folder
             for name, value in load_file(folder / "sae_weights.safetensors").items()
         )
     (tmp_path / "empty").mkdir()
-    assert (
-        main(["export", str(tmp_path / "empty"), "--to", "saelens", "--output", str(tmp_path / "none")]) == 1
-    )
+    assert main(["export", str(tmp_path / "empty"), "--output", str(tmp_path / "none")]) == 1
     assert "no config.json" in capsys.readouterr().err and not (tmp_path / "none").exists()
