@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import FileLock, SoftFileLock, Timeout
 
 import sae_rna
-from sae_rna.files import placed, write_json
+from sae_rna.files import placed, remove_leftovers, write_json
 from sae_rna.parameters import Parameters
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class RunFolder:
                     shutil.rmtree(folder, ignore_errors=True)
                     locks.callback(shutil.rmtree, folder, ignore_errors=True)  # if it could not be finished
                 folder.mkdir(exist_ok=True)
+                remove_leftovers(folder)  # of whatever machine: who holds the step's lock is alone
             if missing:
                 make(temporary)
             for name, folder in temporary.items():

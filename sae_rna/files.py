@@ -1,37 +1,72 @@
 """Files that appear whole or not at all: a reader sees the old file or the new one, never a part of it."""
 
 import errno
+import fcntl
+import hashlib
 import json
 import os
+import platform
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, to write to; renamed to `path` when the block ends without an error.
+    """A place to write a new `path`, in a temporary folder beside it; moved there unless the block fails.
 
-    The folder is made if it is not there; the content is flushed to disk before the renaming. After an error
-    `path` is what it was. The mode follows the umask, also where a library writes for the owner alone.
+    The folder of `path` is made if it is not there; the content is flushed to disk before it is moved. After
+    an error `path` is what it was. The mode follows the umask, also where a library writes for the owner
+    alone. What killed writers left in the folder is removed; see `_among_writers`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode & 0o777
+    with _among_writers(path.parent):
+        folder = path.with_name(f".{path.name}.{_MACHINE}.{secrets.token_hex(4)}.tmp")
+        folder.mkdir()
+        try:
+            with placed(path):
+                temporary = folder / path.name
+                temporary.touch()
+                mode = temporary.stat().st_mode & 0o777
+                yield temporary
+                temporary.chmod(mode)
+                with open(temporary, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _among_writers(folder: Path) -> Iterator[None]:
+    """Writers share a lock on their folder; one that finds itself alone there removes what killed ones left.
+
+    The system lets the lock go with its process. It holds among the processes of one machine, so what others
+    left in a shared folder stays: it may be at work.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        with placed(path):
-            yield temporary
-            temporary.chmod(mode)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+        with suppress(OSError):  # others are at work here
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_leftovers(folder, _MACHINE)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, machine: str = "*"):
+    """Remove what killed writers left in a folder; for who knows that none is at work there."""
+    for left in folder.glob(f".*.{machine}.????????.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -75,6 +110,7 @@ def try_writing(path: str | Path):
 def one_sentence(error: Exception) -> str:
     """An error for people: of the disk's faults, the place and what is wrong."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        place = re.sub(r"\.([^/]+)\.[0-9a-f]{8}\.tmp$", r"\1", str(error.filename))  # as `writing` has it
+        temporary = r"\.([^/]+)(\.[0-9a-f]{8}){2}\.tmp(/\1)?$"  # of `writing`
+        place = re.sub(temporary, r"\1", str(error.filename))
         return f"{place}: {error.strerror}"
     return str(error)

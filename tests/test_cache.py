@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_rna.cache import RunFolder, key_of, source_files, table_hash
+from sae_rna.files import write_atomically
 from sae_rna.parameters import Parameters
 from sae_rna.sae import explained_variance as code
 
@@ -72,6 +73,25 @@ def test_of_several_steps_that_fail_only_resumable_ones_leave_something(tmp_path
     look = lambda folders: found.update({n: (f / "half.txt").exists() for n, f in folders.items()})  # noqa: E731
     run.kept_together(inputs, look, code, resumable)
     assert found == {"a": resumable, "b": resumable}
+
+
+def test_what_a_killed_writer_of_any_machine_left_in_a_step_is_no_part_of_it(tmp_path):
+    run = RunFolder(tmp_path)
+
+    def make(folders):
+        write_atomically(folders["work"] / "table.csv", "done")
+
+    def stopped(folders):
+        make(folders)
+        (folders["work"] / f".table.csv.{'0' * 8}.1a2b3c4d.tmp").mkdir()  # as `writing` of machine 0 has it
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.kept_together({"work": {}}, stopped, code, resumable=True)
+    folder = run.kept_together({"work": {}}, make, code, resumable=True)["work"]
+    assert sorted(path.name for path in folder.iterdir()) == ["files.json", "inputs.json", "table.csv"]
+    assert json.loads((folder / "files.json").read_text()).keys() == {"inputs.json", "table.csv"}
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(

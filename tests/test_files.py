@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import stat
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_file_is_seen_only_when_the_block_has_ended(tmp_path):
     path = tmp_path / "file.txt"
     with writing(path) as temporary:
         temporary.write_text("first line\n")
-        assert temporary.parent == tmp_path and not path.exists()
+        assert temporary.parent.parent == tmp_path and not path.exists()
     assert path.read_text() == "first line\n" and names(tmp_path) == ["file.txt"]
 
 
@@ -61,6 +62,69 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
         mine.write_text("mine")
         other.write_text("the other's")
     assert path.read_text() == "mine"  # whose block ended last
+
+
+def forked(action) -> int:
+    """A process that does `action`."""
+    if pid := os.fork():
+        return pid
+    try:
+        action()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def killed(action, number: int = 1):
+    """Do `action` in a process that is killed where it would rename a file for the `number`-th time."""
+    rename, calls = os.replace, []
+
+    def kill(*places):
+        calls.append(places)
+        os.kill(os.getpid(), signal.SIGKILL) if len(calls) == number else rename(*places)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        pid = forked(action)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_killed_writer_leaves_nothing_once_its_command_is_given_again(tmp_path, number):
+    files = ["a.csv", "b.csv", "c.safetensors"]
+
+    def command():
+        for name in files:
+            with writing(tmp_path / name) as temporary:
+                temporary.with_name(".tmp6XfA2b").touch()  # as a library writes, safetensors for one
+                temporary.write_text(name)
+
+    killed(command, number)
+    assert len(names(tmp_path)) == number  # those that were written, and what the last writer left
+    command()
+    assert sorted(names(tmp_path)) == files
+
+
+def test_temporaries_of_writers_that_may_be_alive_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "_MACHINE", "0" * 8)
+    killed(lambda: write_atomically(tmp_path / "theirs", "half"))
+    monkeypatch.undo()
+    (theirs,) = names(tmp_path)  # of another machine, whose locks are not seen here
+    (at_work, begun), (told, tell) = os.pipe(), os.pipe()
+
+    def write_slowly():
+        with writing(tmp_path / "slow") as temporary:
+            os.write(begun, b".")
+            os.read(told, 1)
+            temporary.write_text("whole")
+
+    pid = forked(write_slowly)
+    os.read(at_work, 1)
+    write_atomically(tmp_path / "quick", "")
+    assert len(names(tmp_path)) == 3
+    os.write(tell, b".")
+    assert os.waitpid(pid, 0)[1] == 0 and (tmp_path / "slow").read_text() == "whole"
+    assert sorted(names(tmp_path)) == sorted([theirs, "quick", "slow"])
 
 
 def test_text_is_utf8_and_lines_end_as_they_were_given(tmp_path):

@@ -196,21 +196,25 @@ def wait(pid: int, until: float = float("inf"), patience: float = float("inf")) 
 
 
 def state(project: Path) -> dict[str, str]:
-    """What a run has come to: a hash of each table, of weights, activations and the figures' data."""
+    """What a run has come to: a hash of each table, of weights, activations and the figures' data.
+
+    Of what differs from run to run, of images, times and whatever a stopped attempt left, it is the names.
+    """
     import pandas as pd
 
     from sae_rna.cache import table_hash
 
     found = {}
-    for file in sorted((project / "runs" / "faults").rglob("*")):
+    for file in [*(project / "runs" / "faults").rglob("*"), *(project / "book").rglob(".*.tmp")]:
         name = file.relative_to(project).as_posix()
-        step = file.relative_to(project / "runs" / "faults").parts[0]
-        if not file.is_file() or step[0] == "." or file.name in ("files.json", "run.json"):
-            continue  # sizes hold the times of tables; hidden is what a stopped attempt left
-        if file.suffix == ".parquet":  # in a training's table, speeds differ from run to run
+        page = "/figures/" in name or "/done/" in name
+        if file.is_dir() or ".tmp/" in name or file.name in ("files.json", "run.json"):
+            found[name] = ""
+        elif file.suffix == ".parquet":  # in a training's table, speeds differ from run to run
             found[name] = table_hash(pd.read_parquet(file).drop(columns="tokens_per_second", errors="ignore"))
-        elif step not in ("figures", "done") or file.name.endswith((".csv", ".vl.json")):
-            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        elif file.suffix != ".lock":
+            content = b"" if page and not name.endswith((".csv", ".vl.json")) else file.read_bytes()
+            found[name] = hashlib.sha256(content).hexdigest()[:16]
     return found
 
 
