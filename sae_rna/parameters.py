@@ -30,6 +30,9 @@ Architecture = Literal[
 ]
 ARCHITECTURES = get_args(Architecture)  # of autoencoders, explained in `sae_rna.sae.architectures`
 MODELS = ("language-model", "random-model")  # whose hidden states: as trained, or of random weights
+FROZEN = ("encoder", "decoder", "softly")
+"""What of an autoencoder stays as it was drawn while the rest is trained (Korznikov et al. 2026,
+arXiv:2602.14111); softly: decoder rows turn no further than to a cosine of 0.8 with what they were."""
 
 
 class Variant(NamedTuple):
@@ -39,11 +42,14 @@ class Variant(NamedTuple):
     expansion: int
     seed: int
     control: str = ""  # "random-model" if the language model's weights are random
+    frozen: str = ""  # one of `FROZEN`
 
     @property
     def name(self) -> str:
         """For folders and commands, such as topk-x8-seed0 or topk-x8-seed0-random-model."""
-        return f"{self.architecture}-x{self.expansion}-seed{self.seed}-{self.control}".removesuffix("-")
+        frozen = self.frozen and f"frozen-{self.frozen}"
+        parts = self.architecture, f"x{self.expansion}", f"seed{self.seed}", self.control, frozen
+        return "-".join(filter(None, parts))
 
 
 def _number(value):
@@ -188,9 +194,15 @@ class Parameters:
         return Variant(self.architecture, self.expansion, self.seed, "random-model")
 
     @property
+    def frozen(self) -> list[Variant]:
+        """Further controls: the shown autoencoder, trained with one part of it left as it was drawn."""
+        return [self.main[0]._replace(frozen=part) for part in FROZEN]
+
+    @property
     def variants(self) -> dict[str, list[Variant]]:
         """All that the study trains, by the language model that it reads, of `MODELS`."""
-        return dict(zip(MODELS, (list(dict.fromkeys([*self.main, *self.repeated])), [self.random])))
+        own = list(dict.fromkeys([*self.main, *self.repeated, *self.frozen]))
+        return dict(zip(MODELS, (own, [self.random])))
 
     @property
     def encoded(self) -> dict[str, dict[str, list[Variant]]]:

@@ -11,7 +11,7 @@ from sae_rna import plan as planning
 from sae_rna.__main__ import main
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.memory import BATCH_TOKENS, FORWARD_FLOATS, OVERHEAD_GB
-from sae_rna.parameters import ROOT, Parameters
+from sae_rna.parameters import FROZEN, ROOT, Parameters
 from sae_rna.plan import Data, Size, Speed, model_config, model_size, plan, report, study_data, warnings
 from sae_rna.study import Study
 
@@ -58,11 +58,12 @@ def test_hours_disk_and_memory_are_those_counted_by_hand():
     assert seconds["score structures"] == pytest.approx(2 * 2 * 100 * 3 * 5 / planning.SCORED_PER_SECOND)
     assert table.index.tolist() == [
         "train on language-model: its states", "- topk-x8-seed0", "- topk-x4-seed0",
+        *(f"- topk-x8-seed0-frozen-{part}" for part in FROZEN),
         "train on random-model: its states", "- topk-x8-seed0-random-model",
         "encode types with language-model", "encode structures with language-model",
         "encode types with random-model", "encode structures with random-model", "score structures", "score types",
     ]  # fmt: skip
-    assert table.jobs.tolist() == 9 * [2] + 2 * [1]
+    assert table.jobs.tolist() == 12 * [2] + 2 * [1]
     assert table.disk_gb["- topk-x4-seed0"] * 1e9 == pytest.approx(3 * 2 * 4 * 10 * 40)
     assert table.disk_gb["encode structures with random-model"] * 1e9 == pytest.approx(3 * 8 * 2 * 100)
     model, buffer, states = (
@@ -70,7 +71,9 @@ def test_hours_disk_and_memory_are_those_counted_by_hand():
         4 * 1000 * 2 * 10,
         4 * BATCH_TOKENS * (2 + FORWARD_FLOATS) * 10,
     )
-    training = 2 * 4 * (2 * 4 * 10 * (80 + 40))  # two layers' weights, moments and gradients, of both sizes
+    training = (
+        2 * 4 * (2 * 4 * 10 * (4 * 80 + 40))
+    )  # two layers' weights, moments, gradients; of both sizes, and frozen
     memory = (table.memory_gb - OVERHEAD_GB) * 1e9
     assert memory["- topk-x8-seed0"] == pytest.approx(model + buffer + states + training)
     encoding = 2 * (4 * 2 * 10 * 80 + 8 * 2 * 200)  # two layers' weights and active latents: value and column

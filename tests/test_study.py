@@ -171,7 +171,7 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(command) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    (folder,) = run.glob(".autoencoders-batchtopk-x3-*.tmp")
+    (folder,) = run.glob(".autoencoders-batchtopk-x3-seed0-layers-*.tmp")
     members = len({id(member) for member in calls})
     done = -(-26 // members)
     said = capsys.readouterr().err

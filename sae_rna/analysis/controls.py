@@ -128,17 +128,26 @@ class AnnotatedSets:
         return pd.concat(tables, ignore_index=True)
 
 
-def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, seed: int = 0) -> pd.DataFrame:
+def frozen_name(stack: SparseAutoencoders) -> str:
+    """What figures call an autoencoder of which a part was frozen."""
+    part = stack.config.frozen
+    return "softly frozen decoder" if part == "softly" else f"frozen {part}"
+
+
+def score_concepts(
+    rnas, random, model, autoencoders, frozen, training, shuffles=20, seed: int = 0
+) -> pd.DataFrame:
     """The best feature of every concept, layer, source and setting: `choosing.score_concepts` of all.
 
     rnas, random : RNAs of known structure, encoded by the autoencoders under test, and the same RNAs by those
         trained on a language model of random weights; these two sources alone are scored on a null, too
     model, autoencoders : the language model, and the autoencoders under test with their `groups` of layers
+    frozen : those trained in the same way with a part left as it was drawn
     training : records on which neurons and components are fitted
 
-    Further sources: an untrained SAE on the model's own states, its neurons, principal and independent
-    components, the embedding layer's neurons, and, of no layer, one-hot windows and k-mers. `discovery` is at
-    a false discovery rate of 5 % over the concepts of a setting, source and layer.
+    Further sources: frozen and untrained SAEs on the model's own states, its neurons, principal and
+    independent components, the embedding layer's neurons, and, of no layer, one-hot windows and k-mers.
+    `discovery` is at a false discovery rate of 5 % over the concepts of a setting, source and layer.
     """
     sets, tables = AnnotatedSets(rnas, seed), []
 
@@ -152,7 +161,7 @@ def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, see
             add(of.name, layer, by_split, retained_F=retained_F, shuffles=shuffles)
     fitted = training.sample(min(len(training), TRAINING_RNAS), random_state=seed).sequence.tolist()
     texts = {split: records.sequence.tolist() for split, records in sets.records.items()}
-    for source, layer, encode, states in _controls(model, autoencoders, fitted, texts, seed):
+    for source, layer, encode, states in _controls(model, autoencoders, frozen, fitted, texts, seed):
         add(source, layer, {split: encode(states_TD) for split, states_TD in states.items()})
     windows = {split: composition.windows(of, WINDOW) for split, of in texts.items()}
     add(f"one-hot window of {2 * WINDOW + 1}", None, windows)
@@ -163,7 +172,7 @@ def score_concepts(rnas, random, model, autoencoders, training, shuffles=20, see
     return table
 
 
-def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) -> Iterator[tuple]:
+def _controls(model, autoencoders, frozen, fitted: list[str], texts: dict, seed: int) -> Iterator[tuple]:
     """Source, layer, encoder and hidden states [T, D] by split of all controls that read such states."""
     first, *others = autoencoders.groups
     for layers in [[0, *first], *others]:
@@ -176,6 +185,8 @@ def _controls(model, autoencoders, fitted: list[str], texts: dict, seed: int) ->
                 yield "embedding layer", layer, neurons(training_TD), here
                 continue
             yield "untrained SAE", layer, latents(untrained(autoencoders[layer])), here
+            for of in frozen:
+                yield frozen_name(of[layer]), layer, latents(of[layer]), here
             yield "neurons", layer, neurons(training_TD), here
             for method in ("pca", "ica"):
                 yield method.upper(), layer, components(training_TD, method, seed), here

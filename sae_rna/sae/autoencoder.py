@@ -18,6 +18,7 @@ from torch import nn
 from sae_rna.extraction.stream import Standardiser
 from sae_rna.files import write_json, writing
 from sae_rna.hub import hub_faults
+from sae_rna.parameters import FROZEN
 from sae_rna.sae import architectures
 from sae_rna.sae.architectures import KINDS, Kind, top_k
 
@@ -44,9 +45,12 @@ class AutoencoderConfig:
     revision: str | None = None
     fingerprint: str = ""  # of the language model's weights; activations of another model are refused
     training: dict = field(default_factory=dict)  # seed, epochs, data and other facts of the training
+    frozen: str = ""  # what training leaves as it was drawn, one of `parameters.FROZEN`; mostly nothing
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple(Member(*member) for member in self.members))
+        if self.frozen not in ("", *FROZEN):
+            raise ValueError(f"'{self.frozen}' cannot be frozen: choose {', '.join(FROZEN)}, or leave it out")
         for _, k, _ in self.members if self.kind.counted else ():
             if not (0 < k <= self.latents and k == int(k)):
                 raise ValueError(f"k = {k:g} active latents are impossible in a dictionary of {self.latents}")

@@ -41,7 +41,7 @@ def train_group(
         sparsity, latents = p.sparsity(variant.architecture), variant.expansion * model.width
         members = tuple(Member(layer, sparsity, variant.seed) for layer in layers)
         sizes = variant.architecture, members, model.width, latents
-        configs.append(AutoencoderConfig(*sizes, **origin, training=facts))
+        configs.append(AutoencoderConfig(*sizes, **origin, training=facts, frozen=variant.frozen))
     places = list(folders.values())
     recipe: dict = {"epochs": p.epochs, "learning_rate": p.sae_learning_rate, "precision": p.precision}
     stacks, _ = train(stream, configs, folders=places, **recipe)

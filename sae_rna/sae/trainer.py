@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 WARMUP_STEPS = 50
 BETAS = 0.9, 0.999
 LARGEST_NORM = 1.0  # gradients are clipped to it, each member's by itself
+SOFTLY = 0.8  # least cosine of a softly frozen decoder row with what it was (Korznikov et al. 2026)
+_FROZEN = {"encoder": ("encoder_weight", "encoder_bias"), "decoder": ("decoder_weight",)}
 DEAD_AFTER_TOKENS = 100_000
 """A latent is dead, for AuxK and in the metrics, once it has not fired on so many tokens in a row."""
 DENSITY_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -50,7 +52,8 @@ def best_precision(device: torch.device) -> str:
 
 class AdamW:
     """torch.optim.AdamW (eps 1e-8) over matrices; rows of latents that did not fire rest, as in SparseAdam.
-    Touched decoder rows get norm 1, where the architecture has them so."""
+    Touched decoder rows get norm 1, where the architecture has them so. What is frozen does not move, though
+    its gradients count in the clipped norm."""
 
     def __init__(self, sae: SparseAutoencoders, copied: bool):
         """With `copied`, the two matrices are kept in bfloat16, too, for matrix products and gathers."""
@@ -61,10 +64,16 @@ class AdamW:
         self.decay = 0.0 if self.unit_norm else 1e-4  # the paper's; rows of norm 1 have nothing to decay
         names = ("encoder_weight", "decoder_weight") if copied else ()
         self.copies = {name: self.weights[name].bfloat16() for name in names}
+        self.frozen = _FROZEN.get(sae.config.frozen, ())
+        self.drawn = None  # directions of the decoder's rows, from which soft ones may not turn far
+        if sae.config.frozen == "softly":
+            self.drawn = torch.nn.functional.normalize(self.weights["decoder_weight"])
 
     def step(self, gradients: dict, touched_F: torch.Tensor | None, scale: float, rate: float, step: int):
         """Move the touched rows (None: all) against `scale` times the gradients; `step` counts from 1."""
         for name, weight in self.weights.items():
+            if name in self.frozen:
+                continue
             touched = touched_F
             if touched is None or name == "decoder_bias":
                 touched = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
@@ -75,6 +84,10 @@ class AdamW:
                 fast_cpu.adam(*parts, *numbers, self.copies.get(name))
             else:
                 adam(*parts, *numbers)
+        if self.drawn is not None:
+            hold_near(self.weights["decoder_weight"], self.drawn)
+            for name, copy in self.copies.items():
+                copy.copy_(self.weights[name])
 
 
 def adam(weight, mean, square, gradient, touched, scale, rate, betas, step, decay, unit_norm):
@@ -87,6 +100,15 @@ def adam(weight, mean, square, gradient, touched, scale, rate, betas, step, deca
     if unit_norm:
         moved = moved / moved.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     weight.copy_(torch.where(touched, moved, weight))
+
+
+def hold_near(rows_FD: torch.Tensor, drawn_FD: torch.Tensor):
+    """Turn rows whose cosine with the unit vectors `drawn_FD` is below `SOFTLY` back to it; norms stay."""
+    norm = rows_FD.norm(dim=1, keepdim=True)
+    along = (rows_FD * drawn_FD).sum(1, keepdim=True)
+    across = torch.nn.functional.normalize(rows_FD - along * drawn_FD)
+    nearest = norm * (SOFTLY * drawn_FD + (1 - SOFTLY**2) ** 0.5 * across)
+    rows_FD.copy_(torch.where(along < SOFTLY * norm, nearest, rows_FD))
 
 
 class Trainer:

@@ -252,7 +252,8 @@ def test_types_that_cannot_be_tested_leave_their_claims_out():
 def test_findings_are_made_of_this_study(study):
     p, rnas = study.parameters, study.activations("structures")
     random, typed = study.activations("structures", p.random), study.activations("types", p.random)
-    given = rnas, random, study.model, study.autoencoders(), study.training
+    frozen = [study.autoencoders(of) for of in p.frozen]
+    given = rnas, random, study.model, study.autoencoders(), frozen, study.training
     concepts = study.kept(controls.score_concepts, *given, shuffles=p.shuffles, seed=p.seed)
     scores = study.kept(structure_features.score_elements, rnas, shuffles=p.shuffles, seed=p.seed)
     explained = study.kept(confounds.explain_elements, rnas, scores, seed=p.seed)

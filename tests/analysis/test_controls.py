@@ -165,7 +165,8 @@ def test_rows_are_those_of_the_hidden_states(tiny_model):
 def concepts(study):
     p = study.parameters
     rnas, random = study.activations("structures"), study.activations("structures", p.random)
-    given = study.model, study.autoencoders(), study.training
+    frozen = [study.autoencoders(of) for of in p.frozen]
+    given = study.model, study.autoencoders(), frozen, study.training
     return study.kept(controls.score_concepts, rnas, random, *given, shuffles=p.shuffles, seed=p.seed)
 
 
@@ -194,14 +195,17 @@ def test_every_source_is_scored_by_the_same_code_on_the_same_nucleotides(study, 
         check(study, concepts, source, layer, encode(states[:, place]))
     begun = latents(untrained(study.autoencoders()[3]))
     check(study, concepts, "untrained SAE", 3, begun(states[:, 1]))
+    softly = latents(study.autoencoders(study.parameters.frozen[-1])[3])
+    check(study, concepts, "softly frozen decoder", 3, softly(states[:, 1]))
 
 
 def test_there_is_a_row_for_every_source_layer_and_concept(concepts):
     by_layer = concepts.groupby("source").layer.agg(lambda layers: sorted(layers.dropna().unique()))
     assert by_layer["embedding layer"] == [0] and by_layer["5-mers"] == by_layer["one-hot window of 11"] == []
-    for source in ("SAE (batchtopk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA"):
+    frozen = ("frozen encoder", "frozen decoder", "softly frozen decoder")
+    for source in ("SAE (batchtopk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA", *frozen):
         assert by_layer[source] == [1, 2, 3]
-    assert len(by_layer) == 9 and not concepts.duplicated(["source", "layer", "group", "concept"]).any()
+    assert len(by_layer) == 12 and not concepts.duplicated(["source", "layer", "group", "concept"]).any()
     assert concepts.null_p95.notna().equals(concepts.source.isin(["SAE (batchtopk)", "SAE, random model"]))
     assert not concepts.discovery[concepts.null_p95.isna()].any()
 

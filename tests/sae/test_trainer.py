@@ -7,9 +7,9 @@ import pytest
 import torch
 from planted import PlantedStream, assert_same_bits, config, sparsity
 
-from sae_rna.parameters import ARCHITECTURES
+from sae_rna.parameters import ARCHITECTURES, FROZEN
 from sae_rna.sae.autoencoder import Member, SparseAutoencoders
-from sae_rna.sae.trainer import DENSITY_COLUMNS, DENSITY_EDGES, Trainer, train
+from sae_rna.sae.trainer import DENSITY_COLUMNS, DENSITY_EDGES, SOFTLY, Trainer, hold_near, train
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
@@ -114,3 +114,35 @@ def test_clipping_bounds_the_step_of_each_member_by_itself():
         for trainer in trainers
     ]
     assert norms[0] < 0.1 and norms[1] == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("frozen", FROZEN)
+@pytest.mark.parametrize("architecture", ["batchtopk", "relu-l1", "jumprelu"])
+def test_what_is_frozen_stays_and_the_rest_learns(architecture, frozen):
+    stream, member = PlantedStream(layers=(1,)), (Member(1, sparsity(architecture)),)
+    one = config(architecture, member, frozen=frozen)
+    drawn = SparseAutoencoders(one, stream.standardise)
+    (sae,), table = train(stream, [one], epochs=1, learning_rate=2e-2, precision="bfloat16")
+    stays = {name for name, value in drawn.named_parameters() if torch.equal(value, sae.get_parameter(name))}
+    assert stays == {"encoder": {"encoder_weight", "encoder_bias"}, "decoder": {"decoder_weight"}}.get(
+        frozen, set()
+    )
+    assert table.explained_variance.iloc[-1] > table.explained_variance.iloc[0] + 0.2
+    if frozen == "softly":
+        cosine = torch.cosine_similarity(sae.decoder_weight[0], drawn.decoder_weight[0])
+        assert cosine.min() > SOFTLY - 1e-5 and (cosine < SOFTLY + 1e-3).float().mean() > 0.2
+
+
+def test_a_row_that_turned_too_far_is_turned_back_in_its_plane():
+    drawn = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    rows = torch.tensor([[3.0, 4, 0], [9, 1, 0], [0, -3, 4]])  # cosines .6, .99 and -.6
+    hold_near(rows, drawn)
+    expected = torch.tensor([[4.0, 3, 0], [9, 1, 0], [0, 4, 3]])
+    torch.testing.assert_close(rows, expected)
+
+
+def test_only_what_can_be_frozen_is_frozen():
+    with pytest.raises(
+        ValueError, match="'bias' cannot be frozen: choose encoder, decoder, softly, or leave"
+    ):
+        config(frozen="bias")
