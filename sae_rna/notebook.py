@@ -1,4 +1,4 @@
-"""The first line of every notebook: check its parameters and open the study they describe."""
+"""What every notebook begins with: check its parameters and open the study they describe."""
 
 import ast
 import logging
@@ -13,7 +13,7 @@ _JUPYTER = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
 def start(namespace: dict) -> Study:
-    """The study described by the parameters in `namespace`, a notebook's ``globals()`` before anything else.
+    """The study described by the parameters in `namespace`, a notebook's ``globals()`` after its imports.
 
     `profile` gives the values to start from. A value replaces the profile's where it is not the default, or
     was given to papermill. Every public name is taken for a parameter, so that a misspelt one, which

@@ -24,35 +24,26 @@ KNOT = ".[[..(((((]]....)))))"  # a pseudoknot
 LONG = "((((" * 15 + "." * 30 + "))))" * 15
 
 
+def grid(**levels) -> pd.DataFrame:
+    """A row for every combination."""
+    return pd.MultiIndex.from_product(levels.values(), names=levels).to_frame(index=False)
+
+
 def layers_table(count: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = []
     for architecture in ("relu-l1", "topk"):
         for layer in range(1, count + 1):
             deciles = np.sort(np.exp(rng.normal(-4, 1, 9)).clip(0, 1))
-            rows.append(
-                {
-                    "layer": layer,
-                    "architecture": architecture,
-                    "latents": 512,
-                    "retained": 300 + layer,
-                    "dead_share": 0.3,
-                    "l0": 16.0,
-                }
-                | {
-                    "explained_variance": 0.8,
-                    "type_selectivity": 0.01 * layer if architecture == "topk" else np.nan,
-                }
-                | {f"density_p{10 * i}": value for i, value in enumerate(deciles, 1)}
-            )
+            row = {"layer": layer, "architecture": architecture, "latents": 512, "retained": 300 + layer}
+            row |= {"dead_share": 0.3, "l0": 16.0, "explained_variance": 0.8}
+            row["type_selectivity"] = 0.01 * layer if architecture == "topk" else np.nan
+            rows.append(row | {f"density_p{10 * i}": value for i, value in enumerate(deciles, 1)})
     return pd.DataFrame(rows)
 
 
 def training_table(count: int, steps: int) -> pd.DataFrame:
-    frame = pd.MultiIndex.from_product(
-        [["topk", "relu-l1"], range(1, count + 1), range(steps)], names=["architecture", "layer", "step"]
-    )
-    table = frame.to_frame(index=False)
+    table = grid(architecture=["topk", "relu-l1"], layer=range(1, count + 1), step=range(steps))
     share = (table.step + 1) / steps
     return table.assign(
         tokens=1024 * (table.step + 1),
@@ -69,9 +60,7 @@ SETTINGS = ["seen families", "unseen families"]
 def scores_table(count: int) -> pd.DataFrame:
     """In layer l of either setting base_auroc is .4 + .05 l (the sixth at most), its interval .04 wide; the
     null reaches .58."""
-    names = ["setting", "layer", "element"]
-    table = pd.MultiIndex.from_product([SETTINGS, range(1, count + 1), list(ELEMENTS)], names=names)
-    table = table.to_frame(index=False)
+    table = grid(setting=SETTINGS, layer=range(1, count + 1), element=list(ELEMENTS))
     score = 0.4 + 0.05 * table.layer.clip(upper=6)
     bounds = {"base_auroc_low": score - 0.02, "base_auroc_high": score + 0.02}
     return table.assign(
@@ -81,17 +70,13 @@ def scores_table(count: int) -> pd.DataFrame:
 
 def sparse_probe_table() -> pd.DataFrame:
     sources = ["latents", "neurons", "principal components"]
-    names = ["setting", "element", "source", "k"]
-    table = pd.MultiIndex.from_product([SETTINGS, ["S", "H"], sources, [1, 2, 4, 8, 128]], names=names)
-    table = table.to_frame(index=False)
+    table = grid(setting=SETTINGS, element=["S", "H"], source=sources, k=[1, 2, 4, 8, 128])
     return table.assign(columns=128, base_auroc=0.55 + 0.03 * np.log2(table.k))
 
 
 def readers_table(count: int) -> pd.DataFrame:
     sources = ["language model", "same architecture, random weights", "best single feature"]
-    names = ["setting", "source", "layer"]
-    table = pd.MultiIndex.from_product([SETTINGS, sources, range(1, count + 1)], names=names)
-    table = table.to_frame(index=False)
+    table = grid(setting=SETTINGS, source=sources, layer=range(1, count + 1))
     table["base_auroc"] = 0.55 + 0.2 * table.layer / count
     single = table.source == sources[2]
     for side, move in (("low", -0.02), ("high", 0.02)):
@@ -103,9 +88,7 @@ def readers_table(count: int) -> pd.DataFrame:
 def types_table(layers: int, types: int = 6, features: int = 5) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     names = [f"type {i}" for i in range(types)]
-    table = pd.MultiIndex.from_product(
-        [range(1, layers + 1), range(features), names], names=["layer", "feature", "type"]
-    ).to_frame(index=False)
+    table = grid(layer=range(1, layers + 1), feature=range(features), type=names)
     table["activation"] = rng.random(len(table)).round(4)
     table["rank"] = table.groupby(["layer", "type"]).activation.rank(ascending=False).astype(int)
     return table.assign(explained=False, survives="")
@@ -133,18 +116,11 @@ def tracks_table(structure: str, record: str = "RNA one") -> pd.DataFrame:
 
 
 def masked_table() -> pd.DataFrame:
-    table = pd.MultiIndex.from_product(
-        [
-            ["held-out families", "natural"],
-            ["model", "Markov", "most common base"],
-            ["all", "paired", "unpaired"],
-        ],
-        names=["set", "predictor", "positions"],
-    ).to_frame(index=False)
+    predictors, positions = ["model", "Markov", "most common base"], ["all", "paired", "unpaired"]
+    table = grid(set=["held-out families", "natural"], predictor=predictors, positions=positions)
     return table.assign(tokens=1000, accuracy=np.linspace(0.2, 0.7, len(table)))
 
 
-SETTINGS = ["seen families", "unseen families"]
 SOURCES = ["SAE", "neurons", "PCA", "ICA", "one-hot window"]
 
 
@@ -207,9 +183,7 @@ def confounds_table() -> pd.DataFrame:
 def fidelity_table(
     layers: int, variants: tuple[str, ...] = ("mean ablation", "PCA, k components", "relu-l1", "topk")
 ) -> pd.DataFrame:
-    table = pd.MultiIndex.from_product([range(1, layers + 1), variants], names=["layer", "variant"]).to_frame(
-        index=False
-    )
+    table = grid(layer=range(1, layers + 1), variant=variants)
     recovered = np.linspace(-0.8, 1.2, len(table))
     table = table.assign(
         loss_recovered=recovered,
@@ -221,10 +195,7 @@ def fidelity_table(
 
 
 def recurrence_table(layers: int) -> pd.DataFrame:
-    table = pd.MultiIndex.from_product(
-        [range(1, layers + 1), ["other seed", "other size"]], names=["layer", "comparison"]
-    )
-    table = table.to_frame(index=False)
+    table = grid(layer=range(1, layers + 1), comparison=["other seed", "other size"])
     return table.assign(
         share=np.linspace(0.2, 0.6, len(table)),
         share_null=0.01,
@@ -234,9 +205,7 @@ def recurrence_table(layers: int) -> pd.DataFrame:
 
 
 def effects_table(layers: int) -> pd.DataFrame:
-    table = pd.MultiIndex.from_product(
-        [SETTINGS, range(1, layers + 1), ["tRNA", "5S rRNA", "snoRNA"]], names=["setting", "layer", "type"]
-    ).to_frame(index=False)
+    table = grid(setting=SETTINGS, layer=range(1, layers + 1), type=["tRNA", "5S rRNA", "snoRNA"])
     surviving = {"tRNA": 3, "5S rRNA": 140, "snoRNA": 0}
     table["surviving"] = table.type.map(surviving) + table.layer * (table.type != "snoRNA")
     return table.assign(tested=np.where(table.type == "snoRNA", 0, 400))
@@ -249,18 +218,15 @@ def probe_table() -> pd.DataFrame:
         "mean hidden state, layer 3",
         "SAE features, layer 3",
     ]
-    table = pd.MultiIndex.from_product([SETTINGS, names], names=["setting", "representation"])
-    table = table.to_frame(index=False)
+    table = grid(setting=SETTINGS, representation=names)
     accuracy = np.linspace(0.2, 0.6, len(table))
     table = table.assign(balanced_accuracy=accuracy, low=accuracy - 0.05, high=accuracy + 0.06)
     return table.assign(chance=0.0625, columns=256, nonzero_weights=40)
 
 
 def sparsity_table(layers: int) -> pd.DataFrame:
-    table = pd.MultiIndex.from_product(
-        [["language model", "random weights"], range(1, layers + 1), ["tRNA", "miRNA"]],
-        names=["source", "layer", "type"],
-    ).to_frame(index=False)
+    sources = ["language model", "random weights"]
+    table = grid(source=sources, layer=range(1, layers + 1), type=["tRNA", "miRNA"])
     table["active"] = 0.4 - 0.01 * table.layer + 0.05 * (table.type == "miRNA")
     return table.assign(rnas=45, selectivity=0.5)
 

@@ -16,12 +16,14 @@ from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoder
 from sae_rna.sae.trainer import DEAD_AFTER_TOKENS, Trainer
 
 both_types = pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-two_threads = pytest.mark.skipif(
-    numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads: set NUMBA_NUM_THREADS to 2 or more"
-)
 DENSE = ("relu-l1", "relu-l1-mean", "relu-l1-matched")
 BY_HAND = ("topk", "batchtopk", "matryoshka", *DENSE)
 WITH_K = BY_HAND[:3]
+DEAD = {"none": slice(0, 0), "few": slice(20, 25), "many": slice(20, 70)}  # AuxK takes half the width, 16
+dead_and_alive = pytest.mark.parametrize(
+    ("architecture", "dead"),
+    [*((name, dead) for name in WITH_K for dead in DEAD), *((name, "none") for name in DENSE)],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -110,9 +112,8 @@ def test_unit_norm_makes_touched_rows_unit_and_leaves_the_others():
     before, gradient, touched = mine.weight.clone(), torch.randn(9, 21), torch.arange(9) % 3 > 0
     mine.step(gradient, touched, unit_norm=True)
     free.step(gradient)
-    torch.testing.assert_close(
-        mine.weight[touched], torch.nn.functional.normalize(free.weight, dim=1)[touched]
-    )
+    unit = torch.nn.functional.normalize(free.weight, dim=1)
+    torch.testing.assert_close(mine.weight[touched], unit[touched])
     torch.testing.assert_close(mine.weight[touched].norm(dim=1), torch.ones(6), rtol=1e-6, atol=1e-6)
     assert torch.equal(mine.weight[~touched], before[~touched])
 
@@ -130,9 +131,8 @@ def test_the_copy_is_the_new_weights_in_bfloat16(kind, unit_norm):
 def test_copies_are_rounded_to_the_nearest_bfloat16_and_ties_to_even():
     bits = torch.randint(-(2**31), 2**31, (64, 256), dtype=torch.int64).to(torch.int32)
     bits[:16] = (bits[:16] & ~0xFFFF) | 0x8000  # ties
-    bits[16, :4] = torch.tensor(
-        [0x7F7FFFFF, 0x7F800000, 0x00000001, 0x00008001]
-    )  # the largest, infinity and tiny ones
+    # the largest, infinity and tiny ones
+    bits[16, :4] = torch.tensor([0x7F7FFFFF, 0x7F800000, 0x00000001, 0x00008001])
     mine = Optimised(64, 256)
     mine.weight = bits.view(torch.float32).nan_to_num(1.0, posinf=torch.inf, neginf=-torch.inf)
     before, copied = mine.weight.clone(), torch.empty(64, 256, dtype=torch.bfloat16)
@@ -160,9 +160,8 @@ def test_plain_adam_equals_the_compiled_one(kind, decay, unit_norm):
 def planted(tokens, generator, directions=40, width=32):
     """Sparse sums of random directions."""
     active = torch.rand(tokens, directions, generator=generator) < 3 / directions
-    basis = torch.nn.functional.normalize(
-        torch.randn(directions, width, generator=torch.Generator().manual_seed(1)), dim=1
-    )
+    basis = torch.randn(directions, width, generator=torch.Generator().manual_seed(1))
+    basis /= basis.norm(dim=1, keepdim=True)
     return (active * (torch.rand(tokens, directions, generator=generator) + 0.5)) @ basis
 
 
@@ -170,9 +169,8 @@ def trainer(architecture, precision="float32", automatic=False, rate=3e-3, steps
     """A new one; `automatic` replaces the step written by hand."""
     sparsity = {"relu-l1": 0.02, "relu-l1-mean": 0.02 / 32, "jumprelu": 0.02}.get(architecture, 4)
     facts = AutoencoderConfig(architecture, members=(Member(1, sparsity),), width=32, latents=latents)
-    made = Trainer(
-        SparseAutoencoders(facts, Standardiser(torch.zeros(1, 32), torch.ones(1, 32))), steps, rate, precision
-    )
+    sae = SparseAutoencoders(facts, Standardiser(torch.zeros(1, 32), torch.ones(1, 32)))
+    made = Trainer(sae, steps, rate, precision)
     assert (made.gradients == made.automatic_gradients) == (architecture == "jumprelu")
     if automatic:
         made.gradients = made.automatic_gradients
@@ -183,27 +181,18 @@ def mark_dead(made, dead):
     made.idle_tokens_F[dead] = DEAD_AFTER_TOKENS + 1.0
 
 
-DEAD = {"none": slice(0, 0), "few": slice(20, 25), "many": slice(20, 70)}  # AuxK takes half the width, 16
-
-
 def automatic_gradients(made, x):
     """Of the loss, by name, and their norm; the trainer is left as it is."""
     sae = copy.deepcopy(made.sae)
     output = sae(x[None], (made.idle_tokens_F > DEAD_AFTER_TOKENS)[None])
     (output.error + output.penalty).sum().backward()
     gradients = {name: parameter.grad[0] for name, parameter in sae.named_parameters()}
-    return (
-        gradients,
-        math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients.values())),
-        output,
-    )
+    squares = [gradient.double().square().sum().item() for gradient in gradients.values()]
+    return gradients, math.sqrt(sum(squares)), output
 
 
 @pytest.mark.parametrize("size", [1.0, 0.01], ids=["clipped", "unclipped"])
-@pytest.mark.parametrize(
-    ("architecture", "dead"),
-    [*((name, dead) for name in WITH_K for dead in DEAD), *((name, "none") for name in DENSE)],
-)
+@dead_and_alive
 def test_one_step_has_the_gradient_of_the_loss_clipped_at_norm_one(architecture, dead, size, monkeypatch):
     monkeypatch.setattr(fast_cpu, "TOKENS_AT_ONCE", 50)  # several products, the last one short
     x = size * planted(128, torch.Generator().manual_seed(2))
@@ -236,10 +225,7 @@ def test_one_step_has_the_gradient_of_the_loss_clipped_at_norm_one(architecture,
         assert made.idle_tokens_F.tolist() == idle.where(fired == 0, 0).tolist()
 
 
-@pytest.mark.parametrize(
-    ("architecture", "dead"),
-    [*((name, dead) for name in WITH_K for dead in DEAD), *((name, "none") for name in DENSE)],
-)
+@dead_and_alive
 def test_several_steps_by_hand_equal_automatic_differentiation(architecture, dead):
     mine, reference = trainer(architecture), trainer(architecture, automatic=True)
     start = {name: weight.clone() for name, weight in mine.optimizer.weights.items()}
@@ -252,29 +238,21 @@ def test_several_steps_by_hand_equal_automatic_differentiation(architecture, dea
     for name, weight in reference.optimizer.weights.items():
         moved = (weight - start[name]).norm()
         assert moved > 0 and (mine.optimizer.weights[name] - weight).norm() < 1e-3 * moved, name
-        assert torch.equal(
-            mine.optimizer.weights[name],
-            mine.sae.get_parameter(name)[0].T if "encoder" in name else mine.sae.get_parameter(name)[0],
-        )
+        own = mine.sae.get_parameter(name)[0]
+        assert torch.equal(mine.optimizer.weights[name], own.T if "encoder" in name else own)
     if architecture in WITH_K:
-        torch.testing.assert_close(
-            mine.sae.decoder_weight.norm(dim=-1), torch.ones(1, 96), rtol=1e-5, atol=1e-5
-        )
+        close(mine.sae.decoder_weight.norm(dim=-1), torch.ones(1, 96), 1e-5)
     if architecture == "relu-l1-matched":
         assert mine.sae.weight.item() == pytest.approx(reference.sae.weight.item(), rel=1e-5) != FIRST_WEIGHT
     if architecture in ("batchtopk", "matryoshka"):
-        assert (
-            mine.sae.threshold.item() == pytest.approx(reference.sae.threshold.item(), rel=1e-4)
-            and mine.sae.threshold > 0
-        )
+        assert 0 < mine.sae.threshold.item() == pytest.approx(reference.sae.threshold.item(), rel=1e-4)
     report, expected = mine.report(), reference.report()
     for made in (report, expected):
         made.pop("tokens_per_second")
     names = [name for name, value in report.items() if isinstance(value, float)]
     assert "explained_variance" in names and "penalty" in names
-    assert {name: report[name] for name in names} == pytest.approx(
-        {name: expected[name] for name in names}, rel=1e-4, abs=1e-6
-    )
+    numbers = [[made[name] for name in names] for made in (report, expected)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-6)
     assert report.keys() == expected.keys()
 
 
@@ -313,22 +291,17 @@ def test_latents_that_neither_fired_nor_are_dead_rest(architecture, precision):
     generator = torch.Generator().manual_seed(6)
     made.step(planted(4, generator))
     mark_dead(made, slice(20, 25))
-    before = copy.deepcopy(
-        (made.optimizer.weights, made.optimizer.means, made.optimizer.squares, made.optimizer.copies)
-    )
+    rows = made.optimizer
+    before = copy.deepcopy((rows.weights, rows.means, rows.squares, rows.copies))
     made.fired_F.zero_()
     made.step(planted(4, generator))
     moves = made.fired_F > 0
     moves[20:25] = True
     assert 10 < moves.sum() < 100
-    for old, new in zip(
-        before, (made.optimizer.weights, made.optimizer.means, made.optimizer.squares, made.optimizer.copies)
-    ):
+    for old, new in zip(before, (rows.weights, rows.means, rows.squares, rows.copies)):
         for name in old.keys() - {"decoder_bias"}:
             assert torch.equal(old[name][~moves], new[name][~moves]), name
-    assert not torch.equal(
-        before[0]["decoder_weight"][20:25], made.optimizer.weights["decoder_weight"][20:25]
-    )
+    assert not torch.equal(before[0]["decoder_weight"][20:25], rows.weights["decoder_weight"][20:25])
 
 
 @pytest.mark.parametrize("automatic", [False, True])
@@ -374,10 +347,8 @@ def test_a_matched_lambda_brings_the_active_latents_to_k():
 
 @pytest.mark.parametrize("architecture", BY_HAND[:-1])  # in so few steps a matched lambda does not settle
 def test_bfloat16_explains_as_much_variance_as_dense_float32(architecture):
-    mine, reference = (
-        trainer(architecture, "bfloat16", rate=1e-2),
-        trainer(architecture, "float32", automatic=True, rate=1e-2),
-    )
+    mine = trainer(architecture, "bfloat16", rate=1e-2)
+    reference = trainer(architecture, "float32", automatic=True, rate=1e-2)
     generator = torch.Generator().manual_seed(6)
     for step in range(100):
         if step == 80:
@@ -413,7 +384,7 @@ def everything(kind):
     return [np.asarray(result) for result in found]
 
 
-@two_threads
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads: set NUMBA_NUM_THREADS")
 @both_types
 def test_results_are_the_same_bit_by_bit_for_one_and_two_threads(kind, monkeypatch):
     set_threads, results = numba.set_num_threads, []
