@@ -217,6 +217,7 @@ rule html:
         rules.figures.output,
         "_config.yml",
         "CITATION.cff",
+        "sae_rna/publishing/metadata.py",
         "sae_rna/publishing/pages.py",
         "data/README.md",
         "data/rinalmo-nano/README.md",

@@ -155,7 +155,7 @@ def visits(project) -> dict[Path, Visit]:
     pages = [
         page
         for page in sorted(html.rglob("*.html"))
-        if not {"figures", "_static"} & set(page.relative_to(html).parts)
+        if not {"figures", "cite", "_static"} & set(page.relative_to(html).parts)
     ]
     visits = {page: Visit() for page in pages}
     with sync_playwright() as playwright:
@@ -244,6 +244,15 @@ def test_every_figure_has_its_files_at_stable_addresses(project):
     ]
     assert missing == []
     assert all(json.loads((folder / f"{figure}.vl.json").read_text()) for figure in CHARTS)
+
+
+def test_every_column_of_every_table_is_explained(project):
+    silent = []
+    for figure in FILES:
+        said = json.loads((project / f"_build/html/figures/{figure}.csv-metadata.json").read_text())
+        columns = said["tableSchema"]["columns"]
+        silent += [(figure, column["titles"]) for column in columns if not column["dc:description"]]
+    assert silent == []
 
 
 def test_every_caption_is_filled(visits):

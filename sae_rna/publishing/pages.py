@@ -20,15 +20,19 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 from sae_rna.build import FILES
+from sae_rna.publishing import metadata
+from sae_rna.publishing.metadata import LICENCE, Facts
 
 _NAMES = {
     "csv": "data",
+    "csv-metadata.json": "units",
     "vl.json": "Vega-Lite",
     "notebooks": "page",
     "analysis": "numbers",
     "figures": "chart",
 }
-_LICENCE = '<a rel="license" href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>'
+CITED = "cite"  # folder of addresses that stay: a figure's leads to the page where it stands today
+_COLUMNS = "columns.yml"  # in the book's folder: what the columns of the figures' tables mean
 
 #: A script of 1.5 MB that draws the font's icons again, and names for the ear that are not what is written.
 _SURPLUS = re.compile(
@@ -53,37 +57,42 @@ class FigureLines(SphinxTransform):
             name = next((name for name in figure["ids"] if name[:4] in ("fig-", "tab-")), None)
             if name is None:
                 continue
-            figure += nodes.raw("", figure_line(root, page, title, name), format="html")
+            facts, bibtex = citation(root, title, name)
+            figure += nodes.raw("", figure_line(root, page, name, facts.description, bibtex), format="html")
+            self.app.sae_rna_figures[name] = page, facts
             if name.startswith("tab-"):
                 table = Table("", *figure.children, **figure.attributes)
                 figure.replace_self(table)
                 self.document.ids |= dict.fromkeys(table["ids"], table)
 
 
-def figure_line(root: Path, page: str, title: str, name: str) -> str:
+def figure_line(root: Path, page: str, name: str, *quotes: str) -> str:
     """HTML of the line under the figure `name` on a page of the book of the project in the folder `root`."""
     up = "../" * page.count("/")
-    quotes = "".join(f'<div class="highlight"><pre>{escape(text)}</pre></div>'
-                     for text in citation(root, page, title, name))  # fmt: skip
+    boxes = "".join(f'<div class="highlight"><pre>{escape(text)}</pre></div>' for text in quotes)
     data, *files = (f'<a href="{up}figures/{name}.{suffix}">{_NAMES.get(suffix, suffix.upper())}</a>'
-                    for suffix in FILES[name[:3]])  # fmt: skip
+                    for suffix in ("csv", "csv-metadata.json", *FILES[name[:3]][1:]))  # fmt: skip
+    units, *files = files
     code = (f'<a href="{up}{published}" title="{path}">{_NAMES[path.parent.name]}</a>'
             for path, published in code_of(root, page).items())  # fmt: skip
-    parts = [f"<details><summary>cite</summary>{quotes}</details>", data, f"code: {', '.join(code)}", *files]
-    return f'<div class="figure-line">{"".join(f"<div>{part}</div>" for part in [*parts, _LICENCE])}</div>'
+    licence = f'<a rel="license" href="{LICENCE}">CC BY 4.0</a>'
+    cite = f"<details><summary>cite</summary>{boxes}</details>"
+    parts = [cite, f"{data} ({units})", f"code: {', '.join(code)}", *files, licence]
+    return f'<div class="figure-line">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
 
 
-def citation(root: Path, page: str, title: str, name: str) -> tuple[str, str]:
-    """How to cite a figure, as plain text and as BibTeX: without its number, which may change."""
+def citation(root: Path, title: str, name: str) -> tuple[Facts, str]:
+    """What is said of a figure on a page, and its entry in BibTeX: both by an address that stays."""
     author, book, version, inputs = _about(root)
     digest = hashlib.sha256((root / f"book/public/figures/{name}.csv").read_bytes()).hexdigest()
-    place, year = f"{page}.html#{name}", date.today().year
-    note = f"Data: {name}.csv, SHA-256 {digest[:16]}{inputs}. CC BY 4.0"
-    plain = f"{author} ({year}): {title}, {name}. In: {book}, {version}, {place}. {note}."
-    fields = {"author": f"{{{author}}}", "title": f"{title}: {name}", "year": year, "version": version}
+    place, year = f"{CITED}/{name}.html", date.today().year
+    data = f"{name}.csv, SHA-256 {digest[:16]}{inputs}"
+    note, whole = f"Data: {data}. CC BY 4.0", f"{title}: {name}"
+    plain = f"{author} ({year}): {whole}. In: {book}, {version}, {place}. {note}."
+    fields = {"author": f"{{{author}}}", "title": whole, "year": year, "version": version}
     fields |= {"howpublished": f"{book}, {place}", "note": note}
     body = "".join(f"  {key} = {{{value}}},\n" for key, value in fields.items())
-    return plain, f"@misc{{sae-rna-{name},\n{body}}}"
+    return Facts(whole, author, place, data, plain), f"@misc{{sae-rna-{name},\n{body}}}"
 
 
 @cache
@@ -133,8 +142,8 @@ def _choose_scripts(app, _page, _template, context, _doctree):
         ]
 
 
-def _finish(app, _error):
-    """Copies the code that figures link to, and takes `_SURPLUS` out of the pages."""
+def _finish(app, error):
+    """Copies the code that figures link to, has them say what they are, and takes `_SURPLUS` away."""
     folder, root = Path(app.outdir), Path(app.srcdir).parent
     for page in app.env.found_docs if app.builder.name == "html" else ():
         for path, published in code_of(root, page).items():
@@ -142,14 +151,26 @@ def _finish(app, _error):
             shutil.copyfile(root / path, folder / published)
     for path in folder.rglob("*.html"):
         path.write_text(_SURPLUS.sub("", path.read_text()))
+    if app.builder.name == "html" and not error:
+        _describe(app.sae_rna_figures, folder, Path(app.srcdir) / _COLUMNS)
+
+
+def _describe(figures: dict, folder: Path, columns: Path):
+    """Write each figure's facts into its files and a page at its address."""
+    known = yaml.safe_load(columns.read_text())
+    (folder / CITED).mkdir(exist_ok=True)
+    for name, (page, facts) in figures.items():
+        metadata.write(folder / "figures", name, facts, known)
+        (folder / facts.address).write_text(metadata.redirect(f"../{page}.html#{name}"))
 
 
 def setup(app) -> dict:
     """Called by Sphinx."""
+    app.sae_rna_figures = {}  # page and facts of every figure, as the pages are read
     draw = (lambda writer, node: writer.visit_figure(node), lambda writer, node: writer.depart_figure(node))
     app.add_enumerable_node(Table, "table", html=draw)
     app.add_transform(FigureLines)
     app.connect("config-inited", _offer_sentences)
     app.connect("html-page-context", _choose_scripts, priority=900)
     app.connect("build-finished", _finish)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_write_safe": True}

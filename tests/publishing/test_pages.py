@@ -52,6 +52,7 @@ def book(tmp_path_factory) -> Path:
         "book/executed/said.ipynb": json.dumps(SAID),
         "book/executed/05-depth.md": PAGE.format(more="<script>vegaEmbed()</script>"),
         "book/formula.md": "# Formula\n\n$x$\n",
+        "book/columns.yml": "all: {layer: ['', which block], score: [nats, how good]}\n",
         "notebooks/05-depth.ipynb": "{}",
         "sae_rna/analysis/depth.py": "# <numbers>\n",
         "book/public/figures/run.json": json.dumps(
@@ -63,8 +64,8 @@ def book(tmp_path_factory) -> Path:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    source, out = str(root / "book"), root / "html"
-    Sphinx(source, source, str(out), str(root / "trees"), "html", status=None, warning=None).build()
+    source, out, settings = str(root / "book"), root / "html", {"html_extra_path": ["public"]}
+    Sphinx(source, source, str(out), str(root / "trees"), "html", settings, status=None, warning=None).build()
     return out
 
 
@@ -88,7 +89,7 @@ def test_a_figure_is_cited_with_version_data_and_address_but_without_number(book
             "A & B",
             "Layers <and> more",
             "1.2.3",
-            f"05-depth.html#{name}",
+            f"cite/{name}.html",
             digest,
             "abc",
             "def",
@@ -97,6 +98,24 @@ def test_a_figure_is_cited_with_version_data_and_address_but_without_number(book
         assert all(fact in text for fact in facts)
         assert not re.search("(Fig|Table)[.]? [0-9]", text)
     assert bibtex.count("{") == bibtex.count("}") and bibtex.startswith(f"@misc{{sae-rna-{name},\n")
+
+
+@pytest.mark.parametrize("name", ["fig-depth", "tab-depth"])
+def test_the_address_of_a_figure_leads_to_where_it_stands(book, name):
+    page = (book / f"cite/{name}.html").read_text()
+    place = f"../executed/05-depth.html#{name}"
+    assert f'content="0; url={place}"' in page and f'<a href="{place}">' in page
+    assert f'id="{name}"' in (book / "executed/05-depth.html").read_text()
+
+
+def test_every_table_says_what_its_columns_mean(book):
+    said = json.loads((book / "figures/fig-depth.csv-metadata.json").read_text())
+    columns = [
+        (c["titles"], c["schema:unitText"], c["dc:description"]) for c in said["tableSchema"]["columns"]
+    ]
+    assert columns == [("layer", "", "which block"), ("score", "nats", "how good")]
+    assert "Layers <and> more" in said["dc:title"] and said["dc:identifier"] == "cite/fig-depth.html"
+    assert "../figures/fig-depth.csv-metadata.json" in line(book, "fig-depth")
 
 
 def test_the_line_leads_to_the_data_and_to_copies_of_the_code(book):
