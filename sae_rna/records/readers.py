@@ -51,8 +51,11 @@ def read_records(source: str | Path) -> pd.DataFrame:
         paths = sorted(file for file in seen if suffix_of(file) in _ONE_RECORD)
         if not paths:
             raise ValueError(f"{source} is a folder without any {', '.join(_ONE_RECORD)} file; give one file")
-        if inner := sorted(file.name for file in path.iterdir() if file.is_dir() and file.name[0] != "."):
-            said = f"folders in it are not read: {len(inner)}, such as {inner[0]}"
+        shown = (file for file in path.iterdir() if file.name[0] != "." and file not in paths)
+        if other := sorted(file.name for file in shown if file.is_dir() or suffix_of(file) in READERS):
+            said = (
+                f"folders and files of several records in it are not read: {len(other)}, such as {other[0]}"
+            )
             warnings.warn(f"{source}: {said}", stacklevel=2)
     else:
         paths = [path]

@@ -3,14 +3,16 @@
     python tests/faults/disturbed.py --times 200 --book --results benchmarks/results/faults.md
 
 One run is disturbed many times in a row, at moments that its seed draws, then it finishes and is compared
-with a run that nobody disturbed: tables, weights, activations and the figures' data, bit by bit. Moments are
-shares of the processor time that the same command took undisturbed, so that other jobs on the machine do
-not move them. Commands are forked from this process, which has imported everything: an import takes seconds,
-in which nothing can be lost. Only notebooks' kernels and Snakemake start as they always do.
+with a run that nobody disturbed: tables, weights, activations and the figures' data, bit by bit, and which
+files there are. Moments are shares of the processor time that the same command took undisturbed, so that
+other jobs on the machine do not move them; some kills come between writing a file and renaming it. Commands
+are forked from this process, which has imported everything: an import takes seconds, in which nothing can be
+lost. Only notebooks' kernels and Snakemake start as they always do.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -30,7 +32,8 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parents[2]
 SOURCES = "Snakefile _config.yml requirements.lock benchmarks book notebooks profiles sae_rna".split()
-KINDS = ("kill", "full disk")
+KINDS = ("kill", "kill before a renaming", "full disk")
+RENAMINGS = 8  # of a command, one of which is chosen
 LEFT = (0, 4096, 1 << 16, 1 << 20)  # bytes that a full disk still takes
 TINY = {"layers": [3], "longest": 60, "per_type": 8, "per_split": 40, "shuffles": 2, "compared": "relu-l1"}
 TINY |= {"structures": "some.parquet", "types": "some.parquet"}
@@ -130,8 +133,11 @@ def make_book(project: Path, target: str) -> int:
     return subprocess.run(["bash", "-ec", "\n".join(lines)], env=environment).returncode
 
 
-def begin(command: Command, project: Path, log: Path) -> int:
-    """Start a command as the leader of a new process group; its process id."""
+def begin(command: Command, project: Path, log: Path, renaming: int = 0) -> int:
+    """Start a command as the leader of a new process group, to be killed before that `renaming`, if any.
+
+    Returns its process id.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -143,6 +149,8 @@ def begin(command: Command, project: Path, log: Path) -> int:
         said = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        calls, rename = itertools.count(1), os.replace
+        os.replace = lambda *places: os.killpg(0, 9) if next(calls) == renaming else rename(*places)
         status = command.give()
     except BaseException:
         traceback.print_exc()
@@ -245,19 +253,22 @@ def fresh(project: Path, overrides: dict):
     (project / "profiles" / "faults.yml").write_text(yaml.safe_dump(profile | overrides))
 
 
-def disturb(command: Command, moment: float, kind: str, left: int, project: Path, disk: Disk) -> dict | None:
-    """Give a command and disturb it at a moment of its time; None if it was finished by then."""
-    log = project.parents[1] / "log"
-    pid = begin(command, project, log)
-    status, spent = wait(pid, until=moment)
-    if status is not None:
+def disturb(command: Command, moment: float, kind: str, how: int, project: Path, disk: Disk) -> dict | None:
+    """Give a command and disturb it at a moment of its time; None if it was finished by then.
+
+    how : which renaming a kill comes before, or the bytes that a full disk still takes
+    """
+    log, renames = project.parents[1] / "log", kind == "kill before a renaming"
+    pid = begin(command, project, log, how if renames else 0)
+    status, spent = wait(pid, until=float("inf") if renames else moment)
+    if status is not None and not (renames and status == -signal.SIGKILL):
         return None
     facts = {"stage": command.stage, "kind": kind, "after": round(spent, 2), "at work": at_work(project)}
     if kind == "kill":
         os.killpg(pid, signal.SIGKILL)
         status, _ = wait(pid)
-    else:
-        disk.fill(left, pid)
+    elif kind == "full disk":
+        disk.fill(how, pid)
         status, _ = wait(pid, patience=PATIENCE)
         if status is None:
             facts["fault"] = "hung on a full disk"
@@ -267,7 +278,8 @@ def disturb(command: Command, moment: float, kind: str, left: int, project: Path
     said = log.read_text(errors="replace")
     if "Traceback" in said and command.stage != "book":  # Snakemake shows those of its own
         facts["fault"] = "traceback"
-    return facts | {"status": status, "said": said[-400:] if facts.get("fault") or kind != "kill" else ""}
+    shown = said[-400:] if facts.get("fault") or kind == "full disk" else ""
+    return facts | {"status": status, "said": shown}
 
 
 def finish(command: Command, project: Path) -> tuple[float, str]:
@@ -284,8 +296,10 @@ def one_run(steps, times, count, seed, expected, project, disk) -> list[dict]:
     for number, (command, undisturbed) in enumerate(zip(steps, times)):
         share = count / len(set(stages)) / stages.count(command.stage)
         for _ in range(int(share) + (draw.random() < share % 1)):
-            moment, kind = draw.random() * command.share * undisturbed, draw.choice(KINDS)
-            row = disturb(command, moment, kind, draw.choice(LEFT), project, disk)
+            moment = draw.random() * command.share * undisturbed
+            kind = draw.choice(KINDS if command.stage != "book" else ("kill", "full disk"))  # its jobs rename
+            how = draw.choice(LEFT) if kind == "full disk" else draw.randint(1, RENAMINGS)
+            row = disturb(command, moment, kind, how, project, disk)
             if row is not None:
                 disturbances.append({"run": seed, "command": number} | row)
                 print(json.dumps(disturbances[-1]), file=sys.stderr, flush=True)

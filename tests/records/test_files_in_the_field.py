@@ -103,12 +103,16 @@ def test_a_fault_in_a_folder_names_file_record_and_line(tmp_path):
     assert refusal(tmp_path).startswith(f"{both}: record 'one' stands twice, as number 1 and number 2")
 
 
-def test_what_is_in_the_folders_of_a_folder_is_said_to_be_left_out(tmp_path):
+def test_what_is_in_a_folder_and_is_no_file_of_one_record_is_said_to_be_left_out(tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / ".git").mkdir()
     write(tmp_path, "a.dbn", ">one\nGGCAAAAGCC\n(((....)))\n")
     write(tmp_path / "more", "b.dbn", ">two\nGGCAAAAGCC\n(((....)))\n")
-    with pytest.warns(UserWarning, match=f"^{tmp_path}: folders in it are not read: 1, such as more$"):
+    write(tmp_path, "c.fa.gz", ">three\nGGCAAAAGCC\n")
+    for name in ("notes.txt", ".d.fa"):
+        write(tmp_path, name, "not to be read")
+    said = "folders and files of several records in it are not read: 2, such as c.fa.gz"
+    with pytest.warns(UserWarning, match=f"^{tmp_path}: {said}$"):
         assert read_records(tmp_path).id.tolist() == ["one"]
 
 
