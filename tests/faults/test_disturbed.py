@@ -18,7 +18,14 @@ TIMES = 20
 )
 def test_a_disturbed_run_that_is_given_again_ends_in_the_same_tables_and_weights(tmp_path):
     rows = tmp_path / "rows.json"
-    command = [sys.executable, PROGRAM, "--tiny", "--times", str(TIMES), "--rows", rows]
+    options = [
+        "--tiny",
+        "--times",
+        str(TIMES),
+        "--each",
+        str(TIMES),
+    ]  # in one run, which is to be finished once
+    command = [sys.executable, PROGRAM, *options, "--rows", rows]
     path = os.pathsep.join([str(PROGRAM.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert rows.exists(), done.stderr[-3000:]
