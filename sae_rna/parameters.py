@@ -137,6 +137,7 @@ class Parameters:
     """A feature is retained if it fires in at least so many sequences (the paper's filter)."""
     top_k: Positive = 4  # features shown for each RNA type in Figure 5
     shuffles: Positive = 20  # replicates of the null
+    pairs: Positive = 128  # base pairs that are mutated to ask whether a feature answers to pairing
     buffer_tokens: Positive = 400_000
     """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6

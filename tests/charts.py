@@ -231,6 +231,24 @@ def sparsity_table(layers: int) -> pd.DataFrame:
     return table.assign(rnas=45, selectivity=0.5)
 
 
+def pairing_table() -> pd.DataFrame:
+    """Features of three kinds; what is broken is brought back in part."""
+    kinds = ["other features"] * 6 + ["random weights"] * 4 + ["pairing features"] * 2
+    broken = np.linspace(-0.01, 0.02, len(kinds))
+    table = pd.DataFrame({"kind": kinds, "layer": 5, "feature": range(len(kinds)), "broken": broken})
+    table = table.assign(rescued=broken / 2, gamma=broken, low=broken - 0.001, high=broken + 0.001)
+    return table.assign(auroc=np.linspace(0.48, 0.58, len(kinds)), q=0.04)
+
+
+def mutations_table(structure: str = CLOVERLEAF) -> pd.DataFrame:
+    """At each position the three other bases, with changes from -1 to 1."""
+    rows = [
+        {"rna": "a tRNA", "position": at + 1, "base": "ACGU"[at % 4], "bracket": bracket, "substitute": base}
+        for at, bracket in enumerate(structure) for base in "ACGU" if base != "ACGU"[at % 4]
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(change=np.linspace(-1, 1, len(rows)))
+
+
 STEPS = pd.DataFrame(
     {
         "step": list("abcdef"),
@@ -267,6 +285,8 @@ def dictionaries_table() -> pd.DataFrame:
 
 
 CHARTS = {
+    "pairing effects": lambda: figures.pairing_effects(pairing_table()),
+    "mutation map": lambda: figures.mutation_map(mutations_table()),
     "findings": lambda: figures.findings(findings_table()),
     "findings of 33 layers": lambda: figures.findings(findings_table(33)),
     "dictionary frontier": lambda: figures.dictionary_frontier(dictionaries_table()),

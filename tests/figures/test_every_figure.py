@@ -16,6 +16,8 @@ from charts import (
     fidelity_table,
     layers_table,
     masked_table,
+    mutations_table,
+    pairing_table,
     probe_table,
     readers_table,
     recurrence_table,
@@ -68,6 +70,8 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.fidelity, fidelity_table(3)),
         (figures.recurrence, recurrence_table(3)),
         (figures.type_effects, effects_table(3)),
+        (figures.pairing_effects, pairing_table()),
+        (figures.mutation_map, mutations_table()),
     ]:
         before = table.copy()
         draw(table)
@@ -95,6 +99,8 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.fidelity, fidelity_table(2)),
         (figures.recurrence, recurrence_table(2)),
         (figures.type_effects, effects_table(2)),
+        (figures.pairing_effects, pairing_table()),
+        (figures.mutation_map, mutations_table()),
     ],
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
