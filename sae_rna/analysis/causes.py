@@ -258,18 +258,21 @@ def shown(own: pd.DataFrame, random: pd.DataFrame, seed: int = 0) -> pd.DataFram
 
 def by_layer(own: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """tab-pairing: how many features answer to pairing in each layer, and the median AUROC of these."""
-    groups = own.groupby("layer")
-    table = pd.DataFrame({"features tested": groups.size(), "pairing features": groups.pairing.sum()})
-    table["gamma above 0"] = own.low.gt(0).groupby(own.layer).sum()
-    controls = random.groupby("layer")
-    table["pairing features, random weights"] = controls.pairing.sum()
-    table["tested, random weights"] = controls.size()
-    table["AUROC for stems, pairing features"] = own[own.pairing].groupby("layer").auroc.median()
-    table["AUROC for stems, all"] = groups.auroc.median()
-    table["rank correlation of gamma and AUROC"] = groups.apply(
-        lambda rows: rows.gamma.corr(rows.auroc, method="spearman"), include_groups=False
+    groups, controls = own.groupby("layer"), random.groupby("layer")
+    agreement = {layer: _agreement(rows) for layer, rows in groups}
+    columns = {"features": groups.size(), "gamma above 0": own.low.gt(0).groupby(own.layer).sum()}
+    columns |= {"pairing features": groups.pairing.sum(), "AUROC": groups.auroc.median()}
+    columns["AUROC of pairing features"] = own[own.pairing].groupby("layer").auroc.median()
+    columns |= {"rank correlation": pd.Series(agreement), "random: features": controls.size()}
+    columns["random: gamma above 0"] = random.low.gt(0).groupby(random.layer).sum()
+    return pd.DataFrame(columns | {"random: pairing features": controls.pairing.sum()}).reset_index(
+        names="layer"
     )
-    return table.reset_index()
+
+
+def _agreement(rows: pd.DataFrame) -> float:
+    """Rank correlation of gamma and the AUROC for stems."""
+    return rows.gamma.corr(rows.auroc, method="spearman")
 
 
 def pairing_numbers(own: pd.DataFrame, random: pd.DataFrame) -> dict:
@@ -282,6 +285,6 @@ def pairing_numbers(own: pd.DataFrame, random: pd.DataFrame) -> dict:
     readers = own.groupby("layer").auroc.rank(ascending=False) <= counts[own.layer].to_numpy()
     facts |= {"both": int((readers & own.pairing).sum())}
     facts |= {"above": int((own.low > 0).sum()), "random_above": int((random.low > 0).sum())}
-    by_layer = [rows.gamma.corr(rows.auroc, method="spearman") for _, rows in own.groupby("layer")]
-    facts["agreement"] = f"{np.nanmin(by_layer):.2f} to {np.nanmax(by_layer):.2f}"
+    agreement = [_agreement(rows) for _, rows in own.groupby("layer")]
+    facts["agreement"] = f"{np.nanmin(agreement):.2f} to {np.nanmax(agreement):.2f}".replace("-", "−")
     return facts | {"median_auroc": f"{found.auroc.median():.2f}" if len(found) else "unknown"}

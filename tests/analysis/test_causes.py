@@ -179,3 +179,38 @@ def test_rnas_without_a_helix_are_refused():
     records = pd.DataFrame({"id": ["a"], "sequence": ["GGAAACC"], "secondary_structure": ["((...))"]})
     with pytest.raises(ValueError, match="no helix has 4 pairs or more"):
         causes.draw_pairs(records, 5, 0)
+
+
+def test_the_matrix_holds_what_every_substitution_does_elsewhere(records, table):
+    model, best = Toy(), causes.strongest(table)
+    rnas = encoded(records, model)
+    found = causes.mutation_map(model, {1: identity(model.width)}, rnas, best)
+    (name,) = found.rna.unique()
+    sequence = records.sequence[[f"({record})" in name.replace(f"{family} ", "")
+                                 for record, family in zip(records.id, records.family)]].item()  # fmt: skip
+    feature, maximum = int(best.feature), rnas.summary.maximum[int(best.feature)]
+    assert len(found) == 3 * LENGTH and "".join(found.base[::3]) == sequence
+    for row in found.itertuples():
+        at = row.position - 1
+        mutant = sequence[:at] + row.substitute + sequence[at + 1 :]
+        other = np.arange(LENGTH) != at
+        change = (model.states(mutant) - model.states(sequence))[other, feature].sum() / maximum
+        assert row.change == pytest.approx(change, abs=1e-5)
+
+
+def test_counts_by_layer_say_how_cause_and_annotation_agree():
+    own = pd.DataFrame(
+        {"layer": [1, 1, 1, 2, 2, 2], "feature": range(6), "pairing": [True, False, True] + [False] * 3}
+    )
+    own = own.assign(
+        gamma=[3, 1, 2, 1, 2, 3], auroc=[0.6, 0.5, 0.4, 0.7, 0.8, 0.9], low=[1, -1, 1, 1, -1, -1]
+    )
+    own = own.assign(pairs=9, families=4)
+    random = own.assign(pairing=False)
+    rows = causes.by_layer(own, random).set_index("layer")
+    assert rows["pairing features"].tolist() == [2, 0] and rows["gamma above 0"].tolist() == [2, 1]
+    assert rows["AUROC of pairing features"][1] == 0.5 and np.isnan(rows["AUROC of pairing features"][2])
+    assert rows["rank correlation"].tolist() == pytest.approx([0.5, 1])
+    numbers = causes.pairing_numbers(own, random)
+    assert (numbers["found"], numbers["both"], numbers["random_found"]) == (2, 1, 0)
+    assert numbers["layers"] == "2 in L1" and numbers["agreement"] == "0.50 to 1.00"
