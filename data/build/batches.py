@@ -2,7 +2,7 @@
 without padding.
 
 RNAs are drawn a pool at a time, sorted by length and cut into batches. A pool is a pure function of the
-recipe, its number and the curriculum's stage.
+recipe and its number.
 
 Shapes: S RNAs, N nucleotides (all RNAs of a collection, one behind the other), B RNAs of a batch padded to W
 tokens, M chosen positions.
@@ -114,6 +114,18 @@ class Corpus:
             "noise": np.zeros(len(records)), "natural": (records.origin == "natural").to_numpy(),
         })  # fmt: skip
 
+    def joined(self, other: "Corpus") -> "Corpus":
+        """Both corpora; the families and types of `other` count as further ones."""
+        moved = vars(other) | {
+            "target": np.where(other.target >= 0, other.target + len(self.targets), -1),
+            "family": other.family + self.family.max() + 1, "type": other.type + self.type.max() + 1,
+            "start": other.start[1:] + self.start[-1],
+        }  # fmt: skip
+        return Corpus({
+            name: np.concatenate([values, moved[name]]).astype(values.dtype)
+            for name, values in vars(self).items() if name != "lengths"
+        })  # fmt: skip
+
     def take(self, rows: np.ndarray) -> Rnas:
         """Some RNAs with their exact targets, one-hot where no distribution is known."""
         lengths, first = self.lengths[rows], np.repeat(self.start[rows], self.lengths[rows])
@@ -184,12 +196,14 @@ class Mixture:
     """See `Corpus.weights`."""
 
 
-def draw_helices(tokens: int, stage: int, rng: np.random.Generator) -> list[Rnas]:
-    """Synthetic RNAs: half of the nucleotides of the curriculum's stage, the rest of earlier ones."""
-    current = min(stage, len(STAGES) - 1)
-    shares = np.array([1.0]) if current == 0 else np.append(np.full(current, 0.5 / current), 0.5)
+#: Shares of the grammars' nucleotides.
+SHARES = (0.15, 0.15, 0.15, 0.15, 0.4)
+
+
+def draw_helices(tokens: float, rng: np.random.Generator, shares=SHARES) -> list[Rnas]:
+    """Synthetic RNAs of every grammar that has a share."""
     drawn = []
-    for (grammar, _), share in zip(STAGES, shares):
+    for grammar, share in zip(STAGES, shares):
         structures, left = [], share * tokens
         while left > 0:
             structures.append(draw_structure(grammar, rng))
@@ -209,26 +223,31 @@ def of_tables(table_SW: np.ndarray, rng: np.random.Generator, wobble: float, tet
 
 
 class Pools:
-    """Batches of a run."""
+    """Batches of a run.
 
-    def __init__(self, corpus: Corpus, seed: int, batch_tokens: int, batches: int):
+    Rows of a batch are as long as its longest RNA or, given `widths`, as the next of those (in tokens).
+    """
+
+    def __init__(
+        self, corpus: Corpus, seed: int, batch_tokens: int, batches: int, widths: tuple[int, ...] = ()
+    ):
         self.corpus, self.seed, self.batch_tokens, self.batches = corpus, seed, batch_tokens, batches
+        self.widths = widths
         tokenizer = RnaTokenizer()
         names = ("cls_token_id", "eos_token_id", "pad_token_id", "mask_token_id")
         self.special = tuple(getattr(tokenizer, name) for name in names)
         self.base_ids = np.array(tokenizer.convert_tokens_to_ids(list(BASES)))
 
-    def draw(self, number: int, stage: int, mixture: Mixture) -> tuple[list[Batch], int]:
-        """The batches of one pool in random order, and how many of its nucleotides the generator drew."""
+    def draw(self, number: int, mixture: Mixture) -> tuple[list[Batch], int]:
+        """The batches of one pool in random order, and how many of its nucleotides the generator drew (about:
+        RNAs are left out whatever their source)."""
         rng = np.random.default_rng([self.seed, number])
         tokens = self.batch_tokens * self.batches
-        if stage < len(STAGES):  # families come once pairing is mastered
-            mixture = Mixture(0.0, 0.0, 0.0, 0.0)
         families = []
         if mixture.families:
             weights = np.cumsum(self.corpus.weights(mixture.natural, mixture.sharpness))
             families = [self.corpus.take(self._some(weights, mixture.families * tokens, rng))]
-        drawn = draw_helices((1 - mixture.families - mixture.redrawn) * tokens, stage, rng)
+        drawn = draw_helices((1 - mixture.families - mixture.redrawn) * tokens, rng)
         if mixture.redrawn:
             rows = self._some(np.cumsum(self.corpus.weights(0.02, 0.0)), mixture.redrawn * tokens, rng)
             drawn.append(of_tables(self.corpus.pair_tables(rows), rng, wobble=0.1, tetraloops=0.3))
@@ -236,7 +255,8 @@ class Pools:
         of_families = sum(len(part.lengths) for part in families)
         spared = np.where(np.arange(len(rnas.lengths)) < of_families, SPARED_OF_FAMILIES, SPARED_OF_SYNTHETIC)
         batches = self.cut(rnas, *self.mask(rnas, spared, rng), rng, self.batches)
-        return batches, sum(part.lengths.sum() for part in drawn)
+        kept = sum(batch.nucleotides for batch in batches) / len(rnas.bases)
+        return batches, kept * sum(part.lengths.sum() for part in drawn)
 
     def _some(self, cumulated: np.ndarray, tokens: float, rng: np.random.Generator) -> np.ndarray:
         """Rows of RNAs with about so many nucleotides together."""
@@ -275,7 +295,7 @@ class Pools:
             by_length = order[np.argsort(-rnas.lengths[order], kind="stable")]
             groups, first = [], 0
             while first < len(by_length):
-                rows = self.batch_tokens // (rnas.lengths[by_length[first]] + 2)
+                rows = self.batch_tokens // self._width(rnas.lengths[by_length[first]])
                 groups.append(by_length[first : first + max(1, rows)])
                 first += len(groups[-1])
             if count is None or len(groups) <= count:
@@ -285,11 +305,15 @@ class Pools:
                 ]
             order = order[: int(len(order) * 0.995) - 1]
 
+    def _width(self, longest: int) -> int:
+        """Tokens of a row whose longest RNA has so many nucleotides."""
+        return next((width for width in self.widths if width >= longest + 2), longest + 2)
+
     def _batch(self, rnas: Rnas, ids, chosen, targets, members: np.ndarray) -> Batch:
         cls, eos, pad, _ = self.special
         lengths = rnas.lengths[members]
         place = ragged((np.cumsum(rnas.lengths) - rnas.lengths)[members], lengths)
-        column = np.arange(lengths.max() + 2)
+        column = np.arange(self._width(lengths.max()))
         grid = np.full((len(members), len(column)), pad)
         inside = (column >= 1) & (column <= lengths[:, None])
         grid[inside] = ids[place]

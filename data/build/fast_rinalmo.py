@@ -122,8 +122,12 @@ def attention(query, key, value, bias):
     query, key, value = (
         x[: batch * width].unflatten(0, (batch, width)).transpose(1, 2) for x in (query, key, value)
     )
-    scores = query @ key.transpose(-1, -2)
-    return ((scores + bias).softmax(-1) @ value).transpose(1, 2).flatten(0, 1)
+    if query.is_cuda:  # the fused kernel is the fastest there, and the slowest on a CPU
+        mask = bias.expand(-1, -1, width, -1)
+        read = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0)
+    else:
+        read = ((query @ key.transpose(-1, -2) + bias).softmax(-1)) @ value
+    return read.transpose(1, 2).flatten(0, 1)
 
 
 def after_attention(h, read, output, gate, down, norms, gate_bias, beta, down_bias):
@@ -163,7 +167,9 @@ class FastRiNALMo:
         inside = torch.arange(tokens, device=device) < lengths_B[:, None]
         masked = ids_BW == layout.mask_token
         scale = (1 - MASK_RATIO) / (1 - masked.sum(1) / lengths_B)
-        x = F.embedding(ids_BW, weights["embedding"]) * (scale[:, None] * (inside & ~masked))[..., None]
+        tokens_V = torch.arange(len(weights["embedding"]), device=device)
+        one_hot = (ids_BW[..., None] == tokens_V).float()  # as a product its gradient needs no sorting of ids
+        x = one_hot @ weights["embedding"] * (scale[:, None] * (inside & ~masked))[..., None]
         filling = (self.rows or batch * tokens) - batch * tokens
         x = F.pad(x.flatten(0, 1), (0, 0, 0, filling))
         bias = torch.zeros(batch, 1, 1, tokens, device=device, dtype=self.precision)
@@ -176,7 +182,9 @@ class FastRiNALMo:
             h, query, key, value = self.before(x, rotary, projections, norms)
             read = F.pad(attention(query, key, value, bias).flatten(1), (0, 0, 0, filling))
             x = self.after(h, read, projections[3], gate, down, norms, gate_bias, beta, down_bias)
-        x = F.layer_norm(x[chosen_M], (layout.width,), *weights["last_norm"].unbind(), NORM_EPS)
+        x = F.layer_norm(
+            x.index_select(0, chosen_M), (layout.width,), *weights["last_norm"].unbind(), NORM_EPS
+        )
         dense_bias, scale, shift = weights["head_rest"].unbind()
         x = F.gelu(F.linear(x, weights["head"], dense_bias))
         return F.linear(

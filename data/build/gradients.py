@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from batches import Batch, Corpus, Mixture, Pools
+from batches import Batch, Corpus, Pools
 from fast_rinalmo import FastRiNALMo, Layout
 from torch import multiprocessing
 
@@ -20,15 +20,15 @@ from torch import multiprocessing
 class Work:
     """What a process needs in order to compute the gradient of any batch of the run."""
 
-    def __init__(self, corpus, config, seed: int, batch_tokens: int, batches: int, compiled: bool):
+    def __init__(self, corpus, config, seed: int, batch_tokens: int, batches: int, mixture, compiled: bool):
         corpus = corpus if isinstance(corpus, Corpus) else Corpus.read(corpus)
         self.pools = Pools(corpus, seed, batch_tokens, batches)
         self.model = FastRiNALMo(Layout(config), rows=batch_tokens if compiled else None)
-        self.pool = lru_cache(maxsize=1)(self.pools.draw)
+        self.pool = lru_cache(maxsize=1)(lambda pool: self.pools.draw(pool, mixture(pool)))
 
-    def gradient(self, weights_P, pool: int, stage: int, mixture: Mixture, number: int):
+    def gradient(self, weights_P, pool: int, number: int):
         """Gradient [P] of the summed cross-entropy of batch `number` of a pool, and its sums."""
-        batches, synthetic = self.pool(pool, stage, mixture)
+        batches, synthetic = self.pool(pool)
         batch = batches[number]
         leaf = weights_P.detach().requires_grad_()
         loss = summed_loss(self.model, self.pools.base_ids, leaf, batch)
@@ -40,15 +40,14 @@ class Work:
 def log_probabilities(model: FastRiNALMo, base_ids: np.ndarray, weights_P, batch: Batch) -> torch.Tensor:
     """ln P(A, C, G, U) among all tokens at the chosen places, [M, 4]."""
     device = weights_P.device
-    ids, lengths, chosen = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.lengths, batch.chosen))
-    return model.logits(weights_P, ids, lengths, chosen).log_softmax(-1)[
-        :, torch.from_numpy(base_ids).to(device)
-    ]
+    ids, lengths, chosen = (torch.as_tensor(a).to(device) for a in (batch.ids, batch.lengths, batch.chosen))
+    logits = model.logits(weights_P, ids, lengths, chosen)
+    return logits.log_softmax(-1).index_select(1, torch.as_tensor(base_ids).to(device))
 
 
 def summed_loss(model: FastRiNALMo, base_ids: np.ndarray, weights_P, batch: Batch) -> torch.Tensor:
     """Cross-entropy with the batch's targets, summed over its chosen places, in nats."""
-    targets = torch.from_numpy(batch.targets).to(weights_P.device)
+    targets = torch.as_tensor(batch.targets).to(weights_P.device)
     return -(targets * log_probabilities(model, base_ids, weights_P, batch)).sum()
 
 
@@ -69,16 +68,14 @@ class Gradients:
         for process in self.processes:
             process.start()
 
-    def sum(
-        self, pool: int, stage: int, mixture: Mixture, numbers: list[int]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    def sum(self, pool: int, numbers: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
         """Gradient [P] and sums over the batches `numbers` of a pool."""
         if not self.processes:
-            parts = [self.work.gradient(self.weights, pool, stage, mixture, number) for number in numbers]
+            parts = [self.work.gradient(self.weights, pool, number) for number in numbers]
             gradients, sums = torch.stack([part[0] for part in parts]), [part[1] for part in parts]
         else:
             for place, number in enumerate(numbers):
-                self.tasks.put((place, pool, stage, mixture, number))
+                self.tasks.put((place, pool, number))
             answers = dict(self._answer() for _ in numbers)
             gradients, sums = self.places[: len(numbers)], [answers[place] for place in range(len(numbers))]
         return gradients.sum(0), {name: sum(part[name] for part in sums) for name in sums[0]}

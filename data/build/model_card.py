@@ -20,14 +20,14 @@ DATA = Path(__file__).resolve().parents[1]
 
 
 def stages_table(accuracy: list[float]) -> pd.DataFrame:
-    """The curriculum's grammars, with the accuracies on masked paired bases."""
+    """The grammars, with the accuracies on masked paired bases."""
     rows = []
-    for number, ((grammar, threshold), reached) in enumerate(zip(STAGES, accuracy), 1):
+    for number, (grammar, reached) in enumerate(zip(STAGES, accuracy), 1):
         ranges = {
             "stems (bp)": grammar.stem, "hairpin loops (nt)": grammar.hairpin, "length (nt)": grammar.length,
         }  # fmt: skip
-        row = {"stage": number} | {name: f"{low}-{high}" for name, (low, high) in ranges.items()}
-        rows.append(row | {"branching": grammar.branching, "left at": threshold, "at the end": reached})
+        row = {"grammar": number} | {name: f"{low}-{high}" for name, (low, high) in ranges.items()}
+        rows.append(row | {"branching": grammar.branching, "accuracy, paired": reached})
     return pd.DataFrame(rows)
 
 
@@ -81,9 +81,8 @@ def training_text(facts: dict) -> str:
 were synthetic: RNAs of random helices drawn afresh, and structures of training families with fresh bases. The rest
 are samples and natural RNAs of the training families (the data card says which); the families of `selection`,
 `heldout` and `natural` were never seen, nor were the sequences of `validation`, `seen-selection` and `seen-heldout`.
-`data/build/pretrain.py` repeats the last run; `pretraining.json` beside this file holds its recipe and its whole history
-({len(facts["history"]):,} reports), and those of the runs before, which were steered by hand (`data/build/README.md`).
-About the last run: {recipes_text(facts)}
+`data/build/pretrain.py` repeats the run; `pretraining.json` beside this file holds its recipe and its whole history
+({len(facts["history"]):,} reports). {recipes_text(facts)}
 
 A quarter of the positions or more are chosen; 50 % of these become the mask token, 35 % a random base, 15 % stay.
 Three quarters of the synthetic RNAs and half of the others have a mask that never hides both ends of a pair. Where
@@ -91,14 +90,15 @@ the source is known, the target of a hidden or replaced base is not the base but
 base of its pairing partner (the grammar's own, or the covariance model's from its emissions): the expected gradient
 is the same and its noise is less. The released weights are an exponential moving average (decay
 {recipe["average"]:g} a step). Muon for the encoder's matrices at rate {recipe["learning_rate"]:g}, AdamW for the rest at
-half of it; warm-up, constant, and a linear fall to zero over the last {recipe["anneal"]:.0%}.
+half of it; {recipe["batch_tokens"] * recipe["batches"]:,} tokens a step; warm-up, constant, and a linear fall to zero over the
+last {recipe["anneal"]:.0%}. The first {recipe["helices_first"]:.0%} of the run read random helices alone; afterwards {recipe["families"]:.0%} of the
+nucleotides are families', {recipe["redrawn"]:.0%} structures of families with fresh bases, and the rest helices.
 
 Accuracy of all masked bases / of paired ones / cross-entropy in nats on the way, 300 RNAs a set at most:
 
 {markdown(curve_table(facts["history"]))}
 
-The grammars, with the accuracy on masked paired bases (15 % masked) at which the curriculum leaves each and that of
-the last weights (not averaged); what can be reached falls from stage to stage:
+The grammars, with the accuracy on masked paired bases (15 % masked); what can be reached falls from one to the next:
 
 {markdown(stages_table(facts["accuracy"]))}
 """

@@ -3,10 +3,9 @@ command.
 
     python data/build/pretrain.py --out runs/nano
 
-A curriculum takes the model from short perfect hairpins to RNA families (`synthetic.STAGES`); with
-``--start`` a released model is trained further. The learning rate warms up, stays, and falls linearly to
-zero. Every batch depends on the recipe, the step and the curriculum's stage alone, so a run that was stopped
-goes on from its last checkpoint as if nothing had happened.
+Helices alone come first (`synthetic.STAGES`), families later; with ``--start`` a released model is trained
+further. The learning rate warms up, stays, and falls linearly to zero. Every batch depends on the recipe and
+the step alone, so a run that was stopped goes on from its last checkpoint as if nothing had happened.
 """
 
 import argparse
@@ -24,6 +23,7 @@ import torch
 from batches import Corpus, Mixture, Pools, Rnas, draw_helices
 from fast_rinalmo import FastRiNALMo, Layout
 from gradients import Gradients, log_probabilities
+from graphs import GraphGradients
 from multimolecule import RiNALMoConfig, RiNALMoForMaskedLM, RnaTokenizer
 from muon import Optimizer
 from safetensors import safe_open
@@ -45,25 +45,28 @@ class Recipe:
     heads: int = 4
     intermediate: int = 576
     """As in RiNALMo's configuration: the gated feed-forward layer is two thirds of it wide."""
-    tokens: float = 120e6
-    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (together some 5 %). While
-    the learning rate is still constant, a run may be gone on with to another end."""
-    anneal: float = 0.3
+    tokens: float = 28_626 * 32_768
+    """Tokens read in all: nucleotides, two special tokens an RNA and the padding (5 % of rows as long as
+    their longest RNA, 20 % of rows of a GPU's widths). While the learning rate is still constant, a run may
+    be gone on with to another end."""
+    anneal: float = 0.7
     """Share of the run, at its end, over which the learning rate falls linearly to zero."""
-    batch_tokens: int = 2048
-    batches: int = 2
-    """Batches a step; they divide a pool."""
-    learning_rate: float = 2e-3
+    batch_tokens: int = 32_768
+    batches: int = 1
+    """Batches a step; they divide a pool. On a CPU two of 2,048 tokens are faster, at a rate of 2e-3."""
+    learning_rate: float = 3e-3
     """Of the encoder's matrices (Muon, scaled to AdamW's update size); everything else learns at half of it
     with AdamW."""
     warmup_steps: int = 100
-    families: float = 0.5
-    """Share of nucleotides of the training families once pairing is mastered. At 0.65, with 0.15 of fresh
-    helices, the accuracy on paired bases of helices and of unseen families fell by the step."""
+    helices_first: float = 0.04
+    """Share of the run, at its beginning, that reads fresh helices alone. From there to twice that, families
+    take their share."""
+    families: float = 0.45
+    """Share of nucleotides of the training families from then on."""
     redrawn: float = 0.25
     """Share with structures of training families and freshly drawn bases, likewise. The rest are freshly
     drawn helices."""
-    natural: float = 0.1
+    natural: float = 0.07
     """Share of natural RNAs among the families' nucleotides."""
     sharpness: float = 2.0
     """How much samples of little noise are preferred at first: weights e^(sharpness x exponent), down to none
@@ -83,21 +86,9 @@ class Recipe:
 
     def mixture(self, pool: int) -> Mixture:
         progress = pool * (POOL // self.batches) / self.steps
-        return Mixture(self.families, self.redrawn, self.natural, self.sharpness * max(0.0, 1 - 3 * progress))
-
-
-class Curriculum:
-    """Which grammars are drawn. Mastery is a running mean of the accuracy on masked paired bases."""
-
-    def __init__(self, stage: int = 0, accuracy: list[float] | None = None):
-        self.stage = stage
-        self.accuracy = accuracy or [0.0] * len(STAGES)
-
-    def report(self, stage: int, accuracy: float):
-        before = self.accuracy[stage] or accuracy
-        self.accuracy[stage] = 0.6 * before + 0.4 * accuracy
-        if self.stage < len(STAGES) and self.accuracy[self.stage] >= STAGES[self.stage][1]:
-            self.stage += 1
+        come = min(1.0, max(0.0, progress / self.helices_first - 1)) if self.helices_first else 1.0
+        sharpness = self.sharpness * max(0.0, 1 - 3 * progress)
+        return Mixture(come * self.families, come * self.redrawn, self.natural, sharpness)
 
 
 class Examination:
@@ -199,15 +190,14 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)
         self.recipe, self.out, self.every, self.config = recipe, out, every, build_config(recipe)
         self.layout = Layout(self.config)
-        self.state = {"step": 0, "seen": 0, "synthetic": 0.0, "stage": 0, "accuracy": None, "history": []}
+        self.state = {"step": 0, "seen": 0, "synthetic": 0.0, "accuracy": [], "history": []}
         torch.manual_seed(recipe.seed)
         weights = self.layout.pack(RiNALMoForMaskedLM(self.config).state_dict())
         if start and not (out / "checkpoint.safetensors").exists():
             weights = self.layout.pack(load_file(start / "model.safetensors"))
             self.state["start"] = json.loads((start / "pretraining.json").read_text())
-            self.state |= {name: self.state["start"][name] for name in ("stage", "accuracy")}
         weights = weights.to(device)
-        if workers:
+        if workers and not weights.is_cuda:
             weights.share_memory_()
         self.optimizer = Optimizer(self.layout, weights, recipe.average)
         if (out / "checkpoint.safetensors").exists():
@@ -215,11 +205,13 @@ class Run:
         recipes = self.state.setdefault("recipes", [])
         if not recipes or recipes[-1]["recipe"] != asdict(recipe):  # a change on the way is no secret
             recipes.append({"from step": self.state["step"], "recipe": asdict(recipe)})
-        self.curriculum = Curriculum(self.state["stage"], self.state["accuracy"])
-        self.gradients = Gradients(
-            weights, workers, recipe.batches, corpus=corpus, config=self.config, seed=recipe.seed,
-            batch_tokens=recipe.batch_tokens, batches=POOL, compiled=compiled,
-        )  # fmt: skip
+        work = dict(corpus=corpus, config=self.config, seed=recipe.seed, batch_tokens=recipe.batch_tokens,
+                    batches=POOL, mixture=recipe.mixture)  # fmt: skip
+        if weights.is_cuda:
+            first, last = (steps * recipe.batches // POOL for steps in (self.state["step"], recipe.steps))
+            self.gradients = GraphGradients(weights, workers, first, last + 1, **work)
+        else:
+            self.gradients = Gradients(weights, workers, recipe.batches, compiled=compiled, **work)
         families = {name: Corpus.of_records(rows) for name, rows in examination_sets(records).items()}
         some = next(iter(families.values()), None) or (
             corpus if isinstance(corpus, Corpus) else Corpus.read(corpus)
@@ -227,8 +219,8 @@ class Run:
         self.examination = Examination(
             Pools(some, recipe.seed, recipe.batch_tokens, POOL), FastRiNALMo(self.layout)
         )
-        for stage in range(len(STAGES)):
-            helices = draw_helices(6_000, stage, np.random.default_rng(stage))[-1:]
+        for stage, share in enumerate(np.eye(len(STAGES))):
+            helices = draw_helices(12_000, np.random.default_rng(stage), share)
             self.examination.add(f"stage {stage}", Rnas.joined(helices), stage)
         for name, family in families.items():
             self.examination.add(name, family.take(np.arange(len(family.lengths))), 0)
@@ -260,14 +252,9 @@ class Run:
         recipe, state = self.recipe, self.state
         pool, first = divmod(state["step"] * recipe.batches, POOL)
         numbers = list(range(first, first + recipe.batches))
-        gradient, sums = self.gradients.sum(pool, state["stage"], recipe.mixture(pool), numbers)
+        gradient, sums = self.gradients.sum(pool, numbers)
         gradient /= sums["chosen"]
-        norm = gradient.norm()
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient became {norm} at step {state['step']}: lower the learning rate"
-            )
-        gradient *= min(1.0, 1 / (norm.item() + 1e-6))
+        gradient *= (1 / (gradient.norm() + 1e-6)).clamp(max=1.0)
         self.optimizer.step(gradient, recipe.rate(state["step"]))
         state["step"] += 1
         state["seen"] += sums["nucleotides"]
@@ -275,22 +262,24 @@ class Run:
         return sums
 
     def examine(self, sums: list[dict]) -> str:
-        """Move the curriculum on and write down how the averaged weights do."""
-        state, curriculum = self.state, self.curriculum
-        for stage in range(min(curriculum.stage + 1, len(STAGES))):
-            curriculum.report(
-                stage, self.examination.scores(self.optimizer.weights, f"stage {stage}")["paired"]
+        """Write down how the averaged weights do."""
+        state = self.state
+        loss = float(sum(one["loss"] for one in sums)) / max(1, sum(one["chosen"] for one in sums))
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} before step {state['step']}: lower the learning rate"
             )
-        state |= {"stage": curriculum.stage, "accuracy": curriculum.accuracy}
-        loss = sum(one["loss"] for one in sums) / max(1, sum(one["chosen"] for one in sums))
+        state["accuracy"] = [
+            self.examination.scores(self.optimizer.average, f"stage {stage}")["paired"]
+            for stage in range(len(STAGES))
+        ]
         names = [name for name in self.examination.sets if not name.startswith("stage")]
         report = {
             "step": state["step"],
             "nucleotides": state["seen"],
-            "stage": curriculum.stage,
             "loss": round(loss, 4),
             "rate": round(self.recipe.rate(state["step"]), 6),
-            "paired_accuracy": [round(a, 3) for a in curriculum.accuracy],
+            "paired_accuracy": state["accuracy"],
         }
         report |= {name: self.examination.scores(self.optimizer.average, name) for name in names}
         state["history"].append(report)
@@ -298,8 +287,7 @@ class Run:
             f"{name} " + "/".join(f"{value:.3f}" for value in report[name].values()) for name in names
         )
         paired = "/".join(f"{value:.2f}" for value in report["paired_accuracy"])
-        seen = f"{state['seen'] / 1e6:.2f} M nt, stage {curriculum.stage}"
-        line = f"{seen}, loss {loss:.3f}, helices {paired}, {scores}"
+        line = f"{state['seen'] / 1e6:.2f} M nt, loss {loss:.3f}, helices {paired}, {scores}"
         print(f"\n{time.strftime('%H:%M:%S')} step {state['step']}: {line}", flush=True)
         return f"loss {loss:.3f}"
 
@@ -319,22 +307,33 @@ def main(arguments: list[str] | None = None):
         "--corpus", type=Path, help="the families to train on; those of the records by default"
     )
     parser.add_argument(
+        "--more",
+        type=Path,
+        help="a table of records whose training families are read too, if not in --records",
+    )
+    parser.add_argument(
         "--records", type=Path, default=data / "records.parquet", help="what is scored on the way"
     )
     parser.add_argument(
         "--start", type=Path, help="a released model to train further, such as data/rinalmo-nano"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 on an accelerator")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(),
+                        help="processes: they compute or, beside a GPU, draw")  # fmt: skip
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     for field in Recipe.__dataclass_fields__.values():
         parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
     given = parser.parse_args(arguments)
     recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
+    records, corpus = pd.read_parquet(given.records), Corpus.read(given.corpus or given.records)
+    if given.more:
+        more = pd.read_parquet(given.more)
+        more = more[(more.split == "train") & ~more.family.isin(records.family)]
+        corpus = corpus.joined(Corpus.of_records(more.assign(origin="sampled")))
     run = Run(
-        recipe, given.corpus or given.records, given.out, pd.read_parquet(given.records),
-        given.start, given.device,
-        workers=given.workers if given.device == "cpu" else 0, compiled=not given.eager,
+        recipe, corpus, given.out, records,
+        given.start, given.device, workers=given.workers, compiled=not given.eager,
+        every=256 if given.device == "cpu" else 4096,
     )  # fmt: skip
     run.train()
 

@@ -6,7 +6,15 @@ from batches import Corpus
 from pretrain import Recipe
 
 RECIPE = Recipe(
-    width=32, blocks=2, heads=2, intermediate=48, tokens=256 * 2 * 48, batch_tokens=256, warmup_steps=2
+    width=32,
+    blocks=2,
+    heads=2,
+    intermediate=48,
+    tokens=256 * 2 * 48,
+    batch_tokens=256,
+    batches=2,
+    warmup_steps=2,
+    helices_first=0.0,
 )
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from batches import CHOSEN, Corpus, Mixture, Pools, Rnas, draw_helices, encode, ragged
-from synthetic import STAGES
 
 ALL = Mixture(families=0.5, redrawn=0.25, natural=0.1, sharpness=0.0)
 
@@ -16,7 +15,7 @@ def pools(corpus):
 @pytest.mark.parametrize("spared", [1.0, 0.0])
 def test_masks_change_only_chosen_positions_and_know_the_truth(pools, spared):
     rng = np.random.default_rng(0)
-    rnas = Rnas.joined(draw_helices(20_000, 4, rng))
+    rnas = Rnas.joined(draw_helices(20_000, rng))
     ids, chosen, targets = pools.mask(rnas, np.full(len(rnas.lengths), spared), rng)
     truth = pools.base_ids[rnas.bases]
     assert (ids == truth)[~chosen].all()
@@ -32,16 +31,16 @@ def test_masks_change_only_chosen_positions_and_know_the_truth(pools, spared):
 
 
 def test_batches_are_a_function_of_seed_and_number_alone(pools, corpus):
-    one, again, other = (pools.draw(number, len(STAGES), ALL)[0] for number in (3, 3, 4))
+    one, again, other = (pools.draw(number, ALL)[0] for number in (3, 3, 4))
     for first, second in zip(one, again):
         assert all(np.array_equal(a, b) for a, b in zip(first, second))
     assert len(one[0].ids) != len(other[0].ids) or not np.array_equal(one[0].ids, other[0].ids)
-    reseeded = Pools(corpus, seed=1, batch_tokens=512, batches=32).draw(3, len(STAGES), ALL)[0]
+    reseeded = Pools(corpus, seed=1, batch_tokens=512, batches=32).draw(3, ALL)[0]
     assert not all(np.array_equal(a.ids, b.ids) for a, b in zip(one, reseeded))
 
 
 def test_a_pool_is_full_and_hardly_padded(corpus):
-    batches, _ = Pools(corpus, 0, 2048, 64).draw(0, len(STAGES), ALL)
+    batches, _ = Pools(corpus, 0, 2048, 64).draw(0, ALL)
     assert len(batches) == 64 and max(batch.ids.size for batch in batches) <= 2048
     special = 2 * sum(len(batch.lengths) for batch in batches)
     read = sum(batch.nucleotides for batch in batches) + special
@@ -49,12 +48,17 @@ def test_a_pool_is_full_and_hardly_padded(corpus):
     assert read / (64 * 2048) > 0.9  # and rows that are filled up for the compiled model
 
 
-def test_families_come_after_the_curriculum_and_in_their_share(pools):
-    for stage in (0, 2):
-        batches, synthetic = pools.draw(0, stage, ALL)
-        assert synthetic >= sum(batch.nucleotides for batch in batches)
-    batches, synthetic = pools.draw(0, len(STAGES), ALL)
-    assert synthetic == pytest.approx(0.5 * 512 * 32, rel=0.1)
+def test_families_and_grammars_come_in_their_share(pools):
+    batches, synthetic = pools.draw(0, ALL)
+    assert synthetic == pytest.approx(0.5 * sum(batch.nucleotides for batch in batches), rel=0.1)
+    drawn = draw_helices(40_000, np.random.default_rng(0))
+    assert [part.lengths.sum() for part in drawn] == pytest.approx([6_000] * 4 + [16_000], rel=0.05)
+
+
+def test_rows_are_as_wide_as_asked_for(corpus):
+    batches, _ = Pools(corpus, 0, 1024, 16, (24, 48, 80, 160)).draw(0, ALL)
+    assert {batch.ids.shape[1] for batch in batches} <= {24, 48, 80, 160}
+    assert all(batch.ids.size <= 1024 and batch.lengths.max() <= batch.ids.shape[1] for batch in batches)
 
 
 def test_a_batch_holds_whole_rnas_with_targets_at_their_places(pools):
@@ -95,6 +99,19 @@ def test_targets_of_families_follow_the_partners_base():
         -1,
         4,
     ]
+
+
+def test_of_two_corpora_every_rna_keeps_its_own(corpus):
+    first = Corpus(vars(corpus) | {"target": np.zeros(len(corpus.bases), int), "targets": np.eye(5, 4)})
+    second = Corpus(
+        vars(corpus) | {"target": np.zeros(len(corpus.bases), int), "targets": np.eye(5, 4)[::-1]}
+    )
+    both, count = first.joined(second), len(corpus.lengths)
+    assert both.lengths.tolist() == [*corpus.lengths, *corpus.lengths]
+    assert len(set(both.family)) == 2 * len(set(corpus.family)) and len(set(both.type)) == 2
+    for part, rows in ((first, np.arange(count)), (second, np.arange(count, 2 * count))):
+        for ours, theirs in zip(both.take(rows), part.take(np.arange(count))):
+            assert np.array_equal(ours, theirs)
 
 
 def test_families_and_natural_rnas_are_drawn_in_their_shares(corpus):

@@ -23,8 +23,8 @@ def test_a_recipe_that_was_changed_is_told():
     assert recipes_text({"recipes": recipes[:1]}) == "Nothing was changed on the way."
 
 
-def test_every_stage_has_a_row():
-    assert stages_table([0.1] * 5).shape == (5, 7)
+def test_every_grammar_has_a_row():
+    assert stages_table([0.1] * 5).shape == (5, 6)
 
 
 def test_the_runs_before_are_named_first_to_last():

@@ -17,11 +17,11 @@ from synthetic import (
     stack_pair_tables,
 )
 
-from sae_rna.records.structure import CANONICAL_PAIRS, element_string
+from sae_rna.records.structure import CANONICAL_PAIRS, element_string, pair_table
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([grammar for grammar, _ in STAGES]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(STAGES))
 def test_every_claimed_pair_is_canonical_or_wobble_and_lengths_obey_the_grammar(seed, grammar):
     bases, table = draw_batch(grammar, 12, np.random.default_rng(seed))
     for row, partner in zip(bases, table):
@@ -34,6 +34,25 @@ def test_every_claimed_pair_is_canonical_or_wobble_and_lengths_obey_the_grammar(
                 assert partner[j] == i
                 assert abs(i - j) > 3
                 assert sequence[i] + sequence[j] in CANONICAL_PAIRS
+
+
+@given(st.lists(st.text("().", max_size=40), min_size=1, max_size=5))
+def test_stacked_pair_tables_are_those_of_each_structure(texts):
+    """Any text becomes balanced when brackets without a partner are taken as unpaired."""
+    structures = [balanced(text) or "." for text in texts]
+    for structure, row in zip(structures, stack_pair_tables(structures)):
+        assert row[: len(structure)].tolist() == pair_table(structure).tolist()
+        assert (row[len(structure) :] == PADDING).all()
+
+
+def balanced(text: str) -> str:
+    letters, opened = ["."] * len(text), []
+    for place, letter in enumerate(text):
+        if letter == "(":
+            opened.append(place)
+        elif letter == ")" and opened:
+            letters[opened.pop()], letters[place] = "(", ")"
+    return "".join(letters)
 
 
 def test_the_same_seed_draws_the_same_rnas():
@@ -63,8 +82,7 @@ def test_tetraloops_are_gnra_or_uncg_when_all_are_asked_for():
 def test_later_stages_hold_the_elements_that_earlier_ones_lack():
     rng = np.random.default_rng(0)
     seen = [
-        set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150)))
-        for grammar, _ in STAGES
+        set("".join(element_string(draw_structure(grammar, rng)) for _ in range(150))) for grammar in STAGES
     ]
     assert seen[0] <= set("SHE") and {"I", "B"} <= seen[2] and {"M", "X"} <= seen[3]
 
