@@ -70,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _notebook(given):
     from sae_rna import publishing
-    from sae_rna.sae.checkpoint import stopped_at
 
     values = {name: read_yaml(value, f"the value {value!r} of '{name}'") for name, value in given.p}
     checked = Parameters.from_profile(given.profile, **values)
@@ -80,6 +79,8 @@ def _notebook(given):
     try:
         publishing.execute(given.notebook, given.output, injected, figures=run / "figures", failures=run)
     except Stopped as stop:  # and so is the notebook's own process
+        from sae_rna.sae.checkpoint import stopped_at  # seconds to import
+
         if where := stopped_at(run, began):
             raise Stopped(stop.number, where) from None
         raise

@@ -8,7 +8,7 @@ hidden states in one pass of the language model.
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +46,7 @@ class Study:
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
         self.run = RunFolder(Path(parameters.run))
+        self._records = cache(self._read)  # both uses may read the same file
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -97,11 +98,14 @@ class Study:
     def all_records(self, use: str) -> pd.DataFrame:
         """All records of the parameter `use`, structures or types, that are short enough, with `split`."""
         source = self.source(use)
-        records = read_records(source.file)
+        return self._records(source.file, source.longest)
+
+    def _read(self, file: str, longest: int) -> pd.DataFrame:
+        records = read_records(file)
         try:
-            return assign_splits(select_length(records, source.longest), self.parameters.seed)
+            return assign_splits(select_length(records, longest), self.parameters.seed)
         except ValueError as error:
-            raise ValueError(f"{source.file}: {error}") from None
+            raise ValueError(f"{file}: {error}") from None
 
     def source(self, use: str) -> Source:
         """Where the records of the parameter `use` come from."""

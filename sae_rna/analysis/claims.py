@@ -3,7 +3,6 @@
 The rules know nothing of the model at hand: other data give other verdicts.
 """
 
-import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -49,7 +48,6 @@ RULES = {
         "more in either half",
     },
 }
-_MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # before a number, not within a name
 BOTH = "all RNAs"  # of claims that need no choice, and so no setting
 _PAGES = {
     "fig-layer-sparsity": "05-layers",
@@ -210,7 +208,7 @@ def table(findings: list[Finding]) -> pd.DataFrame:
         f"[{_PAGES[of.evidence][3:].replace('-', ' ')}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})"
         for of in findings
     ]
-    rows = [(of.claim, of.setting, of.verdict, _MINUS.sub("−", of.why)) for of in findings]
+    rows = [(of.claim, of.setting, of.verdict, of.why) for of in findings]
     columns = ["claim", "RNAs", "verdict", "what decides"]
     return pd.DataFrame(rows, columns=columns).assign(evidence=links)
 
@@ -218,7 +216,8 @@ def table(findings: list[Finding]) -> pd.DataFrame:
 def counts(findings: list[Finding]) -> dict:
     """How many claims there are, and in words how many have each of the `verdicts` that occur."""
     counts = Counter(finding.verdict for finding in findings)
-    words = {HOLDS: "hold", WEAKLY: "hold weakly", NOT: "do not hold here", UNKNOWN: "cannot be told"}
+    several = {HOLDS: "hold", WEAKLY: "hold weakly", NOT: "do not hold here", UNKNOWN: "cannot be told"}
+    words = {verdict: verdict if counts[verdict] == 1 else word for verdict, word in several.items()}
     verdicts = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
     return {"claims": counts.total(), "verdicts": verdicts}
 

@@ -28,7 +28,7 @@ from sae_rna.records import composition
 from sae_rna.records.splits import settings
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
-from sae_rna.sae.features import to_csr
+from sae_rna.sae.features import to_csc, to_csr
 
 MOST_RNAS, TRAINING_RNAS = 2000, 300
 """RNAs scored of each split (hidden states lie in memory), and RNAs to fit components on."""
@@ -120,7 +120,7 @@ class AnnotatedSets:
         """`choosing.score_concepts` of activations by split, with `setting` and intervals over families."""
         tables = []
         for setting, splits in self.settings.items():
-            known, unseen = ((to_csr(activations[split]), self.annotations[split]) for split in splits)
+            known, unseen = ((to_csc(activations[split]), self.annotations[split]) for split in splits)
             families = [self.records[split].get("family") for split in splits]
             options = {"shuffles": shuffles, "seed": self.seed, "bootstraps": BOOTSTRAPS}
             table = choosing.score_concepts(known, unseen, retained_F, families, **options)

@@ -24,6 +24,7 @@ from sae_rna.analysis.statistics import scoring
 from sae_rna.extraction.stream import hidden_states
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
+from sae_rna.sae.features import dense
 
 RECURS = 0.7  # least cosine and least correlation of a feature that recurs
 RNAS = 400  # of the selection families, on which activations are correlated
@@ -69,7 +70,11 @@ def match_activations(activations_a: sparse.csr_matrix, activations_b: sparse.cs
     """
     pair = [sparse.csc_matrix(activations, dtype=float) for activations in (activations_a, activations_b)]
     means, deviations = zip(*map(_moments, pair))
-    covariance_AB = (pair[0].T @ pair[1]).toarray() / activations_a.shape[0] - np.outer(*means)
+    # what is active on more than half of the tokens takes less time, and memory, as it stands
+    first, second = (
+        columns.toarray() if 2 * columns.nnz > np.prod(columns.shape) else columns for columns in pair
+    )
+    covariance_AB = dense(first.T @ second) / activations_a.shape[0] - np.outer(*means)
     return _assign(covariance_AB, *deviations)
 
 

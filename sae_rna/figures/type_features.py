@@ -39,7 +39,7 @@ def type_features(
     marks = {"orange dot: the feature prefers this type": (table.survives != "").any()}
     notes = [note for note, used in (marks | {f"† {EXPLAINED_TYPE}": table.explained.any()}).items() if used]
     for layer in layers:
-        title = alt.Title(f"layer {theme.layer_name(layer)}", frame="group")
+        title = alt.Title(f"layer {layer}", frame="group")
         rows = table[table.layer == layer]
         counts.append(f"{theme.layer_name(layer)} with {rows.feature.nunique()} features")
         if rows.empty:

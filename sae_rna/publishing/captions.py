@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import nbformat
 
-from sae_rna.publishing.tables import written
+from sae_rna.publishing.tables import MINUS, written
 
 #: What means something in HTML, Markdown or MyST.
 _SPECIAL = re.compile(r"[\\`*_\[\]{}<>&\"'$|#!~^%@:]")
@@ -29,7 +29,7 @@ def filled(text: str, numbers: Mapping, figure: str, markdown: bool = True) -> s
             given = ", ".join(numbers) or "no numbers"
             raise NotebookError(f"{place} asks for {{{name}}}, publish was given {given}")
         try:
-            words = written(numbers[name], name, style)
+            words = MINUS.sub("−", written(numbers[name], name, style))
         except ValueError as error:
             raise NotebookError(f"{place} has {{{name}:{style}}}: {error}") from None
         if markdown and isinstance(numbers[name], str):

@@ -20,6 +20,8 @@ from sae_rna.publishing.vega import VEGALITE
 
 #: Environment variable with the folder of the static files (else `figures`); `execute` sets it.
 FIGURES = "SAE_RNA_FIGURES"
+#: A mark that is there for its tooltip alone, as Vega draws it: thousands of them make a picture of 3 MB.
+_UNSEEN = re.compile(r'<[a-z]+ [^>]*\sopacity="0"[^>]*/>')
 _ID = re.compile(r"(fig|tab)(-[a-z0-9]+)+")
 
 
@@ -86,10 +88,10 @@ def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:
     spec = chart.to_dict()
     words = spec.get("description", figure_id)
     png = vl_convert.vegalite_to_png(spec, vl_version=VEGALITE, ppi=3 * 72)
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)
+    svg = _UNSEEN.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
     # vl-convert leaves a chart's description out of the picture; a screen reader needs it there too.
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
-    pdf = vl_convert.vegalite_to_pdf(spec, vl_version=VEGALITE)
+    pdf = vl_convert.svg_to_pdf(svg)
     picture = f'<noscript><img src="../figures/{figure_id}.svg" alt="{html.escape(words)}"></noscript>'
     drawn = f'<div class="sae-rna-scroll" tabindex="0">{chart_html(chart, figure_id)}\n{picture}</div>'
     bundle = {"text/html": drawn, "image/png": png, "text/plain": words}

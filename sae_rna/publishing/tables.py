@@ -8,6 +8,9 @@ import pandas as pd
 
 #: Numbers that are names and get no thousands separators.
 _IDENTIFIERS = {"feature", "layer", "seed"}
+_LONG = 60  # characters of a cell that makes a table one of words: on a phone its rows are read as paragraphs
+#: A hyphen before a number, not within a name, stands for a minus sign.
+MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 #: A page of the book, from the folder of the figures as from the folder of the pages.
 _LINK = re.compile(r"\[([^\[\]]+)\]\((\.\./executed/[\w.#-]+)\)")
 
@@ -40,8 +43,11 @@ def table_html(table: pd.DataFrame) -> str:
         lines += [row("td", texts) for texts in zip(*(_cells(rows[name]) for name in rows))]
         bodies.append("<tbody>\n" + "\n".join(lines) + "\n</tbody>")
     content = f"<thead>{row('th', shown.columns)}</thead>\n" + "\n".join(bodies)
+    kind = "sae-rna-table" + " sae-rna-words" * (
+        shown.map(lambda cell: len(str(cell)) > _LONG).to_numpy().any()
+    )
     box = '<div class="sae-rna-scroll" tabindex="0" style="overflow-x: auto">'
-    return f'{box}\n<table class="sae-rna-table">\n{content}\n</table>\n</div>'
+    return f'{box}\n<table class="{kind}">\n{content}\n</table>\n</div>'
 
 
 def _numeric(kind) -> bool:
@@ -59,7 +65,8 @@ def _cells(column: pd.Series) -> list[str]:
     """A column as text."""
     style = _float_style(column) if pd.api.types.is_float_dtype(column) else None
     texts = ["–" if pd.isna(value) else written(value, str(column.name), style) for value in column]
-    return [text.replace("-", "−") for text in texts] if _numeric(column.dtype) else texts
+    numeric = _numeric(column.dtype)
+    return [text.replace("-", "−") if numeric else MINUS.sub("−", text) for text in texts]
 
 
 def _float_style(column: pd.Series) -> str:

@@ -124,7 +124,7 @@ class SparseStep(_Step):
             product = self.space("codes", (len(chunk), self.config.latents), chunk.dtype)
             bits = kernels.as_bits(torch.addmm(bias, chunk, self.encoder.T, out=product))
             if whole_batch:
-                codes = kernels.batch_top_k(bits, k * len(chunk), 0.5 * self.sae.threshold.item())
+                codes = kernels.batch_top_k(bits, k * len(chunk), 0.8 * self.sae.threshold.item())
                 if len(codes[2]):
                     self.sae.observe_threshold(0, float(codes[2].min()))
                 return codes

@@ -37,6 +37,15 @@ def to_csr(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csr_matrix:
     return sparse.csr_matrix((values_NF.ravel()[places], columns, start.astype(index)), shape=values_NF.shape)
 
 
+def to_csc(values_NF: sparse.spmatrix | np.ndarray) -> sparse.csc_matrix:
+    """`to_csr`, by column."""
+    return (
+        to_csr(np.ascontiguousarray(values_NF.T)).T
+        if isinstance(values_NF, np.ndarray)
+        else values_NF.tocsc()
+    )
+
+
 def pool_max(values_NF: sparse.spmatrix | np.ndarray, group_N: np.ndarray) -> sparse.csc_matrix | np.ndarray:
     """Maximum over groups of adjacent rows, [groups, F]; sparse (by column) for a sparse matrix, else dense.
 

@@ -13,7 +13,6 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from scipy import sparse
 
 _reductions = {"reassoc", "contract", "nsz"}  # sums may use vector registers; infinities and NaN keep meaning
 
@@ -143,18 +142,30 @@ def _at_least(bits, bound):
     start = np.cumsum(start)
     indices, found = np.empty(start[-1], np.int32), np.empty(start[-1], bits.dtype)
     for b in numba.prange(tokens):
-        place = start[b]
-        for first in range(0, latents, 64):
-            end = min(first + 64, latents)
-            largest = bits[b, first]
-            for j in range(first, end):
-                largest = bits[b, j] if bits[b, j] > largest else largest
-            if largest >= bound:
-                for j in range(first, end):
-                    if bits[b, j] >= bound:
-                        indices[place], found[place] = j, bits[b, j]
-                        place += 1
+        # without a branch, which would be mispredicted: what is not kept is written over
+        places, values, kept = np.empty(latents + 1, np.int32), np.empty(latents + 1, bits.dtype), 0
+        for j in range(latents):
+            places[kept], values[kept] = j, bits[b, j]
+            kept += 1 if bits[b, j] >= bound else 0
+        indices[start[b] : start[b + 1]], found[start[b] : start[b + 1]] = places[:kept], values[:kept]
     return start, indices, found
+
+
+@numba.njit(cache=True)
+def _largest(start, indices, found, wanted):
+    """The `wanted` largest of what `_at_least` found, of equal ones the first: start, indices and values."""
+    last, ties = _bound(found, len(found), wanted)
+    few, kept = min(wanted, len(found)), 0
+    places, values = np.empty(few + 1, np.int32), np.empty(few + 1, np.float32)
+    ends = np.zeros_like(start)
+    for b in range(len(start) - 1):
+        for entry in range(start[b], start[b + 1]):
+            tied = 1 if found[entry] == last and ties > 0 else 0
+            places[kept], values[kept] = indices[entry], _f32(found[entry])
+            kept += 1 if found[entry] > last else tied
+            ties -= tied
+        ends[b + 1] = kept
+    return ends, places[:kept], values[:kept]
 
 
 def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
@@ -164,14 +175,10 @@ def batch_top_k(bits: np.ndarray, wanted: int, guess: float):
     """
     shift = 16 if bits.dtype == np.int16 else 0
     one = np.array([guess], np.float32).view(np.int32) >> shift
-    start, indices, found = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
-    if start[-1] < wanted:
-        start, indices, found = _at_least(bits, bits.dtype.type(1))
-    last, ties = _bound(found, len(found), wanted)
-    kept = found > last
-    kept[np.flatnonzero(found == last)[:ties]] = True
-    values = (found[kept].astype(np.int32) << shift).view(np.float32)
-    return np.concatenate([[0], np.cumsum(kept)])[start], indices[kept], values
+    candidates = _at_least(bits, bits.dtype.type(max(int(one[0]), 1)))
+    if candidates[0][-1] < wanted:
+        candidates = _at_least(bits, bits.dtype.type(1))
+    return _largest(*candidates, wanted)
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)
@@ -220,11 +227,24 @@ def residuals(x, bias, dictionary, start, indices, values, prefixes, scale, resi
                 slopes[place] = slope
 
 
+@numba.njit(cache=True)
 def by_latent(start, indices, latents):
     """CSR by token -> by latent: first [F + 1] and, in latent order, tokens and places in `indices`, [N]."""
-    by_token = sparse.csr_matrix((np.arange(len(indices)), indices, start), (len(start) - 1, latents))
-    columns = by_token.tocsc()
-    return columns.indptr.astype(np.int64), columns.indices, columns.data
+    first = np.zeros(latents + 1, np.int64)
+    for j in indices:
+        first[j + 1] += 1
+    first = np.cumsum(first)
+    free, tokens, places = (
+        first[:-1].copy(),
+        np.empty(len(indices), np.int32),
+        np.empty(len(indices), np.int64),
+    )
+    for b in range(len(start) - 1):
+        for place in range(start[b], start[b + 1]):
+            slot = free[indices[place]]
+            tokens[slot], places[slot] = b, place
+            free[indices[place]] = slot + 1
+    return first, tokens, places
 
 
 @numba.njit(parallel=True, cache=True, fastmath=_reductions)

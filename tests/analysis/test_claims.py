@@ -126,7 +126,7 @@ def test_what_decides_is_told_in_words_and_verdicts_are_counted():
     told = table(findings)
     assert told.columns.tolist() == ["claim", "RNAs", "verdict", "what decides", "evidence"]
     assert told["what decides"].tolist() == [
-        "rank correlation of layer and density: −1.00 (p = 0.0014); in the control (random weights): unknown",
+        "rank correlation of layer and density: -1.00 (p = 0.0014); in the control (random weights): unknown",
         "300 instances, AUROC within bases 0.700 (0.650 to 0.750), chance 0.550; its confounds explain it; "
         "best control PCA 0.600, lead +0.100 (+0.020 to +0.180)",
         "elements: 5 of 8; random weights: 1",
@@ -136,7 +136,7 @@ def test_what_decides_is_told_in_words_and_verdicts_are_counted():
     assert told.evidence[1] == "[controls](../executed/08-controls.html#fig-controls)"
     assert claims.counts(findings) == {
         "claims": 4,
-        "verdicts": "2 hold, 1 do not hold here, 1 cannot be told",
+        "verdicts": "2 hold, 1 does not hold here, 1 cannot be told",
     }
 
 

@@ -77,4 +77,4 @@ def test_the_sentences_name_scores_types_and_verdicts_by_setting():
     assert facts["stem"] == "0.68 (best control 0.60) in seen families"
     assert facts["types"] == "1 of 2 types in seen families and 0 of 1 types in unseen families"
     assert (facts["concepts"], facts["clearly"], facts["behind"]) == (2, 1, 1)
-    assert facts["verdicts"] == "2 hold, 1 do not hold here"
+    assert facts["verdicts"] == "2 hold, 1 does not hold here"

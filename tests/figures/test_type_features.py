@@ -36,7 +36,7 @@ def test_a_layer_without_features_has_a_panel_that_says_so():
     table = types_table(6)
     chart = figures.type_features(table[table.layer > 1], [1, 4, 6])
     panels = chart.to_dict()["vconcat"]
-    assert [panel["title"]["text"] for panel in panels] == ["layer L1", "layer L4", "layer L6"]
+    assert [panel["title"]["text"] for panel in panels] == ["layer 1", "layer 4", "layer 6"]
     assert "No retained feature in this layer." in texts(svg_of(chart))
     assert set(table.type) <= set(texts(svg_of(chart)))
 

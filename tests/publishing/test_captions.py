@@ -23,6 +23,8 @@ def both(words: str, numbers: dict) -> tuple[str, str]:
         ("F1 {n}.", 0.123456, "F1 0.123."),
         ("F1 {n:.2f}, {n:.1f}.", 0.126, "F1 0.13, 0.1."),
         ("of {n}", "tRNA", "of tRNA"),
+        ("lead {n:.2f}", -0.5, "lead −0.50"),
+        ("{n}", "rho -0.8 (-0.9 to -0.7) of L1-6, RF1-2", "rho −0.8 (−0.9 to −0.7) of L1-6, RF1-2"),
     ],
 )
 def test_placeholders_become_numbers(caption, value, expected):

@@ -66,6 +66,13 @@ def test_a_published_chart_has_all_its_static_files(folder):
     assert alt.Chart.from_dict(spec).to_dict()["mark"]["type"] == "point"
 
 
+def test_marks_that_nobody_sees_are_left_out_of_pictures(folder):
+    seen = alt.Chart(TABLE, description="two points").mark_point().encode(x="x:Q")
+    published("fig-points", seen + seen.mark_point(opacity=0), TABLE)
+    svg = (folder / "fig-points.svg").read_text()
+    assert svg.count('aria-roledescription="point"') == 2 and 'opacity="0"' not in svg
+
+
 def test_one_output_carries_html_picture_and_numbers(folder):
     words = dict.fromkeys(("caption", "alt"), "{n} of {share} {name} {seen}")
     numbers = {"n": np.int64(7), "share": np.float32(0.5), "name": "L5", "seen": True}

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from sae_rna.publishing.tables import table_html
 
@@ -87,6 +88,16 @@ def test_signed_numbers_keep_three_decimals():
 
 def test_a_table_without_rows_is_still_a_table():
     assert rows_of(table_html(pd.DataFrame({"a": [], "b": []}))) == [[("a", "right"), ("b", "right")]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("short", ["sae-rna-table"]), ("x " * 31, ["sae-rna-table", "sae-rna-words"])]
+)
+def test_a_table_of_words_is_marked_for_phones(text, kind):
+    assert (
+        re.search('<table class="(.*?)">', table_html(pd.DataFrame({"a": [1], "b": [text]})))[1].split()
+        == kind
+    )
 
 
 def test_links_to_pages_of_the_book_and_no_others_become_links():

@@ -18,6 +18,7 @@ from sae_rna.sae.features import (
     run_numbers,
     save_csr,
     tau,
+    to_csc,
     to_csr,
     type_activation,
 )
@@ -68,8 +69,9 @@ def test_pooling_equals_a_loop_over_sequences(case):
     )
 )
 def test_a_sparse_matrix_of_dense_values_is_scipys(values):
-    for form in (values, np.asfortranarray(values), sparse.csc_matrix(values)):
-        made, expected = to_csr(form), sparse.csr_matrix(values)
+    forms = values, np.asfortranarray(values), sparse.csc_matrix(values)
+    pairs = [(to_csr(form), sparse.csr_matrix(values)) for form in forms]
+    for made, expected in [*pairs, *((to_csc(form), sparse.csc_matrix(values)) for form in forms)]:
         assert (
             made.shape == expected.shape
             and made.has_canonical_format

@@ -5,20 +5,21 @@ import numpy as np
 
 
 @numba.njit(parallel=True, cache=True)
-def count(features, start, rows, level, label_start, label_concept, label_instance, concepts, thresholds):
+def count(start, rows, level, label_start, label_concept, label_instance, concepts, thresholds):
     """Rows where each feature fires [F, H], those that have each concept and instances among them [F, C, H].
 
     One count by level answers for all thresholds, since the level of a maximum is the maximum of the levels.
     """
-    firing = np.zeros((len(features), thresholds), np.int32)
-    hits = np.zeros((len(features), concepts, thresholds), np.int32)
-    found = np.zeros((len(features), concepts, thresholds), np.int32)
+    features = len(start) - 1
+    firing = np.zeros((features, thresholds), np.int32)
+    hits = np.zeros((features, concepts, thresholds), np.int32)
+    found = np.zeros((features, concepts, thresholds), np.int32)
     instances = label_instance.max() + 1 if len(label_instance) else 1
-    for j in numba.prange(len(features)):
+    for j in numba.prange(features):
         # by level, of which 0 (fires nowhere) is left out in the end
         firing_j, hits_j = np.zeros(thresholds + 1, np.int32), np.zeros((concepts, thresholds + 1), np.int32)
         found_j, highest_E = np.zeros_like(hits_j), np.zeros(instances, np.uint8)
-        for entry in range(start[features[j]], start[features[j] + 1]):
+        for entry in range(start[j], start[j + 1]):
             here, row = level[entry], rows[entry]
             if here == 0:
                 continue
@@ -38,17 +39,51 @@ def count(features, start, rows, level, label_start, label_concept, label_instan
     return firing, hits, found
 
 
+def split(start, rows, values, stratum_N, strata):
+    """Non-zeros by column of each stratum of the rows, which keep their numbers: start, rows, values."""
+    ends = _stratum_ends(start, rows, stratum_N, strata)
+    parts = _by_stratum(start, rows, values, stratum_N, ends)
+    bounds = np.append(ends[:, 0], len(rows))
+    return [(ends[s] - low, *(part[low:high] for part in parts))
+            for s, (low, high) in enumerate(zip(bounds, bounds[1:]))]  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _stratum_ends(start, rows, stratum_N, strata):
+    """Where the entries of every column end if they are laid out stratum by stratum, from 0, [S, F + 1]."""
+    counts = np.zeros((strata, len(start)), np.int64)
+    for f in range(len(start) - 1):
+        for entry in range(start[f], start[f + 1]):
+            counts[stratum_N[rows[entry]], f + 1] += 1
+    return np.cumsum(counts).reshape(counts.shape)
+
+
+@numba.njit(parallel=True, cache=True)
+def _by_stratum(start, rows, values, stratum_N, ends):
+    """Rows and values in the order of `ends`."""
+    rows_out, values_out = np.empty_like(rows), np.empty_like(values)
+    for f in numba.prange(len(start) - 1):
+        place = ends[:, f].copy()
+        for entry in range(start[f], start[f + 1]):
+            s = stratum_N[rows[entry]]
+            rows_out[place[s]], values_out[place[s]] = rows[entry], values[entry]
+            place[s] += 1
+    return rows_out, values_out
+
+
 def rank(start, rows, values):
-    """Rows from the strongest down, number of rows as strong or stronger, and the end of the positives."""
-    order = np.empty(len(values), np.int64)
+    """Of every column its start, rows from the strongest down, number of rows as strong or stronger, and the
+    end of the positives."""
+    order, falling = np.empty(len(values), np.int64), -values
     for low, high in zip(start, start[1:]):  # NumPy's sort is several times as fast as numba's on all cores
-        order[low:high] = low + np.argsort(-values[low:high])
-    return rows[order], *_ties(start, values[order])
+        order[low:high] = np.argsort(falling[low:high])
+    order += np.repeat(start[:-1], np.diff(start))
+    return start, rows[order], *_ties(start, values[order])
 
 
 @numba.njit(parallel=True, cache=True)
 def _ties(start, values):
-    """`rank`'s second and third answer, for values that descend in every feature."""
+    """`rank`'s third and fourth answer, for values that descend in every feature."""
     seen, stop = np.empty(len(values), np.int32), start[1:].copy()
     for f in numba.prange(len(start) - 1):
         low, high = start[f], start[f + 1]
@@ -62,8 +97,9 @@ def _ties(start, values):
 
 
 @numba.njit(parallel=True, cache=True)
-def walk(start, row_ranked, seen, stop, rows, label_start, label_concept, rows_C):
-    """From the strongest row down: pairs that a concept's rows win, and average precision, both [F, C]."""
+def walk(start, row_ranked, seen, stop, rows, label_start, label_concept, rows_C, precise):
+    """From the strongest row down: pairs that a concept's rows win and, if `precise`, average precision, both
+    [F, C]. `rows` and `rows_C` count the rows in question and those of each concept."""
     concepts = len(rows_C)
     wins = np.empty((len(start) - 1, concepts))
     average_precision = np.empty((len(start) - 1, concepts))
@@ -77,7 +113,7 @@ def walk(start, row_ranked, seen, stop, rows, label_start, label_concept, rows_C
                 for label in range(label_start[row_ranked[tied]], label_start[row_ranked[tied] + 1]):
                     hits[label_concept[label]] += 1
                     rank_sum[label_concept[label]] += mean_rank
-            for tied in range(place, end):
+            for tied in range(place, end if precise else place):
                 for label in range(label_start[row_ranked[tied]], label_start[row_ranked[tied] + 1]):
                     precision_sum[label_concept[label]] += hits[label_concept[label]] / level
             place, above = end, level

@@ -16,17 +16,17 @@ def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, 
 
     `family_S` numbers the records' families. NaN, and empty, without resamples or with a single family.
     """
-    columns, labels = sample.activations, sample.annotations
+    labels, (columns, levels) = sample.annotations, sample.of(choice.feature_J)
     family_N = np.unique(family_S, return_inverse=True)[1][labels.record_N]
     families, resampled = family_N.max() + 1, [np.empty(0, np.float32)] * len(choice.concept_J)
     bounds = np.full((len(resampled), 2, 2), np.nan)
     if bootstraps and families > 1:
         weight_GB = rng.multinomial(families, np.full(families, 1 / families), bootstraps).T.astype(float)
         by_concept = labels.instance_NC.tocsc()
-        for place, (concept, feature, level) in enumerate(zip(*choice)):
+        for place, (concept, _, level) in enumerate(zip(*choice)):
             instance_N = by_concept[:, [concept]].toarray().ravel()
-            active = slice(*columns.indptr[feature : feature + 2])
-            rows, values, fires = columns.indices[active], columns.data[active], sample.level[active] > level
+            active = slice(*columns.indptr[place : place + 2])
+            rows, values, fires = columns.indices[active], columns.data[active], levels[active] > level
             f1_B = _resampled_f1(rows[fires], instance_N, family_N, weight_GB)
             auroc_B = _resampled_auroc(rows, values, instance_N > 0, labels.stratum_N, family_N, weight_GB)
             resampled[place] = auroc_B.astype(np.float32)
@@ -67,14 +67,11 @@ def _resampled_auroc(rows, values, member_N, stratum_N, family_N, weight_GB) -> 
     ordered, class_N = np.sort(values[values > 0]), np.zeros(len(member_N), np.int64)
     above = 1 + np.searchsorted(ordered, values) * CLASSES // max(len(ordered), 1)
     class_N[rows] = np.where(values > 0, above, 0)
-
-    def counted(chosen: np.ndarray) -> np.ndarray:
-        cells = np.ones(chosen.sum()), (class_N[chosen], family_N[chosen])
-        return sparse.csr_matrix(cells, shape=(CLASSES + 1, len(weight_GB))) @ weight_GB
-
+    shape = stratum_N.max() + 1, 2, CLASSES + 1, len(weight_GB)
+    cell_N = ((stratum_N * 2 + ~member_N) * shape[2] + class_N) * shape[3] + family_N
+    counts = sparse.csr_matrix(np.bincount(cell_N, minlength=np.prod(shape)).reshape(-1, shape[3]))
     wins_B, pairs_B = np.zeros((2, weight_GB.shape[1]))
-    for stratum in np.unique(stratum_N):
-        with_KB, without_KB = (counted(of & (stratum_N == stratum)) for of in (member_N, ~member_N))
+    for with_KB, without_KB in (counts @ weight_GB).reshape(*shape[:3], -1):
         below_KB = without_KB.cumsum(axis=0) - without_KB / 2
         wins_B += (with_KB * below_KB).sum(axis=0)
         pairs_B += with_KB.sum(axis=0) * without_KB.sum(axis=0)

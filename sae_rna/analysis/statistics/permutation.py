@@ -127,7 +127,8 @@ def permutation_p_values(values_GF, member_CG, stratum_G, rng, most: int = PERMU
         for stratum in np.unique(stratum_G):
             rows = np.flatnonzero(stratum_G == stratum)
             order_RG[:, rows] = rng.permuted(order_RG[:, rows], axis=1)
-        sums = member_CG[:, order_RG].reshape(-1, len(stratum_G)) @ standard_GF[:, live]
+        permuted = member_CG.take(order_RG, axis=1)  # an index would give an order that reshape has to copy
+        sums = permuted.reshape(-1, len(stratum_G)) @ standard_GF[:, live]
         exceeding_CF[:, live] += (sums.reshape(len(member_CG), size, -1) >= observed_CF[:, None, live]).sum(1)
         drawn_F[live] += size
         drawn += size

@@ -63,20 +63,15 @@ def rank_scores(activations_NF, annotations: Annotations) -> tuple[np.ndarray, n
     has. Average precision, as scikit-learn's, is the mean over the concept's rows of the precision among rows
     as strong or stronger, NaN for a concept that no row has.
     """
-    wins_FC, pairs_C, precision_FC = _walk(activations_NF, annotations.instance_NC)
+    columns, rows_C = sparse.csc_matrix(activations_NF), annotations.rows_C
+    ranked = counting.rank(columns.indptr, columns.indices, columns.data)
+    rows, instance_NC = len(annotations.record_N), annotations.instance_NC
+    wins_FC, precision_FC = counting.walk(
+        *ranked, rows, instance_NC.indptr, instance_NC.indices, rows_C, True
+    )
+    pairs_C = rows_C * (rows - rows_C).astype(float)
     auroc_FC = np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, np.nan), where=pairs_C > 0)
-    return auroc_FC, np.where(annotations.rows_C > 0, precision_FC, np.nan)
-
-
-def _walk(activations_NF, instance_NC: sparse.csr_matrix, order=None) -> tuple[np.ndarray, ...]:
-    """Pairs of rows with and without a concept that a feature ranks rightly [F, C], all such pairs [C], and
-    average precision [F, C]."""
-    columns, (rows, concepts) = sparse.csc_matrix(activations_NF), instance_NC.shape
-    rows_C = np.bincount(instance_NC.indices, minlength=concepts)
-    ranked = columns.indptr, *(order or counting.rank(columns.indptr, columns.indices, columns.data))
-    labelled = instance_NC.indptr, instance_NC.indices, rows_C
-    wins_FC, precision_FC = counting.walk(*ranked, rows, *labelled)
-    return wins_FC, rows_C * (rows - rows_C).astype(float), precision_FC
+    return auroc_FC, np.where(rows_C > 0, precision_FC, np.nan)
 
 
 class Choice(NamedTuple):
@@ -93,25 +88,29 @@ class Choice(NamedTuple):
 
 
 class Sample:
-    """Activations and annotations of one set, compared with the thresholds once; see `score`."""
+    """Activations and annotations of one set; see `score`."""
 
     def __init__(self, activations_NF, annotations: Annotations, scale_F, thresholds=THRESHOLDS):
         self.annotations, self.thresholds = annotations, np.asarray(thresholds, float)
         self.activations = columns = sparse.csc_matrix(activations_NF)
         columns.sort_indices()
-        divisor_F = np.where(np.asarray(scale_F) > 0, scale_F, np.inf).astype(float)
+        self.divisor_F = np.where(np.asarray(scale_F) > 0, scale_F, np.inf).astype(float)
+
+    def of(self, features: np.ndarray | None) -> tuple[sparse.csc_matrix, np.ndarray]:
+        """Activations of some features (all if None), and the number of thresholds below each of their
+        entries: a feature fires at threshold h where it is above h."""
+        columns = self.activations if features is None else self.activations[:, features]
+        divisor_F = self.divisor_F if features is None else self.divisor_F[features]
         scaled = columns.data / np.repeat(divisor_F, np.diff(columns.indptr))
-        # number of thresholds below each activation: a feature fires at threshold h where it is above h
-        self.level = np.searchsorted(self.thresholds, scaled).astype(np.uint8)
+        return columns, np.searchsorted(self.thresholds, scaled).astype(np.uint8)
 
     def scores(self, features: np.ndarray | None = None, annotations: Annotations | None = None) -> Scores:
         """Scores of some features (all if None) for the sample's annotations or others of the same rows."""
         labels = annotations or self.annotations
-        features = np.arange(self.activations.shape[1]) if features is None else features
-        columns, instances = self.activations, labels.instance_NC
-        places = columns.indptr, columns.indices, self.level
+        (columns, level), instances = self.of(features), labels.instance_NC
         numbers = instances.indptr, instances.indices, instances.data, len(labels.concepts)
-        firing_FH, hits_FCH, found_FCH = counting.count(features, *places, *numbers, len(self.thresholds))
+        counts = counting.count(columns.indptr, columns.indices, level, *numbers, len(self.thresholds))
+        firing_FH, hits_FCH, found_FCH = counts
         return Scores(
             precision=share(hits_FCH, firing_FH[:, None]),
             token_recall=share(hits_FCH, labels.rows_C[:, None]),
@@ -120,15 +119,14 @@ class Sample:
         )
 
     @cached_property
-    def _strata(self) -> list[tuple]:
-        """Rows, activations and `counting.rank` of each base, of all rows where bases are not known."""
-        stratum_N, strata, by_row = self.annotations.stratum_N, [], self.activations.tocsr()
-        for stratum in np.unique(stratum_N):
-            rows = np.flatnonzero(stratum_N == stratum)
-            columns = by_row[rows].tocsc()
-            order = counting.rank(columns.indptr, columns.indices, columns.data)
-            strata.append((rows, columns, order))
-        return strata
+    def _ranks(self) -> list[tuple]:
+        return self._ranks_of(self.activations)
+
+    def _ranks_of(self, columns: sparse.csc_matrix) -> list[tuple]:
+        """`counting.rank` among the rows of each base, or among all where bases are not known."""
+        stratum_N = self.annotations.stratum_N
+        strata = counting.split(columns.indptr, columns.indices, columns.data, stratum_N, stratum_N.max() + 1)
+        return [counting.rank(*entries) for entries in strata]
 
     def base_auroc(self, features: np.ndarray | None = None, annotations=None) -> np.ndarray:
         """Base-stratified AUROC of some features (all if None) for the sample's or other annotations, [F, C].
@@ -137,11 +135,16 @@ class Sample:
         feature that is nothing but "this is a G" has 0.5. Also 0.5 where there are no pairs to tell apart.
         Without bases it is the AUROC.
         """
-        instance_NC, parts = (annotations or self.annotations).instance_NC, []
-        for rows, columns, order in self._strata:
-            chosen = (columns, order) if features is None else (columns[:, features], None)
-            parts.append(_walk(chosen[0], instance_NC[rows], chosen[1]))
-        wins_FC, pairs_C = (np.sum([part[place] for part in parts], axis=0) for place in (0, 1))
+        ranks = self._ranks if features is None else self._ranks_of(self.activations[:, features])
+        instance_NC, stratum_N = (annotations or self.annotations).instance_NC, self.annotations.stratum_N
+        concepts, rows_S = instance_NC.shape[1], np.bincount(stratum_N)
+        cell_E = np.repeat(stratum_N, np.diff(instance_NC.indptr)) * concepts + instance_NC.indices
+        rows_SC = np.bincount(cell_E, minlength=len(rows_S) * concepts).reshape(-1, concepts)
+        pairs_C, parts = (rows_SC * (rows_S[:, None] - rows_SC).astype(float)).sum(0), []
+        for ranked, rows, rows_C in zip(ranks, rows_S, rows_SC):
+            labelled = instance_NC.indptr, instance_NC.indices, rows_C
+            parts.append(counting.walk(*ranked, rows, *labelled, False)[0])
+        wins_FC = np.sum(parts, axis=0)
         return np.divide(wins_FC, pairs_C, out=np.full(wins_FC.shape, 0.5), where=pairs_C > 0)
 
     def evaluate(self, choice: Choice) -> pd.DataFrame:
