@@ -43,9 +43,8 @@ def table_html(table: pd.DataFrame) -> str:
         lines += [row("td", texts) for texts in zip(*(_cells(rows[name]) for name in rows))]
         bodies.append("<tbody>\n" + "\n".join(lines) + "\n</tbody>")
     content = f"<thead>{row('th', shown.columns)}</thead>\n" + "\n".join(bodies)
-    kind = "sae-rna-table" + " sae-rna-words" * (
-        shown.map(lambda cell: len(str(cell)) > _LONG).to_numpy().any()
-    )
+    longest = max((len(_LINK.sub(r"\1", str(cell))) for cell in shown.to_numpy().ravel()), default=0)
+    kind = "sae-rna-table sae-rna-words" if longest > _LONG else "sae-rna-table"
     box = '<div class="sae-rna-scroll" tabindex="0" style="overflow-x: auto">'
     return f'{box}\n<table class="{kind}">\n{content}\n</table>\n</div>'
 
