@@ -71,8 +71,11 @@ NEEDS = {
     "09-confounds": executed("06-structure-features"),
     "10-recurrence": executed("08-controls"),
     "11-fidelity": TRAINED,
-    "12-claims": executed("05-layers", "07-type-features", "08-controls", "09-confounds", "13-causes"),
+    "12-claims": executed(
+        "05-layers", "07-type-features", "08-controls", "09-confounds", "13-causes", "14-ground-truth"
+    ),
     "13-causes": done("encoded"),
+    "14-ground-truth": executed("08-controls"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 

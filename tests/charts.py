@@ -11,6 +11,7 @@ import vl_convert
 
 from sae_rna import figures
 from sae_rna.analysis.dictionary import by_measure
+from sae_rna.analysis.statistics.falsification import STAYS, TESTS
 from sae_rna.records.structure import ELEMENTS, element_string, pair_table
 
 CLOVERLEAF = (
@@ -284,9 +285,45 @@ def dictionaries_table() -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def planted_table(sources=("topk", "relu-l1", "frozen decoder", "untrained")) -> pd.DataFrame:
+    rows = [
+        {"source": source, "latent": latent, "f1": 0.9 - 0.08 * number, "cosine": 0.8}
+        for number, source in enumerate(sources)
+        for latent in ("A", "paired", "hairpin loop of 4 nt", "3-mers, mean of 64")
+    ]
+    return pd.DataFrame(rows).assign(precision=0.9, recall=0.8)
+
+
+def falsification_table() -> pd.DataFrame:
+    """Stems follow the structure, bulges the letters; a test of ends does not apply."""
+    shares = {
+        "stem": (0.1, 0.2, 0.9, 0.8),
+        "bulge": (0.9, 2.0, 0.6, 0.2),
+        "end": (np.nan, np.nan, 0.9, np.nan),
+    }
+    rows = [
+        {"source": source, "setting": setting, "concept": concept, "test": test, "stays": test in STAYS}
+        | {"share": share if source == "SAE" else 0.6, "low": share - 0.1, "high": share + 0.1}
+        for source in ("SAE", "control")
+        for setting in SETTINGS
+        for concept, of in shares.items()
+        for test, share in zip(TESTS, of)
+    ]
+    verdict = {"stem": "keeps its name", "bulge": "loses its name", "end": "cannot be told"}
+    return pd.DataFrame(rows).assign(bound=0.5, verdict=lambda table: table.concept.map(verdict))
+
+
 CHARTS = {
     "pairing effects": lambda: figures.pairing_effects(pairing_table()),
     "mutation map": lambda: figures.mutation_map(mutations_table()),
+    "planted latents": lambda: figures.planted_latents(planted_table()),
+    "planted latents of 11": lambda: figures.planted_latents(
+        planted_table(map("dictionary {}".format, range(11)))
+    ),
+    "falsification": lambda: figures.falsification(falsification_table()),
+    "falsification in one setting": lambda: figures.falsification(
+        falsification_table()[lambda table: table.setting == SETTINGS[0]]
+    ),
     "findings": lambda: figures.findings(findings_table()),
     "findings of 33 layers": lambda: figures.findings(findings_table(33)),
     "dictionary frontier": lambda: figures.dictionary_frontier(dictionaries_table()),

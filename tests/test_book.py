@@ -36,11 +36,12 @@ CHARTS = tuple(
     "fig-dictionary-features fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
     "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
     "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
-    "fig-recurrence fig-fidelity fig-pairing fig-mutation-map".split()
+    "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification".split()
 )
 TABLES = tuple(
     "tab-data tab-element-agreement tab-models tab-training-end tab-element-features tab-type-scores "
-    "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules".split()
+    "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
+    "tab-planted tab-name-rules tab-names".split()
 )
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
     TABLES, ("csv", "html")

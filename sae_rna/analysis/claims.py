@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test, spearmanr
 
+from sae_rna.analysis import ground_truth
 from sae_rna.analysis.controls import best_of, is_found, leads
 from sae_rna.analysis.type_features import surviving
 from sae_rna.records.structure import ELEMENTS
@@ -30,18 +31,20 @@ RULES = {
     },
     FEATURE: {
         HOLDS: "the 95 % interval of its AUROC within bases lies above chance (the null's 95th "
-        "percentile), base, neighbours, position, length and GC content do not explain it, and the interval "
-        "of its lead over the best control lies above 0 (or no control has the concept)",
+        "percentile), base, neighbours, position, length and GC content do not explain it, it does not lose "
+        "its name in falsification, and the interval of its lead over the best control lies above 0 (or no "
+        "control has the concept)",
         WEAKLY: "the same, but the interval of the lead contains 0",
-        NOT: "its interval reaches down to chance, its confounds explain it, or the interval of its lead "
-        "over the best control lies below 0",
+        NOT: "its interval reaches down to chance, its confounds explain it, it loses its name in "
+        "falsification, or the interval of its lead over the best control lies below 0",
         UNKNOWN: f"fewer than {FEWEST_INSTANCES} instances in the scored RNAs, or all of one family, so that "
         "there are no intervals",
     },
     COUNT: {
         HOLDS: "more than half of those tested are found, and more than in the control. Found is an element "
         f"whose feature is a discovery (false discovery rate {LEVEL:g}) with an interval above chance, and "
-        "an RNA type that a feature prefers beyond length and GC content in the scored families, too",
+        "an RNA type that a feature prefers beyond length and GC content in the scored families, too, and "
+        "of features with a name one that keeps it",
         WEAKLY: "half of them or fewer are found, but more than in the control",
         NOT: "none is found, or no more than in the control",
         UNKNOWN: f"nothing could be tested; of RNA types, fewer than {FEWEST_TYPES} with three families or "
@@ -53,6 +56,7 @@ _PAGES = {
     "fig-layer-sparsity": "05-layers",
     "fig-controls": "08-controls",
     "fig-type-effects": "07-type-features",
+    "fig-falsification": "14-ground-truth",
 }
 
 
@@ -106,11 +110,12 @@ def _rank_correlation(by_layer: pd.Series, direction: int) -> tuple[float, float
 
 
 def element_feature(claim: str, best: pd.Series) -> Finding:
-    """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained`."""
+    """Whether a feature for an element exists; `best` is its row of `controls.leads`, with `explained` and
+    `renamed`, whether it loses its name."""
     control, low = best.control if pd.notna(best.control) else "none", best.base_auroc_low
     if best.elements < FEWEST_INSTANCES or pd.isna(low):
         verdict = UNKNOWN
-    elif not low > best.null_p95 or best.explained or best.lead_high < 0:
+    elif not low > best.null_p95 or best.explained or best.renamed or best.lead_high < 0:
         verdict = NOT
     else:
         verdict = HOLDS if control == "none" or best.lead_low > 0 else WEAKLY
@@ -119,6 +124,7 @@ def element_feature(claim: str, best: pd.Series) -> Finding:
     if pd.notna(low):
         of += f" ({low:.3f} to {best.base_auroc_high:.3f}), chance {best.null_p95:.3f}"
     of += "; its confounds explain it" if best.explained else ""
+    of += "; it loses its name" if best.renamed else ""
     if control != "none":
         of += f"; best control {control} {best.control_score:.3f}, lead"
         of += f" {best.lead:+.3f} ({best.lead_low:+.3f} to {best.lead_high:+.3f})"
@@ -137,11 +143,12 @@ def concepts_found(claim: str, measured: str, found: int, tested: int, control: 
     return Finding(claim, measured, found, control, control_found, verdict, COUNT, why)
 
 
-def findings(concepts, explained, summary, random_summary, types, random_types) -> list[Finding]:
-    """The paper's claims with what is found here, from six tables.
+def findings(concepts, explained, names, summary, random_summary, types, random_types) -> list[Finding]:
+    """The paper's claims with what is found here, from seven tables.
 
     concepts : `controls.score_concepts`; its first two sources are that under test and the random model's
     explained : `confounds.explain_elements` of every layer's best feature of every element
+    names : `ground_truth.verdicts`
     summary, random_summary : `Activations.summary` of all architectures, the shown one first; the control's
     types, random_types : `type_features.prefer_types` of both; empty where types cannot be tested
     """
@@ -149,6 +156,8 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
     shown, random = best.source.unique()[:2]
     found = _sparsity(summary, random_summary, random)
     is_explained = explained.set_index(["setting", "layer", "element"]).explained
+    keys = ["source", "setting", "group", "concept"]
+    lost = set(names[names.verdict == ground_truth.LOSES][keys].itertuples(index=False, name=None))
     led = leads(best)
     led = led[led.group == "element"]
     for setting in best.setting.unique():
@@ -156,6 +165,7 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
         for letter in "SH":
             for _, own in led[(led.setting == setting) & (led.concept == ELEMENTS[letter])].iterrows():
                 own["explained"] = bool(is_explained[setting, own.layer, letter])
+                own["renamed"] = (shown, setting, own.group, own.concept) in lost
                 of_setting.append(element_feature(f"a {ELEMENTS[letter]} feature exists", own))
         elements = best[(best.setting == setting) & (best.group == "element")]
         above = elements.source[is_found(elements)]
@@ -163,6 +173,7 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
         claim, measured = "features align with structural elements", "elements that are found"
         tested = (elements.source == shown).sum()
         of_setting.append(concepts_found(claim, measured, counts[0], tested, random, counts[1]))
+        of_setting.append(_names(names[names.setting == setting], shown, random))
         own, control = (table[table.setting == setting] for table in (types, random_types))
         if len(own):
             of_setting += _selectivity(own, control, random)
@@ -170,6 +181,17 @@ def findings(concepts, explained, summary, random_summary, types, random_types) 
     # one claim below the other, its settings side by side
     claims = list(dict.fromkeys(finding.claim for finding in found))
     return sorted(found, key=lambda finding: claims.index(finding.claim))
+
+
+def _names(names: pd.DataFrame, shown: str, random: str) -> Finding:
+    kept = names.source[names.verdict == ground_truth.KEEPS]
+    counts = [int((kept == source).sum()) for source in (shown, random)]
+    claim, measured = (
+        "features follow the structure and not the letters",
+        "named features that keep their names",
+    )
+    found = concepts_found(claim, measured, counts[0], int((names.source == shown).sum()), random, counts[1])
+    return found._replace(evidence="fig-falsification")
 
 
 def _sparsity(summary: pd.DataFrame, random_summary: pd.DataFrame, control: str) -> list[Finding]:

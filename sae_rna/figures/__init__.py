@@ -13,6 +13,8 @@ from sae_rna.figures.data import length_distribution as length_distribution
 from sae_rna.figures.dictionary import dictionary_features as dictionary_features
 from sae_rna.figures.dictionary import dictionary_frontier as dictionary_frontier
 from sae_rna.figures.fidelity import fidelity as fidelity
+from sae_rna.figures.ground_truth import falsification as falsification
+from sae_rna.figures.ground_truth import planted_latents as planted_latents
 from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
 from sae_rna.figures.language_model import stem_readers as stem_readers
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity

@@ -1,7 +1,7 @@
-"""What a sequence is made of: base codes, windows, k-mers, GC content and length."""
+"""What a sequence is made of: base codes, windows, k-mers, GC content, length; dinucleotides shuffled."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy import sparse
@@ -77,3 +77,31 @@ def gc_content(sequences: Sequence[str]) -> np.ndarray:
 def length_and_gc(sequences: Sequence[str]) -> np.ndarray:
     """Log length and GC content of every sequence, [S, 2]: what types may differ in without any feature."""
     return np.column_stack([np.log([max(len(sequence), 1) for sequence in sequences]), gc_content(sequences)])
+
+
+def shuffle_dinucleotides(sequence: str, rng: np.random.Generator) -> str:
+    """A sequence with the same number of every dinucleotide and the same first and last letter.
+
+    Drawn uniformly from all there are (Altschul & Erickson 1985, Molecular Biology and Evolution 2:526): a
+    walk that takes every dinucleotide once, whose last exits from each letter all lead to the last letter.
+    """
+    if len(sequence) < 4:  # there is no other
+        return sequence
+    exits = {letter: [b for a, b in pairwise(sequence) if a == letter] for letter in set(sequence)}
+    others = sorted(set(sequence) - {sequence[-1]})
+    while True:
+        last = {letter: exits[letter][rng.integers(len(exits[letter]))] for letter in others}
+        arrived = {sequence[-1]}
+        for _ in others:
+            arrived |= {letter for letter in others if last[letter] in arrived}
+        if arrived.issuperset(others):
+            break
+    walk = sequence[0]
+    for letter, letters in exits.items():
+        if letter in last:
+            letters.remove(last[letter])
+        rng.shuffle(letters)
+        exits[letter] = [last[letter], *letters] if letter in last else letters
+    while exits[walk[-1]]:
+        walk += exits[walk[-1]].pop()
+    return walk

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sae_rna.analysis import claims, confounds, controls, structure_features, type_features
+from sae_rna.analysis import claims, confounds, controls, ground_truth, structure_features, type_features
 from sae_rna.analysis.claims import (
     HOLDS,
     NOT,
@@ -66,7 +66,7 @@ def test_a_trend_never_holds_in_both_directions(values):
 
 def best(**changes):
     found = {"base_auroc": 0.7, "base_auroc_low": 0.65, "base_auroc_high": 0.75, "null_p95": 0.55}
-    found |= {"elements": 300, "explained": False, "control": "PCA", "control_score": 0.6}
+    found |= {"elements": 300, "explained": False, "renamed": False, "control": "PCA", "control_score": 0.6}
     return pd.Series(found | {"lead": 0.1, "lead_low": 0.02, "lead_high": 0.18} | changes, dtype=object)
 
 
@@ -81,6 +81,7 @@ NONE = {"control": None} | dict.fromkeys(("control_score", "lead", "lead_low", "
         (best(control_score=0.72, lead=-0.02, lead_low=-0.1, lead_high=0.01), WEAKLY),
         (best(control_score=0.8, lead=-0.1, lead_low=-0.2, lead_high=-0.01), NOT),
         (best(explained=True), NOT),
+        (best(renamed=True), NOT),
         (best(base_auroc_low=0.55), NOT),
         (best(elements=9), UNKNOWN),
         (best(base_auroc_low=np.nan), UNKNOWN),
@@ -179,7 +180,7 @@ def types_tested(layers, replicating):
     return pd.DataFrame(rows, columns=columns).assign(effect=1.0, adjusted_effect=1.0, setting=SETTING)
 
 
-def found_in(control=0.5, explained=False, random_types=(0, 0, 0, 0, 0), types=True, seen=False):
+def found_in(control=0.5, explained=False, random_types=(0, 0, 0, 0, 0), types=True, seen=False, lost=""):
     """Findings as a table by claim; with `seen`, all of the features' claims in seen families as well."""
     names = ["stem", "hairpin loop", "bulge"]
     low = {"base_auroc": control, "base_auroc_resampled": np.array([control] * 3), "base_auroc_low": 0.3}
@@ -195,9 +196,13 @@ def found_in(control=0.5, explained=False, random_types=(0, 0, 0, 0, 0), types=T
         feature_summary("topk", [90, 70, 50, 30, 10], [0.1] * 5),
         feature_summary("relu-l1", [90] * 5, [0.9, 0.5, 0.4, 0.3, 0.1]),
     ]
+    keys = ["source", "setting", "group", "concept"]
+    kept = np.where(concepts.source == "SAE", ground_truth.KEEPS, ground_truth.LOSES)
+    verdicts = concepts[keys].assign(verdict=np.where(concepts.concept == lost, ground_truth.LOSES, kept))
     findings = claims.findings(
         concepts.reset_index(drop=True),
         confounds,
+        verdicts,
         pd.concat(summary, ignore_index=True),
         feature_summary("topk", [50, 40, 60, 40, 50], [0.1] * 5),
         types_tested(5, [0, 1, 2, 3, 4]) if types else types_tested(0, []),
@@ -208,7 +213,8 @@ def found_in(control=0.5, explained=False, random_types=(0, 0, 0, 0, 0), types=T
 
 def test_what_holds_is_found_to_hold():
     found = found_in()
-    assert len(found) == 7 and (found.verdict == HOLDS).all()
+    assert len(found) == 8 and (found.verdict == HOLDS).all()
+    assert found.found["features follow the structure and not the letters"] == 3
     assert found.found["layers pass from diffuse to sparse"] == pytest.approx(-1)
     assert found.found["a stem feature exists"] == 0.7
     assert found.control_found["a stem feature exists"] == 0.5
@@ -219,11 +225,12 @@ def test_what_holds_is_found_to_hold():
 
 def test_claims_about_features_are_decided_in_every_setting_and_stand_together():
     found = found_in(seen=True)
-    assert found.index.tolist()[2:8] == [
+    assert found.index.tolist()[2:10] == [
         name for name in ("a stem feature exists", "a hairpin loop feature exists",
-                          "features align with structural elements") for _ in range(2)]  # fmt: skip
-    assert found.setting.tolist()[2:8] == ["seen families", SETTING] * 3
-    assert set(found.setting[:2]) == {claims.BOTH} and set(found.setting[8:]) == {SETTING}
+                          "features align with structural elements",
+                          "features follow the structure and not the letters") for _ in range(2)]  # fmt: skip
+    assert found.setting.tolist()[2:10] == ["seen families", SETTING] * 4
+    assert set(found.setting[:2]) == {claims.BOTH} and set(found.setting[10:]) == {SETTING}
 
 
 def test_a_better_control_ends_the_features_and_a_random_model_that_does_the_same_the_types():
@@ -239,6 +246,14 @@ def test_confounds_end_the_feature_that_they_explain_alone():
     assert found["a stem feature exists"] == NOT and found["a hairpin loop feature exists"] == HOLDS
 
 
+def test_a_feature_that_loses_its_name_is_none():
+    found = found_in(lost="stem").verdict
+    assert found["a stem feature exists"] == NOT and found["a hairpin loop feature exists"] == HOLDS
+    assert found["features follow the structure and not the letters"] == HOLDS  # 2 of 3
+    found = found_in(lost="stem", seen=True)
+    assert found.found["features follow the structure and not the letters"].tolist() == [2, 2]
+
+
 def test_an_element_of_which_the_interval_reaches_chance_is_not_found_though_it_is_a_discovery():
     row = concept_row("SAE", "bulge", base_auroc_low=0.54)
     assert controls.is_found(pd.DataFrame([row, concept_row("SAE", "stem")])).tolist() == [False, True]
@@ -246,7 +261,7 @@ def test_an_element_of_which_the_interval_reaches_chance_is_not_found_though_it_
 
 def test_types_that_cannot_be_tested_leave_their_claims_out():
     found = found_in(types=False)
-    assert len(found) == 5 and not found.index.str.contains("type").any()
+    assert len(found) == 6 and not found.index.str.contains("type").any()
 
 
 def test_findings_are_made_of_this_study(study):
@@ -262,7 +277,8 @@ def test_findings_are_made_of_this_study(study):
         type_features.prefer_types(typed, seed=p.seed, filtered=False),
     ]
     summaries = study.summary(p.main), typed.summary
-    findings = claims.findings(concepts, explained, *summaries, *tested)
+    names = concepts.head(0).assign(verdict="")
+    findings = claims.findings(concepts, explained, names, *summaries, *tested)
     found, best = pd.DataFrame(findings).set_index("claim"), controls.best_of(concepts)
     stem = best[best.concept == "stem"].set_index("source").base_auroc
     assert found.found["a stem feature exists"] == stem[rnas.name]
@@ -298,7 +314,11 @@ def scores(annotated, planted: bool, seed: int = 0) -> pd.DataFrame:
 def verdicts(own: pd.DataFrame, control: pd.DataFrame) -> dict[str, str]:
     sources = {"SAE": own, "control": control}
     both = pd.concat([of.assign(source=name, setting=SETTING) for name, of in sources.items()])
-    rows = controls.leads(both.reset_index(drop=True)).set_index("concept").assign(explained=False)
+    rows = (
+        controls.leads(both.reset_index(drop=True))
+        .set_index("concept")
+        .assign(explained=False, renamed=False)
+    )
     return {name: element_feature(name, rows.loc[name]).verdict for name in ("stem", "hairpin loop")}
 
 

@@ -13,11 +13,13 @@ from charts import (
     confounds_table,
     controls_table,
     effects_table,
+    falsification_table,
     fidelity_table,
     layers_table,
     masked_table,
     mutations_table,
     pairing_table,
+    planted_table,
     probe_table,
     readers_table,
     recurrence_table,
@@ -67,6 +69,8 @@ def test_charts_leave_their_tables_as_they_were():
         (functools.partial(figures.type_features, layers=[1]), types_table(3).assign(explained=True)),
         (figures.controls, controls_table()),
         (figures.confounds, confounds_table()),
+        (figures.planted_latents, planted_table()),
+        (figures.falsification, falsification_table()),
         (figures.fidelity, fidelity_table(3)),
         (figures.recurrence, recurrence_table(3)),
         (figures.type_effects, effects_table(3)),
@@ -96,6 +100,8 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.length_distribution, LENGTHS),
         (figures.controls, controls_table()),
         (figures.confounds, confounds_table()),
+        (figures.planted_latents, planted_table()),
+        (figures.falsification, falsification_table()),
         (figures.fidelity, fidelity_table(2)),
         (figures.recurrence, recurrence_table(2)),
         (figures.type_effects, effects_table(2)),
@@ -105,7 +111,7 @@ def test_charts_leave_their_tables_as_they_were():
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
     function = getattr(draw, "func", draw)
-    if function not in (figures.type_features, figures.type_effects):  # of which none is a result
+    if function not in (figures.type_features, figures.type_effects, figures.falsification):  # none: a result
         with pytest.raises(ValueError, match=f"{function.__name__}: .*no rows"):
             draw(table.head(0))
     column = table.columns[0]
@@ -124,6 +130,7 @@ def test_too_many_rows_are_refused_with_the_remedy():
         (functools.partial(figures.type_features, layers=[2], kind="surviving"), types_table(2).head(0)),
         (figures.type_effects, effects_table(2).head(0)),
         (figures.type_effects, effects_table(2).assign(surviving=0)),
+        (figures.falsification, falsification_table().head(0)),
     ],
 )
 def test_a_result_of_no_features_is_said_in_words(draw, table):

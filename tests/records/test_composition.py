@@ -1,7 +1,7 @@
 """Windows, k-mers and GC content: known answers, and counted by hand."""
 
 from collections import Counter
-from itertools import product
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from sae_rna.records.composition import (
     kmers,
     length_and_gc,
     one_hot_windows,
+    shuffle_dinucleotides,
     windows,
 )
 
@@ -84,3 +85,23 @@ def test_kmer_frequencies_are_counts_of_substrings(sequences, k):
     np.testing.assert_allclose(gc_content(sequences), strong)
     lengths = np.log([len(text) for text in sequences])
     np.testing.assert_allclose(length_and_gc(sequences), np.column_stack([lengths, strong]))
+
+
+def test_a_shuffle_keeps_every_dinucleotide_and_both_ends():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        sequence = "".join(rng.choice(list("ACGUN"), rng.integers(1, 60)))
+        shuffled = shuffle_dinucleotides(sequence, rng)
+        assert Counter(pairwise(shuffled)) == Counter(pairwise(sequence))
+        assert (shuffled[0], shuffled[-1], len(shuffled)) == (sequence[0], sequence[-1], len(sequence))
+
+
+def test_all_orders_with_the_same_dinucleotides_are_equally_likely():
+    rng, sequence, draws = np.random.default_rng(0), "AACACGCA", 4000
+    counts = Counter(pairwise(sequence))
+    orders = {"".join(order) for order in permutations(sequence)}
+    orders = {order for order in orders if Counter(pairwise(order)) == counts}
+    found = Counter(shuffle_dinucleotides(sequence, rng) for _ in range(draws))
+    assert set(found) == orders and len(orders) > 5
+    expected = draws / len(orders)
+    assert max(abs(number - expected) for number in found.values()) < 5 * expected**0.5
