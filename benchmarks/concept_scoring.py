@@ -74,7 +74,7 @@ def main() -> None:
     wanted = options.parse_args()
     os.environ["NUMBA_NUM_THREADS"] = str(wanted.threads)
     from sae_rna.analysis.statistics.annotations import Annotations, annotate
-    from sae_rna.analysis.statistics.scoring import rank_scores, score
+    from sae_rna.analysis.statistics.scoring import Sample, rank_scores
     from sae_rna.sae.features import column_max
 
     def prepared(tokens: int, features: int):
@@ -102,7 +102,7 @@ def main() -> None:
         activations, labels = prepared(tokens, features)
         scale = column_max(activations)
         start, cpu = time.perf_counter(), time.process_time()
-        score(activations, scale, labels).f1.max()
+        Sample(activations, labels, scale).scores().f1.max()
         seconds["count"], start = time.perf_counter() - start, time.perf_counter()
         rank_scores(activations, labels)
         seconds["rank"] = time.perf_counter() - start

@@ -22,9 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-ROOT = Path(
-    os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1])
-)  # the repository: data that are not found from the current folder are sought there; a run never is
+#: The repository: data that are not found from the current folder are sought there; a run never is.
+ROOT = Path(os.environ.get("SAE_RNA_ROOT", Path(__file__).resolve().parents[1]))
 Architecture = Literal[
     "topk", "relu-l1", "relu-l1-mean", "relu-l1-matched", "batchtopk", "matryoshka", "jumprelu"
 ]
@@ -70,10 +69,8 @@ def _place(text: str) -> str:
     """A path or the name of a data set, with ~ and $SCRATCH as in a shell."""
     text = os.path.expandvars(os.path.expanduser(text))
     if not text.strip() or not text.isprintable() or "$" in text:
-        raise PydanticCustomError(
-            "place",
-            "Input should be a path or a name, of visible characters, and with variables that are set",
-        )
+        expected = "a path or a name, of visible characters, and with variables that are set"
+        raise PydanticCustomError("place", f"Input should be {expected}")
     return text
 
 

@@ -27,9 +27,7 @@ from sae_rna.extraction.stream import Standardiser
 from sae_rna.memory import OVERHEAD_GB, autoencoder_parameters, encoding_gb, training_gb
 from sae_rna.parameters import MODELS, Parameters, layer_groups, resolve
 from sae_rna.records.hub import is_hub_name
-from sae_rna.records.readers import read_records
-from sae_rna.records.sampling import structure_sample, type_sample
-from sae_rna.records.splits import assign_splits, select_length
+from sae_rna.records.sampling import all_records, structure_sample, type_sample
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 from sae_rna.sae.trainer import Trainer, best_precision
 
@@ -115,7 +113,7 @@ def study_data(p: Parameters, longest: int) -> Data:
                 exact = False
                 continue
             file = drawn[-1]
-        records = assign_splits(select_length(read_records(file), longest), p.seed)
+        records = all_records(file, longest, p.seed)
         sample = partial(type_sample, per_type=p.per_type) if use == "types" else structure_sample
         records = sample(records, per_split=p.per_split, seed=p.seed)
         lengths = records.sequence.str.len().groupby(np.where(records.split == "train", "train", use))

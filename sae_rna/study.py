@@ -6,8 +6,7 @@ hidden states in one pass of the language model.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -16,28 +15,10 @@ import pandas as pd
 from sae_rna.cache import RunFolder
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.parameters import Parameters, Variant, layer_groups, resolve
-from sae_rna.records.readers import read_records
-from sae_rna.records.sampling import Source, structure_sample, type_sample
-from sae_rna.records.splits import assign_splits, select_length
-from sae_rna.records.structure import add_elements, fold
+from sae_rna.records.sampling import Source, all_records, structure_sample, type_sample
 from sae_rna.sae import encoding
-from sae_rna.sae.activations import Activations
+from sae_rna.sae.activations import Activations, Autoencoders
 from sae_rna.sae.autoencoder import SparseAutoencoders
-
-
-@dataclass(eq=False)
-class Autoencoders:
-    """One variant's trained autoencoders by layer, or `of_group` of layers; trained when asked for."""
-
-    groups: list[list[int]]
-    key: list[str]
-    of_group: Callable[[list[int]], SparseAutoencoders]
-
-    def __getitem__(self, layer: int) -> SparseAutoencoders:
-        return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
-
-    def __iter__(self) -> Iterator[int]:
-        return (layer for group in self.groups for layer in group)
 
 
 class Study:
@@ -46,11 +27,10 @@ class Study:
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
         self.run = RunFolder(Path(parameters.run))
-        self._records = cache(self._read)  # both uses may read the same file
+        self._records = cache(all_records)  # both uses may read the same file
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model."""
         p = self.parameters
         return LanguageModel.load(resolve(p.model), p.model_revision, p.device)
 
@@ -98,14 +78,7 @@ class Study:
     def all_records(self, use: str) -> pd.DataFrame:
         """All records of the parameter `use`, structures or types, that are short enough, with `split`."""
         source = self.source(use)
-        return self._records(source.file, source.longest)
-
-    def _read(self, file: str, longest: int) -> pd.DataFrame:
-        records = read_records(file)
-        try:
-            return assign_splits(select_length(records, longest), self.parameters.seed)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
+        return self._records(source.file, source.longest, self.parameters.seed)
 
     def source(self, use: str) -> Source:
         """Where the records of the parameter `use` come from."""
@@ -113,12 +86,7 @@ class Study:
 
     def with_elements(self, records: pd.DataFrame) -> pd.DataFrame:
         """`records` with structural elements, folded first where the parameters say so."""
-        p = self.parameters
-        if "secondary_structure" not in records and not p.fold:
-            needed = "a file with a column secondary_structure, or set fold to true to have them predicted"
-            fault = f"{p.structures} has no secondary structures"
-            raise ValueError(f"{fault}: the parameter 'structures' needs {needed}")
-        return add_elements(fold(records))
+        return self.source("structures").with_elements(records)
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:

@@ -226,10 +226,8 @@ def _selectivity(types: pd.DataFrame, random_types: pd.DataFrame, control: str) 
 
 def table(findings: list[Finding]) -> pd.DataFrame:
     """tab-claims: every claim's verdict, why, and a link to the figure that shows it."""
-    links = [
-        f"[{_PAGES[of.evidence][3:].replace('-', ' ')}](../executed/{_PAGES[of.evidence]}.html#{of.evidence})"
-        for of in findings
-    ]
+    pages = [(of.evidence, _PAGES[of.evidence]) for of in findings]
+    links = [f"[{page[3:].replace('-', ' ')}](../executed/{page}.html#{figure})" for figure, page in pages]
     rows = [(of.claim, of.setting, of.verdict, of.why) for of in findings]
     columns = ["claim", "RNAs", "verdict", "what decides"]
     return pd.DataFrame(rows, columns=columns).assign(evidence=links)

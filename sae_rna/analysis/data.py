@@ -61,9 +61,8 @@ def _facts(records: pd.DataFrame) -> dict:
     facts |= {"nucleotides": int(lengths.sum()), "median_length": lengths.median()}
     element = "".join(records.element.dropna()) if "element" in records else ""
     facts["in_stems"] = element.count("S") / len(element) if element else np.nan
-    return (
-        facts if len(records) else dict.fromkeys(facts, pd.NA) | {"median_length": np.nan, "in_stems": np.nan}
-    )
+    nothing = dict.fromkeys(facts, pd.NA) | {"median_length": np.nan, "in_stems": np.nan}
+    return facts if len(records) else nothing
 
 
 def headed(table: pd.DataFrame) -> pd.DataFrame:

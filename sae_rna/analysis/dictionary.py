@@ -138,10 +138,8 @@ def _features(pair: Sequence[SparseAutoencoders], sets: dict) -> dict:
     """How many features recur in the other seed, and what the best ones score, a mean over the two seeds."""
     facts: dict = {}
     for setting, ((known_TD, seen), (unseen_TD, other)) in sets.items():
-        tables = [
-            choosing.score_elements((encode(known_TD), seen), (encode(unseen_TD), other), shuffles=0)
-            for encode in map(latents, pair)
-        ]
+        coded = [((of(known_TD), seen), (of(unseen_TD), other)) for of in map(latents, pair)]
+        tables = [choosing.score_elements(*sets, shuffles=0) for sets in coded]
         scores = pd.concat(tables).groupby("element")[["base_auroc", "selection_base_auroc"]].mean()
         for letter, row in scores[scores.index.isin(["S", "H"])].iterrows():
             facts[f"{ELEMENTS[letter]}, {setting}"] = row.base_auroc

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from sae_rna.analysis.statistics.intervals import resampled_means
 from sae_rna.sae.activations import Activations
 from sae_rna.sae.features import run_numbers
 
@@ -89,13 +90,7 @@ def trend(shares: pd.DataFrame, seed: int = 0) -> dict:
     unit = "family" if "family" in shares else "id"
     units = shares[unit].fillna(shares.id)
     cells = shares.groupby([shares.type, units, "layer"]).active.agg(["sum", "size"]).unstack("layer")
-    rng, sums, drawn = np.random.default_rng(seed), [], []
-    for _, rows in cells.groupby(level=0):
-        total_UL, size_UL = rows["sum"].to_numpy(), rows["size"].to_numpy()
-        chosen_RU = rng.integers(0, len(rows), (BOOTSTRAPS, len(rows)))
-        sums.append(total_UL.sum(0) / size_UL.sum(0))
-        drawn.append(total_UL[chosen_RU].sum(1) / size_UL[chosen_RU].sum(1))
-    mean_L, mean_RL = np.mean(sums, axis=0), np.mean(drawn, axis=0)
+    mean_L, mean_RL = resampled_means(cells, BOOTSTRAPS, np.random.default_rng(seed))
     low, high = np.percentile(rank_correlations(mean_RL), [2.5, 97.5])
     facts = {"rho": rank_correlations(mean_L[None])[0], "low": low, "high": high}
     return facts | {"first": mean_L[0], "last": mean_L[-1]}
@@ -105,10 +100,9 @@ def rank_correlations(values_RL: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of every row with its columns' order, [R]; 0 for a row of equal values."""
     if values_RL.shape[1] < 3:
         return np.full(len(values_RL), np.nan)
-    rank_RL = rankdata(values_RL, axis=1) - (values_RL.shape[1] + 1) / 2
-    order_L = np.arange(values_RL.shape[1]) - (values_RL.shape[1] - 1) / 2
-    size_R = np.linalg.norm(rank_RL, axis=1) * np.linalg.norm(order_L)
-    return rank_RL @ order_L / np.where(size_R > 0, size_R, 1)
+    ranks = np.vstack([rankdata(values_RL, axis=1), np.arange(values_RL.shape[1])])
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.corrcoef(ranks)[-1, :-1])
 
 
 def in_words(trend: dict) -> str:

@@ -70,9 +70,8 @@ def numbers(concepts: pd.DataFrame, effects: pd.DataFrame, found: list[Finding])
         facts[name] = in_settings(words) or "no RNA"
     of_type = effects.groupby(["setting", "type"]).surviving.sum().gt(0)
     by_setting = of_type.groupby("setting").agg(["sum", "size"]).iterrows()
-    facts["types"] = (
-        in_settings({of: f"{n['sum']} of {n['size']} types" for of, n in by_setting}) or "no type"
-    )
+    words = {of: f"{n['sum']} of {n['size']} types" for of, n in by_setting}
+    facts["types"] = in_settings(words) or "no type"
     return facts | {"verdicts": counts(found)["verdicts"]}
 
 

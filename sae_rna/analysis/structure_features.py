@@ -6,7 +6,6 @@ scored on the other. Shapes: T nucleotides, P columns that a probe may read.
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from sae_rna.extraction.stream import hidden_states
 from sae_rna.records.splits import SETTINGS, settings
 from sae_rna.records.structure import ELEMENTS, pair_table
 from sae_rna.sae.activations import Activations
+from sae_rna.sae.features import dense
 
 BOOTSTRAPS = 500  # resamples of the families for intervals
 PROBED, PROBED_RNAS = (1, 2, 4, 8, 16, 32), 250  # columns that a sparse probe reads; RNAs of a split, at most
@@ -135,13 +135,10 @@ def _ranked(records: pd.DataFrame, column_T: np.ndarray, tokens: pd.DataFrame, e
     own_T, base_T = (tokens.element == element).to_numpy(), tokens.base.cat.codes.to_numpy()
     first_S = np.searchsorted(tokens.record, records.index)
     last_S = np.searchsorted(tokens.record, records.index, "right")
-    own_S = [
-        probing.base_auroc(column_T[rows], own_T[rows], base_T[rows])
-        if 0 < own_T[rows].mean() < 1
-        else np.nan
-        for rows in map(slice, first_S, last_S)
-    ]
-    ranked = records.assign(own=own_S).dropna(subset="own")
+    rows_S = pd.Series(map(slice, first_S, last_S), records.index)
+    rows_S = rows_S[[0 < own_T[rows].mean() < 1 for rows in rows_S]]
+    own_S = [probing.base_auroc(column_T[rows], own_T[rows], base_T[rows]) for rows in rows_S]
+    ranked = records.loc[rows_S.index].assign(own=own_S)
     return ranked.sort_values(["own", "id"], ascending=[False, True])
 
 
@@ -186,7 +183,7 @@ def sparse_probe(rnas: Activations, model: LanguageModel, layer: int, elements="
                 order = np.argsort(-probing.association(values_TP, is_known, seen.base), kind="stable")
                 facts = {"setting": setting, "element": element, "source": source, "columns": len(order)}
                 for k in sorted({min(k, len(order)) for k in (*PROBED, len(order)) if k <= DENSE}):
-                    few = (_dense(values, order[:k]) for values in (values_TP, other[source]))
+                    few = (dense(values[:, order[:k]]) for values in (values_TP, other[source]))
                     guess_T = probing.probe(next(few), is_known, next(few))
                     score = probing.base_auroc(guess_T, is_other, unseen.base)
                     rows.append(facts | {"k": k, "base_auroc": score})
@@ -201,11 +198,6 @@ def _readings(rnas: Activations, model: LanguageModel, layer: int, split: str, s
     states_TLD = hidden_states(model, rnas.records.sequence[numbers].tolist(), [layer])
     latents = rnas.features(layer)[rows][:, np.flatnonzero(rnas.retained(layer))]
     return {"latents": latents, "neurons": states_TLD[:, 0]}, rnas.tokens[rows]
-
-
-def _dense(values_TP, columns: np.ndarray) -> np.ndarray:
-    values = values_TP[:, columns]
-    return values.toarray() if sparse.issparse(values) else values
 
 
 def evaluated(records: pd.DataFrame, *splits: str) -> dict:
@@ -224,13 +216,10 @@ def feature_numbers(best: pd.Series, rnas: Activations) -> dict:
     scored_T = rnas.rows(SETTINGS[best.setting][1])
     bases = rnas.tokens.base[scored_T & (_column(best, rnas) > 0)].value_counts(normalize=True)
     silent = not scored_T.any() or not np.nan_to_num(bases.max()) > 0
-    facts = (
-        {"base": "none", "base_share": 0.0} if silent else {"base": bases.index[0], "base_share": bases.max()}
-    )
-    shown = (
-        "setting concept layer feature threshold base_auroc null_p95 f1 base_f1 token_f1 precision base_rate"
-    )
-    return facts | {"interval": _interval(best)} | {name: best[name] for name in shown.split()}
+    base, base_share = ("none", 0.0) if silent else (bases.index[0], bases.max())
+    facts = {"base": base, "base_share": base_share, "interval": _interval(best)}
+    shown = "setting concept layer feature threshold base_auroc null_p95 f1 base_f1 token_f1 precision"
+    return facts | {name: best[name] for name in [*shown.split(), "base_rate"]}
 
 
 def _interval(score: pd.Series) -> str:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sae_rna.analysis import confounds
 from sae_rna.analysis.statistics import choosing, permutation
+from sae_rna.analysis.statistics.intervals import resampled_means
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import kmer_frequencies, length_and_gc
 from sae_rna.records.splits import SETTINGS, settings
@@ -33,11 +34,8 @@ FOLDS, BOOTSTRAPS = 4, 2000
 _LENGTH, _FEATURES = "length and GC content", "SAE features"  # representations that captions compare
 FEWEST_TYPES = 3  # that can be tested, for anything to be said about types
 _HEADERS = {"setting": "setting", "type": "RNA type", "layer": "layer", "feature": "feature"}
-_HEADERS |= {
-    "selection_auroc": "AUROC where chosen",
-    "auroc": "AUROC",
-    "null_p95": "chance (95th percentile)",
-}
+_HEADERS |= {"selection_auroc": "AUROC where chosen", "auroc": "AUROC"}
+_HEADERS |= {"null_p95": "chance (95th percentile)"}
 _HEADERS |= {"families": "families scored", "sequences": "RNAs scored", "explained": "explained"}
 
 
@@ -132,11 +130,7 @@ def types_found(tested: pd.DataFrame, random: pd.DataFrame, last: int) -> str:
     sentences = []
     for setting, rows in tested.groupby("setting", sort=False):
         kept, own = surviving(rows), surviving(random[random.setting == setting])
-        total, found, at_last = (
-            rows.type.nunique(),
-            kept.type.nunique(),
-            kept.type[kept.layer == last].nunique(),
-        )
+        total, found, at_last = (of.type.nunique() for of in (rows, kept, kept[kept.layer == last]))
         words = f"in {setting} {found} of {total} types that can be tested have a feature of their own, "
         words += f"{at_last} of them in the last layer (random weights: {own.type.nunique()})"
         few = f"in {setting} only {total} types can be tested, too few to say anything about types"
@@ -187,10 +181,9 @@ def top_features(structures: Activations, types: Activations, layer: int, count=
     """`choosing.top_features`: the `count` best of every element and type at `layer`, with `explained`."""
     tables = []
     for setting, splits in settings(structures.records).items():
-        elements, typed = (
-            [of(layer, split) for split in splits] for of in (structures.of_split, types.pooled)
-        )
-        typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in typed]
+        elements = [structures.of_split(layer, split) for split in splits]
+        pooled = [types.pooled(layer, split) for split in splits]
+        typed = [(pooled_SF, records.type.to_numpy()) for pooled_SF, records in pooled]
         table = choosing.top_features(elements, typed, count, types.retained(layer))
         table = table.assign(setting=setting, layer=layer)
         chosen = {kind: rows.rename(columns={"label": kind}) for kind, rows in table.groupby("kind")}
@@ -219,10 +212,8 @@ def _yes_or_no(value):
 
 def probe_types(rnas: Activations, model: LanguageModel, layers, seed: int = 0) -> pd.DataFrame:
     """`probe` of features and mean hidden states of `layers`, of k-mers, and of length and GC, by setting."""
-    tables = [
-        _probe_types(rnas, model, layers, splits, seed).assign(setting=setting)
-        for setting, splits in settings(rnas.records).items()
-    ]
+    by_setting = settings(rnas.records).items()
+    tables = [_probe_types(rnas, model, layers, of, seed).assign(setting=name) for name, of in by_setting]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -230,10 +221,8 @@ def _probe_types(rnas: Activations, model: LanguageModel, layers, splits, seed: 
     """`probe_types` of one setting."""
     parts = [rnas.records[rnas.records.split == split] for split in splits]
     texts = [part.sequence.tolist() for part in parts]
-    representations = {
-        _LENGTH: tuple(map(length_and_gc, texts)),
-        "3-mer frequencies": tuple(kmer_frequencies(sequences, 3) for sequences in texts),
-    }
+    representations: dict = {_LENGTH: tuple(map(length_and_gc, texts))}
+    representations["3-mer frequencies"] = tuple(kmer_frequencies(sequences, 3) for sequences in texts)
     states = [_mean_states(model, sequences, layers) for sequences in texts]
     for place, layer in enumerate(layers):
         representations[f"mean hidden state, layer {layer}"] = tuple(part[:, place] for part in states)
@@ -251,14 +240,13 @@ def compare_probes(probe: pd.DataFrame) -> str:
         rows = rows.set_index("representation")
         base, features = rows.loc[_LENGTH], rows[rows.index.str.startswith(_FEATURES)]
         apart = features[(features.low > base.high) | (features.high < base.low)]
-        span = (
-            f"features reach {features.balanced_accuracy.min():.2f} to {features.balanced_accuracy.max():.2f}"
-        )
+        least, most = features.balanced_accuracy.min(), features.balanced_accuracy.max()
         beside = f"length and GC content {base.balanced_accuracy:.2f}"
         layers = f"{len(features)} layer" + "s" * (len(features) > 1)
         verdict = f"the intervals overlap in {len(features) - len(apart)} of {layers}"
         if len(below := apart[apart.high < base.low]):
             verdict += f" and lie below in {len(below)}"
+        span = f"features reach {least:.2f} to {most:.2f}"
         sentences.append(f"{setting}: {span}, {beside}, and {verdict}")
     return "; ".join(sentences)
 
@@ -314,7 +302,10 @@ def probe(representations: Mapping, selection_types, heldout_types, families, se
 def _probe_scores(search: GridSearchCV, unseen, test_S, test_families, seed: int) -> dict:
     """The scores of `probe` for one representation."""
     guess_S = search.predict(unseen)
-    accuracy, low, high = _bootstrap(guess_S == test_S, test_S, test_families, np.random.default_rng(seed))
+    table = pd.DataFrame({"type": test_S, "family": test_families, "right": guess_S == test_S})
+    cells = table.groupby(["type", "family"]).right.agg(["sum", "size"])
+    accuracy, drawn = resampled_means(cells, BOOTSTRAPS, np.random.default_rng(seed))
+    low, high = np.percentile(drawn, [2.5, 97.5])
     weights, labels = (one.coef_ for one in search.best_estimator_[-1].estimators_), sorted(set(test_S))
     macro_f1 = f1_score(test_S, guess_S, labels=labels, average="macro", zero_division=0)
     scores = {"balanced_accuracy": accuracy, "low": low, "high": high, "macro_f1": macro_f1}
@@ -334,16 +325,3 @@ def _search(known, fit_S: np.ndarray, fit_families: np.ndarray, seed: int) -> Gr
     with warnings.catch_warnings():  # of a type whose families are all in other folds
         warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
         return search.fit(known, fit_S, groups=fit_families)
-
-
-def _bootstrap(right_S, type_S, family_S, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Balanced accuracy, and its 2.5th and 97.5th percentile when each type's families are drawn anew."""
-    table = pd.DataFrame({"type": type_S, "family": family_S, "right": right_S})
-    recalls, drawn = [], []
-    for _, part in table.groupby(["type", "family"]).right.agg(["sum", "size"]).groupby(level="type"):
-        right, size = part["sum"].to_numpy(), part["size"].to_numpy()
-        chosen = rng.integers(0, len(part), (BOOTSTRAPS, len(part)))
-        recalls.append(right.sum() / size.sum())
-        drawn.append(right[chosen].sum(1) / size[chosen].sum(1))
-    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
-    return float(np.mean(recalls)), float(low), float(high)

@@ -91,9 +91,8 @@ def read_weights(source: str, folder: Path, masked: bool) -> torch.nn.Module:
     transformers_logging.set_verbosity_error()  # what matters of the loading report is raised below
     transformers_logging.disable_progress_bar()
     try:
-        model, report = (AutoModelForMaskedLM if masked else AutoModel).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **_ATTENTION
-        )
+        options = {"use_safetensors": True, "output_loading_info": True, **_ATTENTION}
+        model, report = (AutoModelForMaskedLM if masked else AutoModel).from_pretrained(folder, **options)
     except (OSError, SafetensorError) as error:
         problem = f"its weights cannot be read ({reason(error)})"
         raise ValueError(f"{source}: {problem}: give a folder with model.safetensors") from error

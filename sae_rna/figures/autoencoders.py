@@ -6,12 +6,8 @@ import pandas as pd
 
 from sae_rna.figures import theme
 
-_CURVES = {
-    "loss": "loss",
-    "l0": "active latents (L0)",
-    "explained_variance": "explained variance",
-    "dead_share": "dead features",
-}
+_CURVES = {"loss": "loss", "l0": "active latents (L0)", "explained_variance": "explained variance",
+           "dead_share": "dead features"}  # fmt: skip
 # An autoencoder that has not learnt yet can be far below; that would flatten everything else.
 _LOWEST_VARIANCE = -0.25
 
@@ -74,8 +70,5 @@ def _thinned(table: pd.DataFrame) -> pd.DataFrame:
     """At most 60 evenly spaced rows of every curve, with first and last; fewer where curves are many."""
     by_curve = table.sort_values("tokens").groupby(["architecture", "layer"], sort=False)
     count = max(2, min(60, theme.MAXIMUM_ROWS // 2 // by_curve.ngroups))
-    kept = [
-        curve.iloc[np.unique(np.linspace(0, len(curve) - 1, count).round().astype(int))]
-        for _, curve in by_curve
-    ]
-    return pd.concat(kept, ignore_index=True)
+    places = lambda rows: np.unique(np.linspace(0, rows - 1, count).round().astype(int))  # noqa: E731
+    return pd.concat([curve.iloc[places(len(curve))] for _, curve in by_curve], ignore_index=True)

@@ -8,11 +8,9 @@ from sae_rna.figures import theme
 from sae_rna.figures.theme import BLUE, DARK, GREY, INK, STROKE
 
 _EXPLAINED, _PREDICTION = "feature explained by its confounds", "prediction from its confounds"
-_LOOKS = {  # stroke, fill, shape
-    "feature": (BLUE, BLUE, "circle"),
-    _EXPLAINED: (BLUE, "white", "diamond"),
-    _PREDICTION: (DARK, DARK, STROKE),
-}
+#: Stroke, fill, shape.
+_LOOKS = {"feature": (BLUE, BLUE, "circle"), _EXPLAINED: (BLUE, "white", "diamond")}
+_LOOKS |= {_PREDICTION: (DARK, DARK, STROKE)}
 #: Pixels: width of the plot; beside it, where the names begin, the numbers end and the verdicts begin.
 _PLOT, _NAME, _NUMBER, _VERDICT = 302, 18, 114, 128
 _SCORE = "AUROC within bases"

@@ -8,10 +8,8 @@ from sae_rna.figures import theme
 from sae_rna.figures.theme import BLUE, DARK, GREY, INK, MIDDLE, NAMES, STROKE, WIDTH
 
 _SCORES = {"base_auroc": "AUROC within bases", "f1": "F1"}
-_CHANCE = {
-    "base_auroc": ("null_p95", "shuffled null, 95th percentile"),
-    "f1": ("base_f1", "always-on feature"),
-}
+_CHANCE = {"base_auroc": ("null_p95", "shuffled null, 95th percentile")}
+_CHANCE |= {"f1": ("base_f1", "always-on feature")}
 _RIVAL, _OTHERS = "best control", "other controls"
 #: A stroke in dashes, taller than `STROKE`.
 _DASHES = "M-.13,-1.6H.13V-.8H-.13Z M-.13,-.4H.13V.4H-.13Z M-.13,.8H.13V1.6H-.13Z"
@@ -50,10 +48,8 @@ def controls(table: pd.DataFrame, score: str = "base_auroc") -> alt.VConcatChart
     looks = {kind: look for kind, look in looks.items() if kind in set(drawn.kind)}
     ends = drawn[["value", "low", "high"]]
     least = min(0.5, ends.min(axis=None)) if score == "base_auroc" else 0
-    x = {
-        "title": _SCORES[score],
-        "scale": alt.Scale(domain=[least, ends.max(axis=None)], nice=True, zero=False),
-    }
+    scale = alt.Scale(domain=[least, ends.max(axis=None)], nice=True, zero=False)
+    x = {"title": _SCORES[score], "scale": scale}
     leads = _leads(table[own]) if score == "base_auroc" else None
     rows, groups, names = [], list(dict.fromkeys(table.group)), list(dict.fromkeys(table.setting))
     width = (WIDTH - NAMES - 10) // len(names) - _NUMBER - 14
@@ -67,9 +63,8 @@ def controls(table: pd.DataFrame, score: str = "base_auroc") -> alt.VConcatChart
             y.scale = alt.Scale(domain=concepts)
             layers = _marks(drawn[here], y, x, group == groups[-1], looks)
             if leads is not None:
-                layers.append(
-                    _lead_texts(leads[(leads.group == group) & (leads.setting == setting)], y, width)
-                )
+                own = (leads.group == group) & (leads.setting == setting)
+                layers.append(_lead_texts(leads[own], y, width))
             if setting == names[0]:
                 layers.append(theme.heading(str(group), -NAMES, fontSize=12, fontWeight="bold", color=INK))
             if group == groups[0]:

@@ -33,11 +33,9 @@ def dictionary_frontier(table: pd.DataFrame) -> alt.HConcatChart:
     def panel(column: str, reference: str, title: str, **y) -> alt.LayerChart:
         line = alt.Chart(table).mark_line(strokeDash=[5, 3], strokeWidth=1.5, color=theme.GREY)
         line = line.encode(x=x, y=alt.Y(f"{reference}:Q", **y))
-        points = (
-            alt.Chart(table)
-            .mark_point(filled=True, opacity=0.85)
-            .encode(*colour, size=size, x=x, y=alt.Y(f"{column}:Q", title=title, **y), tooltip=tooltip)
-        )
+        at = alt.Y(f"{column}:Q", title=title, **y)
+        points = alt.Chart(table).mark_point(filled=True, opacity=0.85)
+        points = points.encode(*colour, size=size, x=x, y=at, tooltip=tooltip)
         return (line + points).properties(width=theme.WIDTH // 2 - 75, height=260)
 
     low = max(0.0, table.explained_variance.quantile(0.1) - 0.1)
@@ -46,11 +44,7 @@ def dictionary_frontier(table: pd.DataFrame) -> alt.HConcatChart:
     axis, scale = theme.log_axis(pd.concat([table.kl, table.pca_kl]), format="~g")
     divergence = panel("kl", "pca_kl", "nats a masked base", axis=axis, scale=scale)
     variance = variance.properties(title=alt.Title("Explained variance", subtitle=f"dashed: {_PCA}"))
-    divergence = divergence.properties(
-        title=alt.Title(
-            "KL divergence", subtitle="from the language model's own predictions; lower is better"
-        )
-    )
+    divergence = divergence.properties(title=theme.KL_TITLE)
     return alt.hconcat(variance, divergence, spacing=20).properties(
         description=f"Explained variance and KL divergence of {len(table)} dictionaries by L0, beside {_PCA}."
     )
@@ -65,23 +59,16 @@ def dictionary_features(table: pd.DataFrame) -> alt.VConcatChart:
     table = theme.checked(table, "dictionary_features", "candidate share measure value")
     table["training"] = table.share.map(lambda share: "all tokens" if share == 1 else "half of them")
     looks = {"all tokens": ["#0072b2"], "half of them": ["white"]}
-    fill = theme.kinds(
-        "training", looks, [alt.Fill], {"symbolStrokeColor": "#0072b2", "symbolStrokeWidth": 1.5}
-    )
+    legend = {"symbolStrokeColor": "#0072b2", "symbolStrokeWidth": 1.5}
+    fill = theme.kinds("training", looks, [alt.Fill], legend)
     order = table.candidate.drop_duplicates().tolist()
-    axis = theme.bare_axis(labelLimit=190, minExtent=150)
-    panels = []
-    measures = table.measure.drop_duplicates().tolist()
+    tooltip = theme.tooltips(candidate="dictionary", training="training") + theme.tooltips(".3f", "value")
+    panels, measures = list[alt.TopLevelMixin](), table.measure.drop_duplicates().tolist()
     for measure in measures:
-        rows, first = table[table.measure == measure], measure == measures[0]
-        y = alt.Y(
-            "candidate:N", sort=order, title=None, axis=axis if first else theme.bare_axis(labels=False)
-        )
+        rows = table[table.measure == measure]
+        axis = theme.bare_axis(**({"labels": False} if panels else {"labelLimit": 190, "minExtent": 150}))
+        y = alt.Y("candidate:N", sort=order, title=None, axis=axis)
         x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=4))
-        tooltip = [
-            *theme.tooltips(candidate="dictionary", training="training"),
-            *theme.tooltips(".3f", "value"),
-        ]
         base = alt.Chart(rows).encode(x=x, y=y)
         line = base.mark_line(color=theme.LIGHT, strokeWidth=1).encode(detail="candidate:N")
         points = base.mark_point(filled=True, stroke="#0072b2", strokeWidth=1.5, size=55)

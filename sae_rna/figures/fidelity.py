@@ -43,8 +43,7 @@ def fidelity(table: pd.DataFrame) -> alt.HConcatChart:
     axis, scale = theme.log_axis(table[["kl", "kl_low", "kl_high"]].stack(), format="~g")
     y = alt.Y("kl:Q", title="nats per masked base", axis=axis, scale=scale)
     left = _interval(table, series, x, ("kl_low", "kl_high"), y) + theme.lines(table, x, y, series, tooltip)
-    title = alt.Title("KL divergence", subtitle="from the language model's own predictions; lower is better")
-    left = left.properties(width=284, height=230, title=title)
+    left = left.properties(width=284, height=230, title=theme.KL_TITLE)
     title = alt.Title("Loss recovered", subtitle="1: the language model, 0: mean ablation")
     right = right.properties(width=284, height=230, title=title)
     return alt.hconcat(left, right, spacing=18).properties(

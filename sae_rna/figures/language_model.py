@@ -68,19 +68,14 @@ def stem_readers(table: pd.DataFrame) -> alt.HConcatChart:
     channels = theme.series("source", looks)
     x, scale = theme.layer_axis(layered.layer), theme.auroc_scale(table.filter(like="base_auroc"))
     tooltip = [*theme.tooltips("", "setting", "source"), "layer:Q"]
-    names = {
-        "base_auroc": "AUROC within bases",
-        "base_auroc_low": "95 % interval from",
-        "base_auroc_high": "to",
-    }
-    tooltip += theme.tooltips(".3f", **names, auroc="AUROC")
+    names = {"base_auroc": "AUROC within bases", "base_auroc_low": "95 % interval from"}
+    tooltip += theme.tooltips(".3f", **names, base_auroc_high="to", auroc="AUROC")
     panels: list[alt.TopLevelMixin] = []
     for setting in settings:
         y = {"title": None if panels else "AUROC within bases, stems", "scale": scale}
         at = alt.Y("base_auroc:Q", **y)
-        own, rule = (
-            alt.Chart(rows[rows.setting == setting]) for rows in (layered, table[table.layer.isna()])
-        )
+        here = table[table.setting == setting]
+        own, rule = alt.Chart(here.dropna(subset="layer")), alt.Chart(here[here.layer.isna()])
         band = own.mark_area(opacity=0.18).encode(channels[0], x=x, y=alt.Y("base_auroc_low:Q", **y))
         band = band.encode(y2="base_auroc_high:Q").transform_filter("isValid(datum.base_auroc_low)")
         line = own.mark_line().encode(*channels, x=x, y=at)

@@ -50,8 +50,7 @@ def retained_features(layers: pd.DataFrame, min_sequences: int = 10) -> alt.HCon
     axis, scale = theme.log_axis(table[["density_p10", "density_p90"]].stack(), format="~%")
     y = alt.Y("density_p10:Q", title="share of nucleotides", axis=axis, scale=scale)
     band = base.mark_area(opacity=0.18).encode(y=y, y2="density_p90:Q")
-    subtitle = "median of live features, band 10th to 90th percentile"
-    title = alt.Title("Firing density", subtitle=subtitle)
+    title = alt.Title("Firing density", subtitle="median of live features, band 10th to 90th percentile")
     firing = (band + lines("density_p50:Q", scale=scale)).properties(width=240, height=125, title=title)
     return alt.hconcat(retained, alt.vconcat(dead, firing, spacing=18), spacing=20).properties(
         description=f"Features retained per layer, {table.retained.min():,} to {table.retained.max():,}, "
@@ -116,10 +115,8 @@ def _measures(rows: pd.DataFrame, layers: pd.Series, legend: bool) -> alt.LayerC
         shares.legend = numbers.legend = None
     tooltip = ["layer:O", "measure:N", theme.tooltips(label="value")[0]]
     cells, labels = theme.heat_map(rows, layers, y, dark="datum.shade > 0.6")
-    marks = [
-        cells.transform_filter(f"datum.logarithmic == {logical}").encode(color=colour, tooltip=tooltip)
-        for logical, colour in (("true", shares), ("false", numbers))
-    ]
+    of = (cells.transform_filter(f"datum.logarithmic == {logical}") for logical in ("true", "false"))
+    marks = [part.encode(color=colour, tooltip=tooltip) for part, colour in zip(of, (shares, numbers))]
     step = alt.Step(19 if theme.few(layers) else 36)
     chart = alt.layer(*marks, labels.encode(tooltip=tooltip)).resolve_scale(color="independent")
     return chart.properties(width=theme.WIDTH - 205, height=step)
@@ -164,10 +161,9 @@ def type_sparsity(table: pd.DataFrame) -> alt.VConcatChart:
     sources, most = list(dict.fromkeys(table.source)), max(float(table.active.max()), 1e-9)
     means = table[table.source == sources[0]].groupby("type").active.mean()
     types = means.sort_values(ascending=False, kind="stable").index.tolist()
-    colour = theme.gradient(
-        "active", "share of live features", theme.SEQUENTIAL, 140, [0, most], tickCount=4, format=".0%"
-    )
-    tooltip = ["source:N", "layer:O", "type:N", *theme.tooltips(".2%", active="share of live features")]
+    title, ticks = "share of live features", {"tickCount": 4, "format": ".0%"}
+    colour = theme.gradient("active", title, theme.SEQUENTIAL, 140, [0, most], **ticks)
+    tooltip = ["source:N", "layer:O", "type:N", *theme.tooltips(".2%", active=title)]
     tooltip += theme.tooltips(",", rnas="RNAs")
     width, panels = (theme.WIDTH - theme.NAMES - 18) // len(sources), list[alt.TopLevelMixin]()
     for source in sources:
@@ -196,10 +192,8 @@ def _by_layer(table: pd.DataFrame, sources: list[str]) -> list[alt.LayerChart]:
     looks = dict(zip(sources, zip((theme.TEAL, theme.MIDDLE, theme.LIGHT), ([1, 0], [5, 3], [2, 2]))))
     series, panels = theme.series("source", looks), []
     means["block"] = means.layer
-    for column, title, style in (
-        ("active", "share of live features, mean of types", ".1%"),
-        ("selectivity", "type selectivity (tau)", ".2f"),
-    ):
+    titles = {"active": "share of live features, mean of types", "selectivity": "type selectivity (tau)"}
+    for (column, title), style in zip(titles.items(), (".1%", ".2f")):
         tooltip = ["source:N", "layer:Q", *theme.tooltips(style.replace("1", "2"), **{column: title})]
         y = alt.Y(f"{column}:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(format=style))
         panel = theme.lines(means, theme.layer_axis(table.layer), y, series, tooltip)

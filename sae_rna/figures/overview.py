@@ -85,11 +85,8 @@ def findings(table: pd.DataFrame) -> alt.VConcatChart:
     source and base_auroc; lines are "autoencoder", "best control" and "chance".
     """
     table = theme.checked(table, "findings", "setting concept layer line source base_auroc")
-    looks = {
-        "autoencoder": (theme.BLUE, [1, 0]),
-        "best control": (theme.DARK, [5, 3]),
-        "chance": (theme.LIGHT, [2, 2]),
-    }
+    looks = {"autoencoder": (theme.BLUE, [1, 0]), "best control": (theme.DARK, [5, 3])}
+    looks["chance"] = theme.LIGHT, [2, 2]
     looks = {line: looks[line] for line in theme.known(table.line, looks)}
     channels = theme.series("line", looks)
     concepts, settings = (table[column].drop_duplicates().tolist() for column in ("concept", "setting"))
@@ -99,7 +96,7 @@ def findings(table: pd.DataFrame) -> alt.VConcatChart:
         alt.Tooltip("block:Q", title="layer"),
         *theme.tooltips(".3f", base_auroc="AUROC within bases"),
     ]
-    rows = []
+    rows, width = [], (theme.WIDTH - 60) // len(concepts) - 14
     for setting in settings:
         panels: list[alt.TopLevelMixin] = []
         for concept in concepts:
@@ -108,9 +105,7 @@ def findings(table: pd.DataFrame) -> alt.VConcatChart:
             y = alt.Y("base_auroc:Q", scale=alt.Scale(domain=[low, high], zero=False), axis=axis)
             title = concept if setting == settings[0] else ""
             panel = theme.lines(part, x, y, channels, tooltip) if len(part) else theme.nothing("")
-            panels.append(
-                panel.properties(width=(theme.WIDTH - 60) // len(concepts) - 14, height=130, title=title)
-            )
+            panels.append(panel.properties(width=width, height=130, title=title))
         rows.append(alt.hconcat(*panels, spacing=10).properties(title=alt.Title(setting, fontSize=12)))
     return alt.vconcat(*rows, spacing=12).properties(
         description=f"AUROC within bases by layer for {', '.join(map(str, concepts))} in "

@@ -27,6 +27,7 @@ BLUE, DARK, MIDDLE, LIGHT = "#0072b2", "#3d3d3d", "#8a8a8a", "#b8b8b8"
 SETTING_COLOURS = {"seen families": "#e08214", "unseen families": BLUE, "natural RNAs": "#542788"}
 #: Colour of boxes, bars and other shapes that stand for themselves.
 TEAL = "#2b7c86"
+KL_TITLE = alt.Title("KL divergence", subtitle="from the language model's own predictions; lower is better")
 #: Symbol of what a score is compared with: an upright stroke.
 STROKE = "M-.18,-1H.18V1H-.18Z"
 

@@ -123,12 +123,9 @@ _TOOLTIP = [*theme.tooltips(rna="RNA"), "position:Q", "base:N"]
 _TOOLTIP += theme.tooltips(paired_with="paired with", name="element") + theme.tooltips(".3f", "activation")
 _LETTERS = alt.condition("datum.activation > 0.45", alt.value("white"), alt.value(INK))
 _LEGEND = {"orient": "top", "direction": "horizontal"}
-_FILL = alt.Fill(
-    "activation:Q",
-    title="activation",
-    scale=alt.Scale(domain=[0, 1], range=ACTIVATION),
-    legend=alt.Legend(tickCount=3, gradientLength=120, gradientThickness=9, **_LEGEND),
-)
+_BAR = alt.Legend(tickCount=3, gradientLength=120, gradientThickness=9, **_LEGEND)
+_SHADES = alt.Scale(domain=[0, 1], range=ACTIVATION)
+_FILL = alt.Fill("activation:Q", title="activation", scale=_SHADES, legend=_BAR)
 
 
 def _track(rna: pd.DataFrame, scale: alt.Scale) -> alt.LayerChart:

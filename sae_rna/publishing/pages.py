@@ -23,14 +23,8 @@ from sae_rna.build import FILES
 from sae_rna.publishing import metadata
 from sae_rna.publishing.metadata import LICENCE, Facts
 
-_NAMES = {
-    "csv": "data",
-    "csv-metadata.json": "units",
-    "vl.json": "Vega-Lite",
-    "notebooks": "page",
-    "analysis": "numbers",
-    "figures": "chart",
-}
+_NAMES = {"csv": "data", "csv-metadata.json": "units", "vl.json": "Vega-Lite"}
+_NAMES |= {"notebooks": "page", "analysis": "numbers", "figures": "chart"}
 CITED = "cite"  # folder of addresses that stay: a figure's leads to the page where it stands today
 _COLUMNS = "columns.yml"  # in the book's folder: what the columns of the figures' tables mean
 
@@ -112,14 +106,9 @@ def code_of(root: Path, page: str) -> dict[Path, str]:
     """Notebook and modules of a page, by their path in the repository, and where the book has a copy."""
     name = page.rpartition("/")[2]
     module = name.partition("-")[2].replace("-", "_")
-    paths = map(
-        Path, (f"notebooks/{name}.ipynb", f"sae_rna/analysis/{module}.py", f"sae_rna/figures/{module}.py")
-    )
-    return {
-        path: f"code/{path}{'.txt' if path.suffix == '.py' else ''}"
-        for path in paths
-        if (root / path).exists()
-    }
+    files = f"notebooks/{name}.ipynb", f"sae_rna/analysis/{module}.py", f"sae_rna/figures/{module}.py"
+    copies = {Path(file): f"code/{file}{'.txt' if file.endswith('.py') else ''}" for file in files}
+    return {path: copy for path, copy in copies.items() if (root / path).exists()}
 
 
 def _offer_sentences(app, config):
@@ -136,10 +125,8 @@ def _choose_scripts(app, _page, _template, context, _doctree):
     if "vegaEmbed" in body:
         app.add_js_file("vendor/vega-bundle.js")  # blocking: charts find their library without a network
     if 'class="math' not in body:  # Sphinx asks the pages below it, too
-        scripts = context.get("script_files", ())
-        context["script_files"] = [
-            script for script in scripts if app.config.mathjax_path not in str(script.filename)
-        ]
+        scripts, mathjax = context.get("script_files", ()), app.config.mathjax_path
+        context["script_files"] = [script for script in scripts if mathjax not in str(script.filename)]
 
 
 def _finish(app, error):

@@ -49,9 +49,8 @@ def validate(records: pd.DataFrame, source: str | Path) -> pd.DataFrame:
     if twice.any():
         name = records.id[twice.idxmax()]
         first, second = records.index[records.id == name][:2]
-        fault = (
-            f"record '{name}' stands twice, as number {first + 1} and number {second + 1}{how_many(twice)}"
-        )
+        numbers = f"number {first + 1} and number {second + 1}"
+        fault = f"record '{name}' stands twice, as {numbers}{how_many(twice)}"
         where = " and ".join(dict.fromkeys(str(_place(records.loc[at], source)) for at in (first, second)))
         raise ValueError(f"{where}: {fault}; give every record an id of its own")
     records = check_records(records, source, changed := Counter[str]())
@@ -141,13 +140,9 @@ def _faults(records: pd.DataFrame) -> Iterator[tuple[pd.Series, str, str, Callab
         if column != "structural_annotation":  # a hint: st files have it, others cannot
             remedy = f"give it one as others have, or leave the column {column} out"
             yield missing, f"no {column}", remedy, nowhere
-        faulty, fault = records[column].str.len() != records.sequence.str.len(), "of another length"
-        yield (
-            faulty & ~missing,
-            f"a {column} {fault} than its sequence",
-            "give one symbol per nucleotide",
-            partial(lengths, column),
-        )
+        faulty = (records[column].str.len() != records.sequence.str.len()) & ~missing
+        fault, remedy = f"a {column} of another length than its sequence", "give one symbol per nucleotide"
+        yield faulty, fault, remedy, partial(lengths, column)
     if "secondary_structure" in records:
         faults = {}
         for structure in records.secondary_structure.dropna().unique():

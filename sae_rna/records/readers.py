@@ -162,11 +162,8 @@ def _named_blocks(path: Path) -> Iterator[tuple[str, int, list[str]]]:
         yield "" if more else _stem(path), lines[0][0], [line for _, line in lines[:first]]
     for start, end in pairwise([first, *more]):
         alone, (n, title) = first == 0 and len(more) == 1, lines[start]
-        yield (
-            _name(title[1:]) or (_stem(path) if alone else ""),
-            n,
-            [line for _, line in lines[start + 1 : end]],
-        )
+        name = _name(title[1:]) or (_stem(path) if alone else "")
+        yield name, n, [line for _, line in lines[start + 1 : end]]
 
 
 def _read_fasta(path: Path) -> list[dict]:

@@ -9,7 +9,24 @@ from sae_rna.cache import RunFolder, file_hash
 from sae_rna.files import write_json
 from sae_rna.parameters import Parameters, resolve
 from sae_rna.records import hub
-from sae_rna.records.splits import EVALUATION_SPLITS, balanced_sample, largest_sizes
+from sae_rna.records.readers import read_records
+from sae_rna.records.splits import (
+    EVALUATION_SPLITS,
+    assign_splits,
+    balanced_sample,
+    largest_sizes,
+    select_length,
+)
+from sae_rna.records.structure import add_elements, fold
+
+
+def all_records(file: str | Path, longest: int, seed: int) -> pd.DataFrame:
+    """The records of a file that are short enough, with `split`. Raises ValueError naming the file."""
+    records = read_records(file)
+    try:
+        return assign_splits(select_length(records, longest), seed)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def structure_sample(records: pd.DataFrame, per_split: int, seed: int) -> pd.DataFrame:
@@ -59,6 +76,14 @@ class Source:
 
         folder = self.run.kept(f"sample-{use}", {"source": self.name} | choice, make, hub)
         return str(folder / "records.parquet")
+
+    def with_elements(self, records: pd.DataFrame) -> pd.DataFrame:
+        """`records` with structural elements, folded first where the parameters say so."""
+        if "secondary_structure" not in records and not self.parameters.fold:
+            needed = "a file with a column secondary_structure, or set fold to true to have them predicted"
+            fault = f"{self.parameters.structures} has no secondary structures"
+            raise ValueError(f"{fault}: the parameter 'structures' needs {needed}")
+        return add_elements(fold(records))
 
     def facts(self) -> dict:
         """For ``run.json``: source, hash and, of the hub, the sample and its commit."""

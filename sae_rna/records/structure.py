@@ -17,11 +17,7 @@ from tqdm import tqdm
 # fails. Hidden, forgi takes its own pure-Python path; nothing used here needs the helper.
 sys.modules.setdefault("forgi.threedee.utilities.cytvec", None)  # type: ignore[arg-type]
 import forgi.graph.bulge_graph as forgi_graph  # noqa: E402
-from multimolecule.utils.rna.secondary_structure import (  # noqa: E402
-    crossing_mask,
-    dot_bracket_to_pairs,
-    split_pseudoknot_pairs,
-)
+from multimolecule.utils.rna import secondary_structure as multimolecule  # noqa: E402
 
 #: bpRNA's letter of each structural element, in the order used in every table and figure.
 ELEMENTS = {"S": "stem", "H": "hairpin loop", "I": "internal loop", "B": "bulge",
@@ -40,7 +36,7 @@ def pair_table(structure: str) -> np.ndarray:
     """
     partner = np.full(len(structure), -1)
     try:
-        pairs = dot_bracket_to_pairs(structure.translate(_WUSS_UNPAIRED))
+        pairs = multimolecule.dot_bracket_to_pairs(structure.translate(_WUSS_UNPAIRED))
     except ValueError as error:  # the parser counts from 0 and repeats the whole structure
         ((what, symbol, position),) = re.findall(r"^(\w+) symbol (.) at position (\d+)", str(error))
         meaning = "is no dot-bracket symbol" if what == "Invalid" else "has no partner"
@@ -63,9 +59,10 @@ def _split(partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     last, opening = len(partner) - 1, np.nonzero(partner > np.arange(len(partner)))[0]
     pairs = np.column_stack([opening, partner[opening]])
     crossing = np.full_like(partner, -1)
-    if (mask := crossing_mask(pairs)).any():  # other helices would only cost memory
+    if (mask := multimolecule.crossing_mask(pairs)).any():  # other helices would only cost memory
         mirrored = last - pairs[mask][:, ::-1]  # multimolecule prefers the last of two
-        _, (j, i) = map(np.transpose, split_pseudoknot_pairs(mirrored[mirrored[:, 0].argsort()]))
+        split = multimolecule.split_pseudoknot_pairs(mirrored[mirrored[:, 0].argsort()])
+        _, (j, i) = map(np.transpose, split)
         crossing[last - i], crossing[last - j] = last - j, last - i
     return np.where(crossing < 0, partner, -1), crossing
 

@@ -1,6 +1,6 @@
-"""RNAs as the latents of one kind of autoencoders see them: what every analysis is given."""
+"""What analyses are given: autoencoders by layer, and RNAs as the latents of one kind of them see them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,24 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.encoding import features_file, token_table
 from sae_rna.sae.features import load_csr, pool_sequences
+
+
+@dataclass(eq=False)
+class Autoencoders:
+    """One variant's trained autoencoders by layer, or `of_group` of layers; trained when asked for."""
+
+    groups: list[list[int]]
+    key: list[str]
+    of_group: Callable[[list[int]], SparseAutoencoders]
+
+    def __getitem__(self, layer: int) -> SparseAutoencoders:
+        return self.of_group(next(group for group in self.groups if layer in group)).only(layer)
+
+    def __iter__(self) -> Iterator[int]:
+        return (layer for group in self.groups for layer in group)
 
 
 @dataclass(eq=False)

@@ -203,16 +203,6 @@ def test_types_of_one_family_take_no_part_in_the_probe():
     assert table.types[0] == 3 and table.sequences[0] == 35 * 4 and table.families[0] == 35
 
 
-def test_the_interval_draws_families_not_sequences():
-    """Two families of a type, one right and one wrong: recall 0, 1/2 or 1. The other type's single family
-    leaves no doubt."""
-    right = np.array([True] * 50 + [False] * 50 + [True] * 10)
-    kind, family = np.array(["a"] * 100 + ["b"] * 10), np.repeat(["one", "two", "three"], [50, 50, 10])
-    rng = np.random.default_rng(0)
-    assert type_features._bootstrap(right, kind, family, rng) == (0.75, 0.5, 1.0)
-    assert type_features._bootstrap(right[50:], kind[50:], family[50:], rng) == (0.5, 0.5, 0.5)
-
-
 def test_probes_that_cannot_be_fitted_are_refused():
     rng = np.random.default_rng(20)
     known, unseen, labels = probe_sets(rng)

@@ -1,9 +1,10 @@
-"""95 % percentile intervals of F1 and base-stratified AUROC over resampled families, from counts by family.
+"""Families drawn anew: 95 % intervals of F1, base-stratified AUROC and means, from counts by family.
 
 Shapes: N rows (tokens or sequences), G families, B resamples, J choices, K classes of activation.
 """
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from sae_rna.analysis.statistics.scoring import Choice, Sample, harmonic_mean, share
@@ -33,6 +34,21 @@ def family_intervals(sample: Sample, choice: Choice, family_S, bootstraps: int, 
             bounds[place] = _interval(f1_B), _interval(auroc_B)
     names = ("f1_low", "f1_high", "base_auroc_low", "base_auroc_high")
     return dict(zip(names, bounds.reshape(len(bounds), 4).T)) | {"base_auroc_resampled": resampled}
+
+
+def resampled_means(cells: pd.DataFrame, resamples: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over types of each type's sum / size, [L], and the same with its families drawn anew, [B, L].
+
+    cells : "sum" and "size" (in several columns each, such as layers, or in one: then there is no L); the
+        rows' index begins with the type, a row a family
+    """
+    means, drawn = [], []
+    for _, rows in cells.groupby(level=0):
+        sum_UL, size_UL = rows["sum"].to_numpy(), rows["size"].to_numpy()
+        chosen_BU = rng.integers(0, len(rows), (resamples, len(rows)))
+        means.append(sum_UL.sum(0) / size_UL.sum(0))
+        drawn.append(sum_UL[chosen_BU].sum(1) / size_UL[chosen_BU].sum(1))
+    return np.mean(means, axis=0), np.mean(drawn, axis=0)
 
 
 def lead_interval(resampled_B: np.ndarray, other_B: np.ndarray) -> np.ndarray:

@@ -40,6 +40,5 @@ def association(values_TP, is_member_T: np.ndarray, base_T: np.ndarray) -> np.nd
     squares = values_TP.power(2) if sparse.issparse(values_TP) else values_TP**2
     within_P = np.asarray(squares.sum(0)).ravel() - ((values_TP.T @ groups).T ** 2 / sizes).sum(0)
     spread_P = np.sqrt(np.maximum(within_P, 0)) * np.linalg.norm(truth_T)
-    return np.divide(
-        np.abs(values_TP.T @ truth_T), spread_P, out=np.zeros(len(spread_P)), where=spread_P > 1e-9
-    )
+    products_P = np.abs(values_TP.T @ truth_T)
+    return np.divide(products_P, spread_P, out=np.zeros(len(spread_P)), where=spread_P > 1e-9)

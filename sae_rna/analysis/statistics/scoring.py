@@ -47,15 +47,6 @@ class Scores:
     enrichment = property(lambda self: share(self.precision, self.base_rate_C[:, None]))
 
 
-def score(activations_NF, scale_F: np.ndarray, annotations: Annotations, thresholds=THRESHOLDS) -> Scores:
-    """Scores of every feature for every concept.
-
-    `scale_F` is the maximum of each feature on the selection set, where 0 it never fires; `thresholds` are
-    ascending shares of it.
-    """
-    return Sample(activations_NF, annotations, scale_F, thresholds).scores()
-
-
 def rank_scores(activations_NF, annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision of every feature's activation for every concept, both [F, C].
 
@@ -88,7 +79,11 @@ class Choice(NamedTuple):
 
 
 class Sample:
-    """Activations and annotations of one set; see `score`."""
+    """Activations and annotations of one set.
+
+    `scale_F` is the maximum of each feature on the selection set, where 0 it never fires; `thresholds` are
+    ascending shares of it.
+    """
 
     def __init__(self, activations_NF, annotations: Annotations, scale_F, thresholds=THRESHOLDS):
         self.annotations, self.thresholds = annotations, np.asarray(thresholds, float)

@@ -11,11 +11,15 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from sae_rna.analysis.statistics.annotations import Annotations
-from sae_rna.analysis.statistics.scoring import score
+from sae_rna.analysis.statistics.scoring import THRESHOLDS, Sample, Scores
 from sae_rna.records.structure import ELEMENTS, element_string
 
 LETTERS = list(ELEMENTS)
 quick = settings(deadline=None, max_examples=50)  # no deadline: a busy machine is no failure
+
+
+def score(activations_NF, scale_F, annotations, thresholds=THRESHOLDS) -> Scores:
+    return Sample(activations_NF, annotations, scale_F, thresholds).scores()
 
 
 def token_table(element_strings, sequences=None):

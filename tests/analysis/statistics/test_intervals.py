@@ -1,10 +1,12 @@
 import numpy as np
-from analysis.statistics.samples import family_noise, planted_concepts, reference_base_auroc, runs
+import pandas as pd
+import pytest
+from analysis.statistics.samples import family_noise, planted_concepts, reference_base_auroc, runs, score
 from scipy import sparse
 
 from sae_rna.analysis.statistics.choosing import score_concepts
-from sae_rna.analysis.statistics.intervals import lead_interval
-from sae_rna.analysis.statistics.scoring import THRESHOLDS, score
+from sae_rna.analysis.statistics.intervals import lead_interval, resampled_means
+from sae_rna.analysis.statistics.scoring import THRESHOLDS
 
 
 def test_intervals_are_percentiles_over_resampled_families():
@@ -63,3 +65,15 @@ def test_intervals_over_families_of_copies_are_wider_and_one_family_has_none():
         width = [(table[f"{name}_high"] - table[f"{name}_low"]).mean() for table in (by_record, by_family)]
         assert width[1] > 1.5 * width[0]  # 8 copies a family: sqrt(8) = 2.8 times
         assert single[[f"{name}_low", f"{name}_high"]].isna().all(axis=None)
+
+
+def test_means_draw_families_not_sequences():
+    """Two families of a type, all of one right and none of the other: its mean is 0, 1/2 or 1. The other
+    type's single family leaves no doubt."""
+    index = pd.MultiIndex.from_tuples([("a", "one"), ("a", "two"), ("b", "three")])
+    cells = pd.DataFrame({"sum": [50, 0, 10], "size": [50, 50, 10]}, index)
+    mean, drawn = resampled_means(cells, 2000, np.random.default_rng(0))
+    assert mean == 0.75 and set(drawn) == {0.5, 0.75, 1.0}
+    assert np.mean(drawn == 0.75) == pytest.approx(0.5, abs=0.05)
+    mean, drawn = resampled_means(cells.drop(("a", "one")), 2000, np.random.default_rng(0))
+    assert mean == 0.5 and (drawn == 0.5).all()

@@ -10,6 +10,7 @@ from analysis.statistics.samples import (
     reference_base_auroc,
     reference_score,
     runs,
+    score,
     token_table,
 )
 from hypothesis import given
@@ -19,7 +20,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from sae_rna.analysis.statistics.annotations import annotate_elements
-from sae_rna.analysis.statistics.scoring import Sample, rank_scores, score
+from sae_rna.analysis.statistics.scoring import Sample, rank_scores
 
 
 @st.composite
