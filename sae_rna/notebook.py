@@ -20,8 +20,8 @@ def start(namespace: dict) -> Study:
     papermill would inject with a mere warning, stops the notebook before anything runs: a ValueError names
     the unknown parameter or the impossible value and the remedy.
     """
-    hidden = lambda name, value: name[0] == "_" or name in _JUPYTER or callable(value) or ismodule(value)  # noqa: E731
-    given = {name: value for name, value in namespace.items() if not hidden(name, value)}
+    hidden = _JUPYTER.union(name for name, value in namespace.items() if callable(value) or ismodule(value))
+    given = {name: value for name, value in namespace.items() if name[0] != "_" and name not in hidden}
     base = read_profile(given.pop("profile", "default"))
     Parameters.check_names(given)
     defaults, injected = asdict(Parameters()), _injected(namespace.get("In", []))

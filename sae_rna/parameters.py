@@ -106,7 +106,7 @@ class Parameters:
     fold: bool = False
     """Predict structures with ViennaRNA (optional) if `structures` has none; they are marked as predicted."""
     types: Place = "data/records.parquet"
-    """RNAs of known type, on which the autoencoders are trained too: likewise."""
+    """RNAs of known type, on which the autoencoders are trained too: a file or a hub data set."""
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
@@ -115,7 +115,7 @@ class Parameters:
     compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
     """Architectures trained beside it: a list, "all", or "paper" for relu-l1 and relu-l1-matched."""
     expansion: Positive = 2  # size of the dictionary in multiples of the model's width
-    narrow: Positive = 1  # size of a second dictionary, likewise: are features the same at another size?
+    narrow: Positive = 1  # the same of a second one: are features the same at another size?
     replicates: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_whole)] = 1
     """Further seeds from which the shown autoencoder is trained: do features come again?"""
     k: Positive = 16  # active latents a token (topk, batchtopk, matryoshka, relu-l1-matched)

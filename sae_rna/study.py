@@ -175,8 +175,11 @@ class Study:
         read = ("sae_learning_rate", "batch", "epochs", "buffer_tokens", "precision", "seed")
         shared = {parameter: getattr(p, parameter) for parameter in read}
         shared |= {"layers": self.groups[name], "records": self.training}
-        own = lambda v: {"model": self._model_of(v), "variant": v, "sparsity": p.sparsity(v.architecture)}  # noqa: E731
-        return {f"autoencoders-{variant.name}-{name}": shared | own(variant) for variant in variants}
+        steps = {}
+        for v in variants:
+            own = {"model": self._model_of(v), "variant": v, "sparsity": p.sparsity(v.architecture)}
+            steps[f"autoencoders-{v.name}-{name}"] = shared | own
+        return steps
 
     def _encoding(self, use: str, variants: list[Variant], name: str) -> dict[str, dict]:
         """Names of the variants' encoding steps, with their inputs."""

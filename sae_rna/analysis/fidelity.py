@@ -161,7 +161,7 @@ def measure(
     Columns: layer; variant ("language model", "mean ablation", "autoencoder", and each of `components` for k
     = the autoencoder's l0, rounded); architecture; l0 (active coefficients a token); explained_variance (of
     the masked inputs' standardised states); cross_entropy (nats a masked base); kl (KL(P_model || P_variant),
-    nats), kl_low, kl_high (95 %, sequences resampled); loss_recovered, low, high (likewise); ce_lm,
+    nats), kl_low, kl_high (95 %, sequences resampled); loss_recovered, low, high; ce_lm,
     ce_ablate; positions, sequences; reason (why loss recovered or its interval is missing). Autoencoders and
     components were fitted on unmasked sequences: what the shift to masked ones costs is included. Raises
     ValueError without masked positions.

@@ -1,4 +1,4 @@
-"""Page 04: do the layers pass from diffuse to sparse, and do they become selective for RNA types?
+"""Page 05: do the layers pass from diffuse to sparse, and do they become selective for RNA types?
 
 Shapes: S RNAs, L layers, R resamples.
 """

@@ -70,5 +70,7 @@ def _thinned(table: pd.DataFrame) -> pd.DataFrame:
     """At most 60 evenly spaced rows of every curve, with first and last; fewer where curves are many."""
     by_curve = table.sort_values("tokens").groupby(["architecture", "layer"], sort=False)
     count = max(2, min(60, theme.MAXIMUM_ROWS // 2 // by_curve.ngroups))
-    places = lambda rows: np.unique(np.linspace(0, rows - 1, count).round().astype(int))  # noqa: E731
-    return pd.concat([curve.iloc[places(len(curve))] for _, curve in by_curve], ignore_index=True)
+    kept = []
+    for _, curve in by_curve:
+        kept.append(curve.iloc[np.unique(np.linspace(0, len(curve) - 1, count).round().astype(int))])
+    return pd.concat(kept, ignore_index=True)
