@@ -14,6 +14,25 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+def pytest_collection_modifyitems(items):
+    """The book is looked at last; see `smoke_build`."""
+    items.sort(key=lambda item: item.path.name == "test_book.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def smoke_build(request, tmp_path_factory):
+    """The smoke book's project and the process that builds it, while the other tests run: both take minutes."""
+    books = [item.module for item in request.session.items if item.path.name == "test_book.py"]
+    if not books or "SAE_RNA_BOOK" in os.environ:
+        yield None
+        return
+    project = tmp_path_factory.mktemp("smoke")
+    build = books[0].begin(project)
+    yield project, build
+    build.terminate()  # if the tests end before it
+    build.wait()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data sets that are no part of the repository: SAE_RNA_SHARED_DATA, else ../shared/data

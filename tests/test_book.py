@@ -112,24 +112,34 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the project's workflow with the smoke profile and this Python's programs; standard output and error
-    together."""
+def workflow(project: Path, *arguments: str) -> dict:
+    """How the project's workflow is started, with the smoke profile and this Python's programs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project), "SAE_RNA_ROOT": str(project)}
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "profile=smoke"]
-    return subprocess.run(
-        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return {"args": command, "cwd": project, "env": environment, "stderr": subprocess.STDOUT}
+
+
+def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the project's workflow; standard output and error together."""
+    return subprocess.run(**workflow(project, *arguments), text=True, stdout=subprocess.PIPE)
+
+
+def begin(project: Path) -> subprocess.Popen:
+    """Start building the smoke book of a copy of the project, out of reach of the signals that tests send."""
+    options = workflow(copy_project(project), "book", "--quiet", "rules", "host")
+    with open(project / "log", "w") as log:
+        return subprocess.Popen(**options, stdout=log, start_new_session=True)
 
 
 @pytest.fixture(scope="session")
-def smoke_project(tmp_path_factory) -> Path:
+def smoke_project(smoke_build) -> Path:
     """A copy of the project with its smoke book built."""
-    project = copy_project(tmp_path_factory.mktemp("smoke"))
-    result = snakemake(project, "book", "--quiet", "rules", "host")
-    if result.returncode:
-        pytest.fail(f"the smoke book could not be built:\n{result.stdout[-3000:]}", pytrace=False)
+    project, build = smoke_build
+    if build.wait():
+        pytest.fail(
+            f"the smoke book could not be built:\n{(project / 'log').read_text()[-3000:]}", pytrace=False
+        )
     return project
 
 
