@@ -1,6 +1,7 @@
 """Training curves."""
 
-from charts import all_rows, training_table
+from charts import training_table
+from drawn import all_rows
 
 from sae_rna import figures
 from sae_rna.figures import theme

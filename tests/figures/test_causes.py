@@ -1,7 +1,8 @@
 """What features answer to."""
 
 import pytest
-from charts import linear, mutations_table, pairing_table, placed, said, svg_of
+from charts import mutations_table, pairing_table, svg_of
+from drawn import linear, placed, said
 
 from sae_rna import figures
 

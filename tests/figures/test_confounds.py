@@ -1,6 +1,7 @@
 """Features beside what their confounds predict."""
 
-from charts import confounds_table, linear, placed, svg_named, svg_of, texts
+from charts import confounds_table, svg_named, svg_of
+from drawn import linear, placed, texts
 
 from sae_rna import figures
 

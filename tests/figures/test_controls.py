@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from charts import controls_table, linear, marks, of_kind, placed, said, svg_named, svg_of, texts
+from charts import controls_table, svg_named, svg_of
+from drawn import linear, marks, of_kind, placed, said, texts
 
 from sae_rna import figures
 from sae_rna.figures import theme

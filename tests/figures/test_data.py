@@ -1,6 +1,7 @@
 """Lengths of the records."""
 
-from charts import LENGTHS, all_rows
+from charts import LENGTHS
+from drawn import all_rows
 
 from sae_rna import figures
 

@@ -1,7 +1,8 @@
 """Dictionaries against principal components, and what their features score."""
 
 import pytest
-from charts import all_rows, dictionaries_table, marks, svg_named, texts
+from charts import dictionaries_table, svg_named
+from drawn import all_rows, marks, texts
 
 from sae_rna import figures
 

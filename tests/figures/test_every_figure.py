@@ -28,11 +28,11 @@ from charts import (
     sparsity_table,
     svg_named,
     svg_of,
-    texts,
     tracks_table,
     training_table,
     types_table,
 )
+from drawn import texts
 
 from sae_rna import figures
 from sae_rna.figures import theme

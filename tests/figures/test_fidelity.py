@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from charts import all_rows, fidelity_table, linear, marks, placed, said, svg_of
+from charts import fidelity_table, svg_of
+from drawn import all_rows, linear, marks, placed, said
 
 from sae_rna import figures
 

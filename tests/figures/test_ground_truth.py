@@ -1,6 +1,7 @@
 """Planted latents stand by their dictionary, shares by their test; what follows the letters looks otherwise."""
 
-from charts import all_rows, falsification_table, marks, planted_table, svg_named, texts
+from charts import falsification_table, planted_table, svg_named
+from drawn import all_rows, marks, texts
 
 from sae_rna import figures
 

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from charts import linear, marks, masked_table, placed, readers_table, said, svg_of, texts
+from charts import masked_table, readers_table, svg_of
+from drawn import linear, marks, placed, said, texts
 
 from sae_rna import figures
 

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pandas as pd
-from charts import all_rows, layers_table, marks, placed, sparsity_table, svg_of, texts
+from charts import layers_table, sparsity_table, svg_of
+from drawn import all_rows, marks, placed, texts
 
 from sae_rna import figures
 

@@ -1,6 +1,7 @@
 """The pipeline."""
 
-from charts import STEPS, all_rows, marks, svg_of, texts
+from charts import STEPS, svg_of
+from drawn import all_rows, marks, texts
 
 from sae_rna import figures
 from sae_rna.figures import theme

@@ -1,6 +1,7 @@
 """Features that recur."""
 
-from charts import linear, placed, recurrence_table, said, svg_of
+from charts import recurrence_table, svg_of
+from drawn import linear, placed, said
 
 from sae_rna import figures
 

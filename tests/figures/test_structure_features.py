@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from charts import SETTINGS, linear, marks, placed, said, scores_table, sparse_probe_table, svg_of, texts
+from charts import SETTINGS, scores_table, sparse_probe_table, svg_of
+from drawn import linear, marks, placed, said, texts
 
 from sae_rna import figures
 from sae_rna.figures import theme

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from charts import CLOVERLEAF, KNOT, LONG, all_rows, marks, svg_of, texts, tracks_table
+from charts import CLOVERLEAF, KNOT, LONG, svg_of, tracks_table
+from drawn import all_rows, marks, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -2,18 +2,8 @@
 
 import numpy as np
 import pytest
-from charts import (
-    all_rows,
-    effects_table,
-    marks,
-    of_kind,
-    placed,
-    probe_table,
-    said,
-    svg_of,
-    texts,
-    types_table,
-)
+from charts import effects_table, probe_table, svg_of, types_table
+from drawn import all_rows, marks, of_kind, placed, said, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
