@@ -339,7 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next one")
     parser.add_argument("--tiny", action="store_true", help="one layer and few RNAs")
     parser.add_argument(
-        "--book", action="store_true", help="the book too; of a tiny run, one page by Snakemake"
+        "--book", action="store_true", help="the book too; of a tiny run, Snakemake makes all for one page"
     )
     parser.add_argument("--notebooks", nargs="*", default=["05-layers", "06-structure-features"])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
@@ -362,6 +362,8 @@ def main(arguments: list[str] | None = None) -> int:
             notebooks = given.notebooks[: 1 if given.tiny else None]
             target = f"book/executed/{notebooks[0]}.ipynb" if given.tiny else "book"
             steps = commands(project, notebooks, target if given.book else "")
+            if given.tiny and given.book:
+                steps = steps[-1:]  # which the others would leave nothing to do
             finish(steps[0], project)  # numba's kernels are compiled
             fresh(project, overrides)
             undisturbed = [finish(command, project) for command in steps]
