@@ -75,7 +75,7 @@ def records_file(tmp_path_factory) -> Path:
     from sae_rna.records.structure import dot_bracket
 
     rng, rows = np.random.default_rng(0), []
-    for kind, (grammar, _) in (("hairpin", STAGES[0]), ("branched", STAGES[2])):
+    for kind, grammar in (("hairpin", STAGES[0]), ("branched", STAGES[2])):
         for number, (bases, table) in enumerate(zip(*draw_batch(grammar, 80, rng))):
             length = int((bases >= 0).sum())
             if length <= 60:
