@@ -46,8 +46,11 @@ def _standardiser(training_TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]
 
 def _both_signs(values_TD: np.ndarray) -> np.ndarray:
     """relu(x) and relu(-x), side by side."""
-    both = np.concatenate([values_TD, -values_TD], axis=1)
-    return np.maximum(both, 0, out=both)
+    tokens, width = values_TD.shape
+    both = np.empty((tokens, 2 * width), values_TD.dtype)
+    np.maximum(values_TD, 0, out=both[:, :width])
+    np.maximum(-values_TD, 0, out=both[:, width:])
+    return both
 
 
 def neurons(training_TD: np.ndarray) -> Encoder:

@@ -74,6 +74,7 @@ def _by_stratum(start, rows, values, stratum_N, ends):
 def rank(start, rows, values):
     """Of every column its start, rows from the strongest down, number of rows as strong or stronger, and the
     end of the positives."""
+    start = start.astype(np.int64)  # one kind of number, for which the kernels are compiled once
     order, falling = np.empty(len(values), np.int64), -values
     for low, high in zip(start, start[1:]):  # NumPy's sort is several times as fast as numba's on all cores
         order[low:high] = np.argsort(falling[low:high])
