@@ -105,7 +105,7 @@ def test_naming_what_activations_depend_on_trains_nothing(study, tmp_path, monke
 
 
 def test_another_rule_for_splits_makes_other_autoencoders_and_activations(study, monkeypatch):
-    from sae_rna import study as module
+    from sae_rna.records import sampling as module
 
     before = study.activations("structures").key, study.autoencoders().key
     assign = module.assign_splits
