@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     text = "a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
     export.add_argument("source", help=text)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
+    audit = command(_audit, "what a language model knows of base pairs: one page, and tables beside it")
+    text = "a folder in multimolecule's format or a hub id"
+    audit.add_argument("--model", default=Parameters.model, help=text)
+    audit.add_argument("--records", default=Parameters.structures, help="RNAs of known structure and family")
+    audit.add_argument("--families", type=int, default=10, help="how many are audited")
+    audit.add_argument("--sequences", type=int, default=20, help="RNAs of each family, at most")
+    audit.add_argument("--output", type=Path, default=Path("audit"), help="a folder")
     return parser
 
 
@@ -119,6 +126,12 @@ def _export(given):
     from sae_rna.sae.export import to_saelens
 
     return to_saelens(SparseAutoencoders.from_pretrained(given.source), given.output)
+
+
+def _audit(given):
+    from sae_rna.audit import write_audit
+
+    return write_audit(given.model, given.records, given.families, given.sequences, given.output)
 
 
 if __name__ == "__main__":

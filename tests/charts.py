@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
+from contact_tables import contacts_table, maps_table
 
 from sae_rna import figures
 from sae_rna.analysis.dictionary import by_measure
@@ -327,6 +328,8 @@ CHARTS = {
     "findings of 33 layers": lambda: figures.findings(findings_table(33)),
     "dictionary frontier": lambda: figures.dictionary_frontier(dictionaries_table()),
     "dictionary features": lambda: figures.dictionary_features(by_measure(dictionaries_table())),
+    "contact maps": lambda: figures.contact_maps(maps_table()),
+    "contact precision": lambda: figures.contact_precision(contacts_table()),
     "overview": lambda: figures.overview(STEPS),
     "overview of two": lambda: figures.overview(STEPS.head(2)),
     "retained features": lambda: figures.retained_features(layers_table(6)),

@@ -32,14 +32,15 @@ SOURCES = (
     "sae_rna",
 )
 CHARTS = tuple(
-    "fig-findings fig-overview fig-lengths fig-masked-accuracy fig-probe fig-training fig-dictionary-frontier "
+    "fig-findings fig-overview fig-lengths fig-masked-accuracy fig-probe fig-contact-maps fig-contacts fig-training "
+    "fig-dictionary-frontier "
     "fig-dictionary-features fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
     "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
     "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
     "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification".split()
 )
 TABLES = tuple(
-    "tab-data tab-element-agreement tab-models tab-training-end tab-element-features tab-type-scores "
+    "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "
     "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
     "tab-planted tab-name-rules tab-names".split()
 )

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sae_rna.analysis.language_model import (
     choose_masked,
@@ -22,9 +21,9 @@ from sae_rna.analysis.language_model import (
     masked_scores,
     model_log_probabilities,
 )
+from sae_rna.analysis.statistics.contacts import contact_precision, jacobian_contacts, substituted_logits
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.records.composition import NUCLEOTIDES
-from sae_rna.records.structure import dot_bracket, element_string, pair_table, split_pseudoknots
+from sae_rna.records.structure import dot_bracket, element_string, split_pseudoknots
 
 SEED = 0
 
@@ -75,42 +74,6 @@ def stem_probe(model: LanguageModel, records: pd.DataFrame) -> dict[str, float]:
     return {"windows": window.auroc.max(), "best block": states.auroc.max()}
 
 
-@torch.inference_mode()
-def jacobian_contacts(model: LanguageModel, sequence: str) -> np.ndarray:
-    """Contact scores [L, L] from the categorical Jacobian (Zhang et al., PNAS 2024).
-
-    All four bases at every position i, logits of the four bases at every j: an array [L, 4, L, 4], centred
-    over both letters, made symmetric, its norm over letters taken and corrected by the average product.
-    """
-    codes = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)))
-    tokens = model.tokenize([sequence])["input_ids"][0]
-    first = int(model.nucleotide_mask(tokens).int().argmax())  # a special token may stand before
-    length = len(sequence)
-    mutants = tokens.repeat(length, 4, 1)
-    mutants[torch.arange(length), :, first + torch.arange(length)] = codes
-    logits = []
-    for rows in mutants.flatten(0, 1).split(max(1, 8192 // len(tokens))):
-        output = model.model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits
-        logits.append(output[:, first : first + length, codes])
-    jacobian = torch.cat(logits).view(length, 4, length, 4).float()
-    for letters in (1, 3):
-        jacobian = jacobian - jacobian.mean(letters, keepdim=True)
-    norm = ((jacobian + jacobian.permute(2, 3, 0, 1)) / 2).pow(2).sum((1, 3)).sqrt().numpy()
-    np.fill_diagonal(norm, 0.0)
-    total = norm.sum(0)
-    return norm - np.outer(total, total) / total.sum()
-
-
-def contact_precision(contacts: np.ndarray, structure: str, separation: int = 4) -> float:
-    """Share of true pairs among as many top contacts (at least `separation` nt apart) as the structure has
-    pairs."""
-    partner = pair_table(structure)
-    i, j = np.triu_indices(len(structure), separation)
-    count = (partner > np.arange(len(partner))).sum()
-    top = np.argsort(-contacts[i, j], kind="stable")[:count]
-    return float((partner[i[top]] == j[top]).mean())
-
-
 def audit_rnas() -> pd.DataFrame:
     """The 47 RNAs of rna-structure-audit, one Rfam seed member a family, with their nested structures."""
     try:
@@ -137,7 +100,7 @@ def evaluate(
         }
     if audit:
         rnas = audit_rnas()
-        precision = [contact_precision(jacobian_contacts(model, sequence), structure)
+        precision = [contact_precision(jacobian_contacts(substituted_logits(model, sequence)), structure)
                      for sequence, structure in zip(rnas.sequence, rnas.secondary_structure)]  # fmt: skip
         scores["Jacobian"] = {"precision": float(np.mean(precision)), "RNAs": len(precision)}
     return {

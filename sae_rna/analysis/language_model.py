@@ -12,7 +12,7 @@ from sae_rna.analysis.data import in_settings
 from sae_rna.analysis.statistics.probing import base_auroc, probe
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
-from sae_rna.records.composition import NUCLEOTIDES, encode_bases, one_hot_windows
+from sae_rna.records.composition import encode_bases, one_hot_windows
 from sae_rna.records.splits import SETTINGS, settings
 
 TRAINED, RANDOM = "language model", "same architecture, random weights"
@@ -122,15 +122,14 @@ def model_log_probabilities(model: LanguageModel, sequences, masked: list) -> li
 
     `model` must have been loaded with its head for masked bases.
     """
-    base_ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(list(NUCLEOTIDES)), device=model.device)
-    start = int((model.tokenize(["A"])["input_ids"][0] == base_ids[0]).nonzero()[0])  # special tokens before
     results: list[np.ndarray] = [np.empty((0, 4))] * len(sequences)
     for rows in model.batches(sequences, batch_tokens=4096):  # few sequences: larger ones are mostly padding
         tokens = model.tokenize([sequences[row] for row in rows])
-        columns = [masked[row] + start for row in rows]
+        columns = [masked[row] + model.first for row in rows]
         for line, hidden in enumerate(columns):
             tokens["input_ids"][line, torch.as_tensor(hidden)] = model.tokenizer.mask_token_id
-        log_probabilities = model.model(**tokens).logits[..., base_ids].float().log_softmax(-1).cpu().numpy()
+        logits = model.model(**tokens).logits[..., model.base_ids]
+        log_probabilities = logits.float().log_softmax(-1).cpu().numpy()
         for line, (row, hidden) in enumerate(zip(rows, columns)):
             results[row] = log_probabilities[line, hidden]
     return results

@@ -138,10 +138,19 @@ class LanguageModel:
         mask = (column < ends + len(after)).astype(np.int64)
         return BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type="pt")
 
+    @property
+    def first(self) -> int:
+        """Column of a sequence's first letter among its tokens: special ones may stand before it."""
+        return len(self._lookup[0])
+
+    @property
+    def base_ids(self) -> torch.Tensor:
+        """Ids of A, C, G and U (T, for a model of DNA), [4]."""
+        return torch.from_numpy(self._lookup[1][list(NUCLEOTIDES.encode())]).to(self.device)
+
     def nucleotide_mask(self, ids: torch.Tensor) -> torch.Tensor:
-        """Where `ids` [B, W] holds A, C, G or U (T, for a model of DNA)."""
-        known = torch.from_numpy(self._lookup[1][list(NUCLEOTIDES.encode())]).to(ids.device)
-        return torch.isin(ids, known)
+        """Where `ids` [B, W] holds A, C, G or U."""
+        return torch.isin(ids, self.base_ids.to(ids.device))
 
     def batches(
         self, sequences: Sequence[str], batch_tokens=BATCH_TOKENS, rng: np.random.Generator | None = None
@@ -183,7 +192,7 @@ class LanguageModel:
             chosen_T = (row * tokens["input_ids"].shape[1] + column).to(self.device, non_blocking=True)
             values_LTD = torch.empty(len(layers), len(row), self.width, device=self.device)
             self._read(tokens.to(self.device, non_blocking=True), layers, values_LTD, chosen_T)
-            position_T = column.numpy() - len(self._lookup[0])
+            position_T = column.numpy() - self.first
             yield HiddenStates(rows[row.numpy()], position_T, values_LTD.transpose(0, 1))
 
     def _read(self, tokens, layers: list[int], values_LTD: torch.Tensor, chosen_T: torch.Tensor):

@@ -5,6 +5,8 @@ tooltips, and at most `theme.MAXIMUM_ROWS` rows of data. A table without rows ra
 """
 
 from sae_rna.figures.autoencoders import training as training
+from sae_rna.figures.base_pairs import contact_maps as contact_maps
+from sae_rna.figures.base_pairs import contact_precision as contact_precision
 from sae_rna.figures.causes import mutation_map as mutation_map
 from sae_rna.figures.causes import pairing_effects as pairing_effects
 from sae_rna.figures.confounds import confounds as confounds

@@ -87,14 +87,18 @@ def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:
     """A chart's output by media type and its files by suffix."""
     spec = chart.to_dict()
     words = spec.get("description", figure_id)
-    svg = _UNSEEN.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
+    svg = chart_svg(spec, words)
     png, pdf = vl_convert.svg_to_png(svg, ppi=3 * 72), vl_convert.svg_to_pdf(svg)  # drawn once
-    # vl-convert leaves a chart's description out of the picture; a screen reader needs it there too.
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
     picture = f'<noscript><img src="../figures/{figure_id}.svg" alt="{html.escape(words)}"></noscript>'
     drawn = f'<div class="sae-rna-scroll" tabindex="0">{chart_html(chart, figure_id)}\n{picture}</div>'
     bundle = {"text/html": drawn, "image/png": png, "text/plain": words}
     return bundle, {"svg": svg, "png": png, "pdf": pdf, "vl.json": json.dumps(spec, indent=1)}
+
+
+def chart_svg(spec: dict, words: str) -> str:
+    """A chart's picture, with what a screen reader says of it: vl-convert leaves the description out."""
+    svg = _UNSEEN.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
 
 
 def _plain(value, figure_id: str, name: str):

@@ -32,6 +32,7 @@ from charts import (
     training_table,
     types_table,
 )
+from contact_tables import contacts_table, maps_table
 from drawn import texts
 
 from sae_rna import figures
@@ -73,6 +74,8 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.falsification, falsification_table()),
         (figures.fidelity, fidelity_table(3)),
         (figures.recurrence, recurrence_table(3)),
+        (figures.contact_maps, maps_table()),
+        (figures.contact_precision, contacts_table()),
         (figures.type_effects, effects_table(3)),
         (figures.pairing_effects, pairing_table()),
         (figures.mutation_map, mutations_table()),
@@ -129,12 +132,17 @@ def test_too_many_rows_are_refused_with_the_remedy():
     [
         (functools.partial(figures.type_features, layers=[2], kind="surviving"), types_table(2).head(0)),
         (figures.type_effects, effects_table(2).head(0)),
+        (figures.contact_maps, maps_table().head(0)),
+        (figures.contact_precision, contacts_table().head(0)),
         (figures.type_effects, effects_table(2).assign(surviving=0)),
         (figures.falsification, falsification_table().head(0)),
     ],
 )
-def test_a_result_of_no_features_is_said_in_words(draw, table):
-    assert any(re.match("No (surviving )?feature", words) for words in texts(svg_of(draw(table))))
+def test_a_result_that_is_none_is_said_in_words(draw, table):
+    assert any(
+        re.match("No (surviving )?feature|The checkpoint has no head", words)
+        for words in texts(svg_of(draw(table)))
+    )
 
 
 @pytest.mark.parametrize(
