@@ -78,6 +78,8 @@ NEEDS = {
     "14-ground-truth": executed("08-controls"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
+#: Notebooks that take minutes, first those that others wait for; short ones keep the second core busy beside them.
+LONG = "08-controls", "14-ground-truth", "04-dictionary", "13-causes", "07-type-features"
 
 
 if workflow.is_main_process and not {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
@@ -127,7 +129,7 @@ rule autoencoders:
     params:
         profile=PROFILE,
     threads: THREADS
-    priority: 2 # most notebooks wait for it
+    priority: 9 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
@@ -144,7 +146,7 @@ rule features:
     params:
         profile=PROFILE,
     threads: THREADS
-    priority: 2 # most notebooks wait for it
+    priority: 9 # most notebooks wait for it
     resources:
         gpu=GPU,
         mem_mb=MEMORY_MB,
@@ -170,7 +172,7 @@ for NAME in NOTEBOOKS:
             notebook=f"book/executed/{NAME}.ipynb",
         params:
             profile=PROFILE,
-        priority: int(NAME == "04-dictionary") # the longest, which others can keep company
+        priority: len(LONG) - LONG.index(NAME) if NAME in LONG else 0
         threads: THREADS
         resources:
             gpu=GPU,
