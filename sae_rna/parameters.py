@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -110,10 +110,12 @@ class Parameters:
     types_revision: str | None = None
     layers: Literal["all"] | Annotated[list[Positive], MinLen(1), AfterValidator(_once)] = "all"
     """Blocks of the language model, for example [1, 18, 33], or "all"."""
-    architecture: Architecture = "batchtopk"
+    architecture: Architecture = "relu-l1-matched"
     """Autoencoder shown in the figures, one of `ARCHITECTURES`; those of relu-l1 are the paper's."""
-    compared: Literal["paper", "all"] | Architecture | list[Architecture] = "paper"
-    """Architectures trained beside it: a list, "all", or "paper" for relu-l1 and relu-l1-matched."""
+    compared: Literal["all"] | Architecture | list[Architecture] = field(
+        default_factory=lambda: ["relu-l1", "batchtopk"]
+    )
+    """Architectures trained beside it: a list, or "all"."""
     expansion: Positive = 2  # size of the dictionary in multiples of the model's width
     narrow: Positive = 1  # the same of a second one: are features the same at another size?
     replicates: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_whole)] = 1
@@ -124,7 +126,7 @@ class Parameters:
     l0: Penalty = 3e-3  # weight of the sparsity penalty of jumprelu, on the number of active latents
     sae_learning_rate: Amount = 2e-2
     batch: Positive = 1024  # tokens a training step
-    epochs: Amount = 6.0  # passes over the training tokens
+    epochs: Amount = 12.0  # passes over the training tokens
     per_type: Positive = 150  # most sequences of one RNA type to train on: balances the types
     per_split: Positive = 900
     """Most sequences in each evaluation split, of known structure and of known type (types share equally)."""
@@ -164,9 +166,8 @@ class Parameters:
     @property
     def architectures(self) -> list[str]:
         """All that are trained, the one shown in the figures first."""
-        sets = {"paper": ["relu-l1", "relu-l1-matched"], "all": list(ARCHITECTURES)}
-        chosen = self.compared
-        compared = chosen if isinstance(chosen, list) else sets.get(chosen, [chosen])
+        chosen = list(ARCHITECTURES) if self.compared == "all" else self.compared
+        compared = chosen if isinstance(chosen, list) else [chosen]
         return list(dict.fromkeys([self.architecture, *compared]))
 
     def sparsity(self, architecture: str) -> float:

@@ -22,8 +22,8 @@ from sae_rna.parameters import ARCHITECTURES, ROOT, Parameters, read_profile
         ({"layers": []}, "at least 1 item"),
         ({"layers": [1, 0]}, "greater than 0"),
         ({"architecture": "gated"}, "'topk', 'relu-l1'"),
-        ({"compared": ["relu-l1", "gated"]}, "'paper' or 'all' or .*'topk'"),
-        ({"compared": "everything"}, "'paper' or 'all' or .*'topk'"),
+        ({"compared": ["relu-l1", "gated"]}, "'all' or .*'topk'"),
+        ({"compared": "everything"}, "'all' or .*'topk'"),
         ({"precision": "float16"}, "'auto', 'float32' or 'bfloat16'"),
         ({"l0": -0.1}, "greater than or equal to 0"),
         ({"epochs": "two"}, "number"),
@@ -232,11 +232,11 @@ def test_a_relative_run_is_one_place_in_the_current_folder(tmp_path, monkeypatch
 
 def test_the_architecture_shown_comes_first_and_each_has_its_sparsity():
     assert {name: Parameters().sparsity(name) for name in Parameters().architectures} == {
-        "batchtopk": 16,
-        "relu-l1": 3e-3,
         "relu-l1-matched": 16,
+        "relu-l1": 3e-3,
+        "batchtopk": 16,
     }
-    assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "relu-l1-matched"]
+    assert Parameters(architecture="relu-l1").architectures == ["relu-l1", "batchtopk"]
     everything = Parameters(architecture="jumprelu", compared="all", k=8, l1=0.1, l0=0.2)
     assert everything.architectures[0] == "jumprelu" and set(everything.architectures) == set(ARCHITECTURES)
     assert everything.sparsity("jumprelu") == 0.2 and everything.sparsity("matryoshka") == 8

@@ -157,7 +157,7 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
     from sae_rna.sae import trainer
 
     profile, run, step, calls = tmp_path / "mine.yml", tmp_path / "run", trainer.Trainer.step, []
-    only_one = {"run": str(run), "compared": "batchtopk", "replicates": 0}
+    only_one = {"run": str(run), "compared": "relu-l1-matched", "replicates": 0}
     profile.write_text(yaml.safe_dump(asdict(study.parameters) | only_one))
     command = ["train", "language-model", GROUP, "--profile", str(profile)]
 
@@ -171,7 +171,7 @@ def test_a_signal_in_the_middle_of_a_step_ends_with_a_checkpoint_and_the_same_co
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(command) == status
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    (folder,) = run.glob(".autoencoders-batchtopk-x3-seed0-layers-*.tmp")
+    (folder,) = run.glob(".autoencoders-relu-l1-matched-x3-seed0-layers-*.tmp")
     members = len({id(member) for member in calls})
     done = -(-26 // members)
     said = capsys.readouterr().err

@@ -203,10 +203,20 @@ def test_there_is_a_row_for_every_source_layer_and_concept(concepts):
     by_layer = concepts.groupby("source").layer.agg(lambda layers: sorted(layers.dropna().unique()))
     assert by_layer["embedding layer"] == [0] and by_layer["5-mers"] == by_layer["one-hot window of 11"] == []
     frozen = ("frozen encoder", "frozen decoder", "softly frozen decoder")
-    for source in ("SAE (batchtopk)", "SAE, random model", "untrained SAE", "neurons", "PCA", "ICA", *frozen):
+    for source in (
+        "SAE (relu-l1-matched)",
+        "SAE, random model",
+        "untrained SAE",
+        "neurons",
+        "PCA",
+        "ICA",
+        *frozen,
+    ):
         assert by_layer[source] == [1, 2, 3]
     assert len(by_layer) == 12 and not concepts.duplicated(["source", "layer", "group", "concept"]).any()
-    assert concepts.null_p95.notna().equals(concepts.source.isin(["SAE (batchtopk)", "SAE, random model"]))
+    assert concepts.null_p95.notna().equals(
+        concepts.source.isin(["SAE (relu-l1-matched)", "SAE, random model"])
+    )
     assert not concepts.discovery[concepts.null_p95.isna()].any()
 
 
@@ -276,8 +286,11 @@ def test_settings_are_chosen_and_led_apart():
 def test_leads_of_a_study_are_over_the_highest_of_its_controls(concepts):
     best = best_of(concepts)
     led = leads(best)
-    assert led.source.eq("SAE (batchtopk)").all() and len(led) == (best.source == "SAE (batchtopk)").sum()
-    rivals = best[best.source != "SAE (batchtopk)"].groupby("concept").base_auroc.max()
+    assert (
+        led.source.eq("SAE (relu-l1-matched)").all()
+        and len(led) == (best.source == "SAE (relu-l1-matched)").sum()
+    )
+    rivals = best[best.source != "SAE (relu-l1-matched)"].groupby("concept").base_auroc.max()
     assert led.set_index("concept").control_score.equals(rivals[led.concept])
     assert (led.lead_low <= led.lead_high).all()
 

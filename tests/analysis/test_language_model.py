@@ -222,7 +222,7 @@ def test_the_best_readers_are_the_best_layers_of_each_setting():
 
 def test_sizes_are_those_of_the_models(study):
     sizes = page.models(study.model, [study.autoencoders(variant) for variant in study.parameters.main])
-    assert sizes.model.tolist() == [study.model.source, "batchtopk", "relu-l1", "relu-l1-matched"]
+    assert sizes.model.tolist() == [study.model.source, "relu-l1-matched", "relu-l1", "batchtopk"]
     assert sizes.layers.tolist() == ["3", "1, 2, 3", "1, 2, 3", "1, 2, 3"]
     assert sizes.latents[1:].tolist() == [96] * 3 and pd.isna(sizes.latents[0])
     assert sizes.parameters[1] == 3 * (2 * 96 * 32 + 96 + 32)  # two matrices and two biases a layer
