@@ -25,7 +25,7 @@ def preferences(layer, features, setting="unseen families"):
 
 def test_figure_5_shows_all_retained_features_and_marks_survivors_and_explained_ones(study):
     rnas = study.activations("types")
-    live = np.flatnonzero(rnas.retained(3))[:10]
+    live = np.flatnonzero(rnas.retained(3))[:8]
     tested = preferences(3, live)
     tested.loc[:2, "replicates"] = True
     tested.loc[2, "effect"] = -1.0  # ahead only when adjusted
@@ -52,8 +52,8 @@ def test_figure_5_shows_all_retained_features_and_marks_survivors_and_explained_
     assert set(every.type) == set(rnas.records.type)
     numbers = type_features.numbers(rnas, tested, tested.head(0), shown)
     assert (numbers["shown"], numbers["explained"], numbers["surviving"]) == (2, 1, 3)
-    assert (numbers["significant"], numbers["replicated"], numbers["empty_cells"]) == (20, 4, 0)
-    assert effects(tested).surviving.tolist() == [2, 1] and effects(tested).tested.tolist() == [10, 10]
+    assert (numbers["significant"], numbers["replicated"], numbers["empty_cells"]) == (16, 4, 0)
+    assert effects(tested).surviving.tolist() == [2, 1] and effects(tested).tested.tolist() == [8, 8]
 
 
 def test_types_that_cannot_be_tested_leave_tables_and_figures_that_say_so(study, records_file, tmp_path):
