@@ -57,7 +57,7 @@ def test_the_p_value_of_a_trend_is_that_of_all_orders():
     assert finding.found == pytest.approx(-1) and f"p = {1 / 24:.2g}" in finding.why
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=5, unique=True))
 def test_a_trend_never_holds_in_both_directions(values):
     series = pd.Series(values, index=range(1, len(values) + 1))

@@ -20,7 +20,7 @@ from sae_rna.analysis.recurrence import (
     recurring,
 )
 
-quick = settings(deadline=None, max_examples=40)  # no deadline: a busy machine is no failure
+quick = settings(max_examples=40)
 
 
 def sparse_features(rng, tokens, latents, density=0.1):

@@ -20,7 +20,7 @@ from synthetic import (
 from sae_rna.records.structure import CANONICAL_PAIRS, element_string, pair_table
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(STAGES))
 def test_every_claimed_pair_is_canonical_or_wobble_and_lengths_obey_the_grammar(seed, grammar):
     bases, table = draw_batch(grammar, 12, np.random.default_rng(seed))

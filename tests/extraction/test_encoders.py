@@ -141,7 +141,7 @@ def tokenizers(tmp_path_factory):
     return models
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.text("ACGUTNRYKMSWBDHVIX", min_size=1, max_size=30) | st.text("ACGUacgun.*-?E", min_size=1),

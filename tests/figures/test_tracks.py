@@ -95,7 +95,7 @@ def nested(draw_depth: int = 3):
 
 
 @given(nested())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_drawn_pairs_and_neighbours_keep_their_distance(structure):
     place = figures.layout(structure).to_numpy()
     assert place.shape == (len(structure), 2) and np.isfinite(place).all()

@@ -56,7 +56,7 @@ def by_hand(frame: pd.DataFrame, per_train: int, per_split: int, seed: int) -> s
     st.integers(0, 3),
     st.randoms(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_sample_is_the_smallest_draws_of_every_split_and_type_whatever_the_order_and_the_batches(
     count, size, per_train, per_split, seed, shuffle
 ):

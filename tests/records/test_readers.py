@@ -242,7 +242,7 @@ def record_lists(draw):
 
 
 @given(record_lists())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_dot_bracket_file_reads_as_it_was_written(tmp_path, records):
     path = write(
         tmp_path,
@@ -253,7 +253,7 @@ def test_dot_bracket_file_reads_as_it_was_written(tmp_path, records):
 
 
 @given(structures(), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_projected_pairs_are_consensus_pairs_that_can_form(consensus, data):
     aligned = data.draw(st.text("ACGUacgu-.", min_size=len(consensus), max_size=len(consensus)))
     partner = pair_table(consensus)

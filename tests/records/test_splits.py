@@ -44,7 +44,7 @@ def frames(draw):
 
 
 @given(frames(), st.integers(1, 10), st.integers(0, 5), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_balanced_sample_takes_all_it_may_and_no_more_in_any_order(frame, per_group, seed, shuffle):
     sample = balanced_sample(frame, "type", per_group, seed)
     expected = frame.type.value_counts().clip(upper=per_group).to_dict()
@@ -84,7 +84,7 @@ def test_a_split_is_shared_out_equally_among_its_types_but_training_is_not():
 
 
 @given(frames(), st.integers(0, 5), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_splits_never_share_a_family_or_a_sequence_and_ignore_the_order(frame, seed, shuffle):
     assume(frame.sequence.nunique() >= 3)
     split = assign_splits(frame, seed)

@@ -5,7 +5,7 @@ import builtins
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_rna.records import structure
@@ -114,7 +114,6 @@ def test_elements_cover_every_nucleotide_and_stems_are_exactly_the_paired_ones(s
 
 
 @given(nested_structures(), st.integers(10, 40))
-@settings(deadline=None)
 def test_a_long_structure_that_is_cut_at_pairs_has_the_elements_of_the_whole(text, longest):
     whole = element_string(text)
     element_string.cache_clear()

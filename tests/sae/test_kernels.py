@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sae_rna.sae import kernels
 
-quick = settings(deadline=None, max_examples=60)  # no deadline: a busy machine is no failure
+quick = settings(max_examples=60)
 both_types = pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 two_threads = pytest.mark.skipif(
     numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads: set NUMBA_NUM_THREADS to 2 or more"
