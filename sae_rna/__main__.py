@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from sae_rna.files import one_sentence, try_writing, write_json
+from sae_rna.files import one_sentence, try_writing, write_json, writing
 from sae_rna.parameters import MODELS, Parameters, read_yaml
 from sae_rna.stopping import Stopped, stoppable
 
@@ -72,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--families", type=int, default=10, help="how many are audited")
     audit.add_argument("--sequences", type=int, default=20, help="RNAs of each family, at most")
     audit.add_argument("--output", type=Path, default=Path("audit"), help="a folder")
+    text = "what the language model predicts for RNAs with a feature changed: a table and sequence logos"
+    steer = command(_steer, text, profile)
+    steer.add_argument("source", help="a file of RNAs, such as rna.fa")
+    steer.add_argument("--feature", required=True, help="layer and number, such as L5/123")
+    text = "value of the feature at all nucleotides, in multiples of its maximum; 0 takes it away"
+    steer.add_argument("--strength", type=float, required=True, help=text)
+    text = "the table, as Parquet by that suffix, else separated by tabs; logos stand beside it as SVG"
+    steer.add_argument("--output", type=Path, default=Path("steered.tsv"), help=text)
     return parser
 
 
@@ -132,6 +141,31 @@ def _audit(given):
     from sae_rna.audit import write_audit
 
     return write_audit(given.model, given.records, given.families, given.sequences, given.output)
+
+
+def _steer(given):
+    from sae_rna.analysis import use
+    from sae_rna.figures import logo
+    from sae_rna.records.readers import read_records
+
+    if not (named := re.fullmatch(r"L(\d+)/(\d+)", given.feature)):
+        raise ValueError(f"--feature cannot be {given.feature}: write layer and number, such as L5/123")
+    (layer, feature), study = map(int, named.groups()), _study(given)
+    if layer not in study.layers:
+        raise ValueError(f"layer {layer} has no features: choose one of {', '.join(map(str, study.layers))}")
+    summary, records = study.activations("types").summary, read_records(given.source)
+    value = given.strength * summary.maximum[(summary.layer == layer) & (summary.feature == feature)].max()
+    model, sae = study.masked_model(), study.autoencoders()[layer]
+    table = use.steer_records(model, sae, records, feature, value)
+    with writing(given.output) as path:
+        as_parquet = path.suffix == ".parquet"
+        table.to_parquet(path, index=False) if as_parquet else table.to_csv(path, sep="\t", index=False)
+    made = [given.output]
+    for number, (_, rows) in enumerate(table.groupby("id", sort=False), 1):
+        made.append(given.output.with_name(f"{given.output.stem}-{number}.svg"))
+        with writing(made[-1]) as path:
+            logo(rows).save(str(path))
+    return made
 
 
 if __name__ == "__main__":

@@ -250,6 +250,31 @@ def mutations_table(structure: str = CLOVERLEAF) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(change=np.linspace(-1, 1, len(rows)))
 
 
+def interventions_table() -> pd.DataFrame:
+    """Taken away, the first feature lowers the partner's log-odds beyond its controls."""
+    names = ["intervention", "feature", "place"]
+    kinds = ["taken away", "carried over"], [7, 123, 40], ["partner", "unpaired nucleotide"]
+    table = pd.MultiIndex.from_product(kinds, names=names).to_frame(index=False)
+    effect = np.linspace(-0.3, 0.1, len(table))
+    table = table.assign(layer=5, effect=effect, low=effect - 0.05, high=effect + 0.05, least=-0.2, most=0.05)
+    return table.assign(controls=100, beyond=effect < -0.2)
+
+
+def doses_table() -> pd.DataFrame:
+    sources = ["feature 7", "feature 123", "difference of means", "linear probe", "random direction"]
+    names, places = ["source", "dose", "place"], ["partner", "unpaired nucleotide"]
+    table = pd.MultiIndex.from_product([sources, range(5), places], names=names).to_frame(index=False)
+    effect = 0.1 * table.dose * (1 + table.source.map(sources.index))
+    return table.assign(layer=5, effect=effect, low=effect - 0.05, high=effect + 0.05)
+
+
+def steered_table(length: int = 30) -> pd.DataFrame:
+    """As it is, A has 97 % at every position; with the feature changed all bases have as much."""
+    table = pd.DataFrame({"position": np.repeat(np.arange(length) + 1, 4), "base": "G"})
+    table["predicted"] = list("ACGU") * length
+    return table.assign(own=np.where(table.predicted == "A", 0.97, 0.01), steered=0.25)
+
+
 STEPS = pd.DataFrame(
     {
         "step": list("abcdef"),
@@ -314,6 +339,9 @@ def falsification_table() -> pd.DataFrame:
 
 
 CHARTS = {
+    "interventions": lambda: figures.interventions(interventions_table()),
+    "dose response": lambda: figures.dose_response(doses_table()),
+    "logo": lambda: figures.logo(steered_table()),
     "pairing effects": lambda: figures.pairing_effects(pairing_table()),
     "mutation map": lambda: figures.mutation_map(mutations_table()),
     "planted latents": lambda: figures.planted_latents(planted_table()),

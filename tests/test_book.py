@@ -37,7 +37,8 @@ CHARTS = tuple(
     "fig-dictionary-features fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
     "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
     "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
-    "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification".split()
+    "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification "
+    "fig-interventions fig-doses fig-steering".split()
 )
 TABLES = tuple(
     "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "

@@ -32,3 +32,6 @@ from sae_rna.figures.tracks import layout as layout
 from sae_rna.figures.type_features import type_effects as type_effects
 from sae_rna.figures.type_features import type_features as type_features
 from sae_rna.figures.type_features import type_probe as type_probe
+from sae_rna.figures.use import dose_response as dose_response
+from sae_rna.figures.use import interventions as interventions
+from sae_rna.figures.use import logo as logo

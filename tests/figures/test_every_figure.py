@@ -12,9 +12,11 @@ from charts import (
     STEPS,
     confounds_table,
     controls_table,
+    doses_table,
     effects_table,
     falsification_table,
     fidelity_table,
+    interventions_table,
     layers_table,
     masked_table,
     mutations_table,
@@ -26,6 +28,7 @@ from charts import (
     scores_table,
     sparse_probe_table,
     sparsity_table,
+    steered_table,
     svg_named,
     svg_of,
     tracks_table,
@@ -79,6 +82,9 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.type_effects, effects_table(3)),
         (figures.pairing_effects, pairing_table()),
         (figures.mutation_map, mutations_table()),
+        (figures.interventions, interventions_table()),
+        (figures.dose_response, doses_table()),
+        (figures.logo, steered_table()),
     ]:
         before = table.copy()
         draw(table)
@@ -110,6 +116,9 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.type_effects, effects_table(2)),
         (figures.pairing_effects, pairing_table()),
         (figures.mutation_map, mutations_table()),
+        (figures.interventions, interventions_table()),
+        (figures.dose_response, doses_table()),
+        (figures.logo, steered_table()),
     ],
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
