@@ -72,7 +72,7 @@ NEEDS = {
     "10-recurrence": executed("08-controls"),
     "11-fidelity": TRAINED,
     "12-claims": executed(
-        "05-layers", "07-type-features", "08-controls", "09-confounds", "13-causes", "14-ground-truth"
+        "05-layers", "07-type-features", "08-controls", "09-confounds", "14-ground-truth", "16-use"
     ),
     "13-causes": done("encoded"),
     "14-ground-truth": executed("08-controls"),

@@ -21,6 +21,8 @@ FEWEST_LAYERS = 4  # four values have 24 orders: with fewer, none is rarer than 
 FEWEST_INSTANCES = 10  # of an element, held out
 FEWEST_TYPES = 3  # of RNA, each of 3 families or more (as its test needs), for a claim about types
 TREND, FEATURE, COUNT = "trend over layers", "a feature for an element", "how many concepts"
+CAUSE = "how many features answer to pairing, or are needed"
+MANY_PAIRING, MANY_NEEDED = 10, 3  # features for a causal claim to hold
 RULES = {
     TREND: {
         HOLDS: "the rank correlation with the layer has the claimed sign, its one-sided permutation p is "
@@ -50,6 +52,14 @@ RULES = {
         UNKNOWN: f"nothing could be tested; of RNA types, fewer than {FEWEST_TYPES} with three families or "
         "more in either half",
     },
+    CAUSE: {
+        HOLDS: f"{MANY_PAIRING} features or more answer to pairing itself (false discovery rate {LEVEL:g}, "
+        f"unseen families), at most one in the control; or {MANY_NEEDED} or more of those tried lower the "
+        "masked partner's log-odds beyond all of their matched controls",
+        WEAKLY: "fewer, but more than in the control",
+        NOT: "none, or no more than in the control",
+        UNKNOWN: "no feature was tested",
+    },
 }
 BOTH = "all RNAs"  # of claims that need no choice, and so no setting
 _PAGES = {
@@ -57,6 +67,8 @@ _PAGES = {
     "fig-controls": "08-controls",
     "fig-type-effects": "07-type-features",
     "fig-falsification": "14-ground-truth",
+    "fig-pairing": "13-causes",
+    "fig-interventions": "16-use",
 }
 
 
@@ -141,6 +153,29 @@ def concepts_found(claim: str, measured: str, found: int, tested: int, control: 
         verdict = HOLDS if found > tested / 2 else WEAKLY
     why = f"{measured}: {found} of {tested}; {control}: {control_found}"
     return Finding(claim, measured, found, control, control_found, verdict, COUNT, why)
+
+
+def causal_findings(own: pd.DataFrame, random: pd.DataFrame, used: dict) -> list[Finding]:
+    """Two claims that the paper does not make, from `causes.pairing_test` of both models and
+    `use.numbers`."""
+    counts = [int(table.pairing.sum()) for table in (own, random)]
+    claim, measured = "features answer to base pairs, not to bases", "features that answer to pairing"
+    answer = _causal(claim, measured, counts[0], len(own), MANY_PAIRING, "random weights", counts[1])
+    claim, measured = "the model uses these features", "features needed beyond their matched controls"
+    need = _causal(claim, measured, used["used"], used["features"], MANY_NEEDED, "none", 0)
+    return [answer._replace(evidence="fig-pairing"), need._replace(evidence="fig-interventions")]
+
+
+def _causal(claim, measured, found: int, tested: int, many: int, control: str, control_found: int) -> Finding:
+    if not tested:
+        verdict = UNKNOWN
+    elif found <= control_found:
+        verdict = NOT
+    else:
+        verdict = HOLDS if found >= many and control_found <= 1 else WEAKLY
+    why = f"{measured}: {found} of {tested}" + (f"; {control}: {control_found}" if control != "none" else "")
+    measures = claim, measured, found, control, control_found
+    return Finding(*measures, verdict, CAUSE, why, "unseen families")
 
 
 def findings(concepts, explained, names, summary, random_summary, types, random_types) -> list[Finding]:

@@ -16,6 +16,7 @@ from sae_rna.analysis.claims import (
     RULES,
     UNKNOWN,
     WEAKLY,
+    causal_findings,
     concepts_found,
     element_feature,
     rules,
@@ -105,6 +106,19 @@ def test_concepts_are_aligned_if_more_are_found_than_in_the_control(found, teste
     assert concepts_found("claim", "elements", found, tested, "random weights", control).verdict == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "control", "used", "expected"),
+    [(10, 1, 3, [HOLDS, HOLDS]), (10, 2, 2, [WEAKLY, WEAKLY]), (3, 3, 0, [NOT, NOT])],
+)
+def test_features_answer_and_are_used_if_many_do_and_hardly_any_control(found, control, used, expected):
+    own, random = (pd.DataFrame({"pairing": np.arange(20) < count}) for count in (found, control))
+    findings = causal_findings(own, random, {"used": used, "features": 8, "controls": 100})
+    assert [finding.verdict for finding in findings] == expected
+    assert [finding.found for finding in findings] == [found, used]
+    printed = rules()
+    assert all(f.verdict in set(printed.verdict[printed["kind of claim"] == f.rule]) for f in findings)
+
+
 def test_every_finding_names_a_rule_that_is_printed_with_its_verdict():
     findings = [
         trend("layers grow sparse", "density", FALLING, "random weights", FLAT, -1),
@@ -114,7 +128,7 @@ def test_every_finding_names_a_rule_that_is_printed_with_its_verdict():
     printed = rules()
     for finding in findings:
         assert finding.verdict in set(printed.verdict[printed["kind of claim"] == finding.rule])
-    assert len(printed) == sum(map(len, RULES.values())) == 12
+    assert len(printed) == sum(map(len, RULES.values())) == 16
 
 
 def test_what_decides_is_told_in_words_and_verdicts_are_counted():
