@@ -33,7 +33,7 @@ WARMUP_STEPS = 50
 BETAS = 0.9, 0.999
 LARGEST_NORM = 1.0  # gradients are clipped to it, each member's by itself
 SOFTLY = 0.8  # least cosine of a softly frozen decoder row with what it was (Korznikov et al. 2026)
-_FROZEN = {"encoder": ("encoder_weight", "encoder_bias"), "decoder": ("decoder_weight",)}
+_FROZEN = {"encoder": ("encoder_weight",), "decoder": ("decoder_weight",)}  # biases learn: they set the L0
 DEAD_AFTER_TOKENS = 100_000
 """A latent is dead, for AuxK and in the metrics, once it has not fired on so many tokens in a row."""
 DENSITY_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
