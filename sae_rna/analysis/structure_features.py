@@ -25,7 +25,7 @@ NATURAL = {"natural RNAs": ("selection", "natural")}
 """A setting of its own: chosen on the selection families, scored on natural RNAs of other unseen families."""
 _HEADERS = {"setting": "setting", "concept": "element", "layer": "layer", "feature": "feature",
             "base_auroc": "AUROC within bases", "interval": "95 % interval", "null_p95": "chance",
-            "explained": "explained by confounds", "f1": "F1 by element", "token_f1": "F1 by nucleotide",
+            "explained": "explained by confounds", "f1": "F1 by element", "token_f1": "F1 by nt",
             "precision": "precision", "base_rate": "base rate"}  # fmt: skip
 """Columns of tab-element-features."""
 
