@@ -87,7 +87,7 @@ def shuffle_dinucleotides(sequence: str, rng: np.random.Generator) -> str:
     """
     if len(sequence) < 4:  # there is no other
         return sequence
-    exits = {letter: [b for a, b in pairwise(sequence) if a == letter] for letter in set(sequence)}
+    exits = {letter: [b for a, b in pairwise(sequence) if a == letter] for letter in sorted(set(sequence))}
     others = sorted(set(sequence) - {sequence[-1]})
     while True:
         last = {letter: exits[letter][rng.integers(len(exits[letter]))] for letter in others}

@@ -1,5 +1,8 @@
 """Windows, k-mers and GC content: known answers, and counted by hand."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise, permutations, product
 
@@ -105,3 +108,14 @@ def test_all_orders_with_the_same_dinucleotides_are_equally_likely():
     assert set(found) == orders and len(orders) > 5
     expected = draws / len(orders)
     assert max(abs(number - expected) for number in found.values()) < 5 * expected**0.5
+
+
+def test_a_shuffle_depends_on_its_seed_alone():
+    """Not on the order in which Python's sets come, which is another in every process."""
+    code = "import numpy as np; from sae_rna.records.composition import shuffle_dinucleotides as shuffle; "
+    code += "print(shuffle('GCAUGGCAUUACGGAUCUAGCUA' * 3, np.random.default_rng(0)))"
+    drawn = {
+        subprocess.check_output([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed})
+        for seed in "123"
+    }
+    assert len(drawn) == 1
