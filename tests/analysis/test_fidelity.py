@@ -16,13 +16,6 @@ from sae_rna.parameters import ROOT
 from sae_rna.records.composition import encode_bases
 from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 
-SEQUENCES = [
-    "GGGAAACCC",
-    "GGCNACGUUAGCC",
-    "ACGU" * 8,
-    "GCGCAAAAGCGC",
-]  # of several lengths, so that there is padding; one with N
-
 
 @pytest.fixture(scope="module")
 def nano():

@@ -16,11 +16,17 @@ SEQUENCES = [
 ]  # of several lengths, so that there is padding; one with N
 
 
-@pytest.fixture(scope="module", params=["with a final norm", "without one"])
+@pytest.fixture(scope="module", params=["with a final norm", "without one", "published"])
 def model(request, tiny_model, tmp_path_factory):
-    """Tiny models with random weights: RiNALMo, and RNABERT, whose encoder has no final layer norm."""
+    """Tiny models with random weights: RiNALMo, and RNABERT, whose encoder has no final layer norm; and
+    RNABERT as it was published."""
     if request.param == "with a final norm":
         return LanguageModel.load(str(tiny_model), masked=True)
+    if request.param == "published":
+        folder = request.getfixturevalue("shared_data") / "rnabert"
+        if not (folder / "model.safetensors").exists():
+            pytest.skip(f"needs RNABERT's weights: there is no {folder}")
+        return LanguageModel.load(str(folder), masked=True)
     from multimolecule import RnaBertConfig, RnaBertForMaskedLM, RnaTokenizer
 
     folder = tmp_path_factory.mktemp("tiny-rnabert")
@@ -35,13 +41,6 @@ def model(request, tiny_model, tmp_path_factory):
     RnaBertForMaskedLM(RnaBertConfig(**sizes)).save_pretrained(folder)
     RnaTokenizer().save_pretrained(folder)
     return LanguageModel.load(str(folder), masked=True)
-
-
-@pytest.fixture(scope="module")
-def rnabert(shared_data):
-    if not (shared_data / "rnabert" / "model.safetensors").exists():
-        pytest.skip(f"needs RNABERT's weights: there is no {shared_data / 'rnabert'}")
-    return LanguageModel.load(str(shared_data / "rnabert"), masked=True)
 
 
 def masked_tokens(model, masked):
@@ -59,7 +58,7 @@ def masked_tokens(model, masked):
     return tokens, where
 
 
-def check_identity(model):
+def test_the_identity_changes_nothing_bit_for_bit_at_any_layer(model):
     masked = choose_masked(SEQUENCES, 0)
     own = masked_log_probabilities(model, SEQUENCES, masked)
     assert own.shape == (sum(map(len, masked)), 4) and len(own) > 5
@@ -73,15 +72,7 @@ def check_identity(model):
         ).mean() > 0.9
 
 
-def test_the_identity_changes_nothing_bit_for_bit_at_any_layer(model):
-    check_identity(model)
-
-
-def test_the_identity_changes_nothing_in_rnabert(rnabert):
-    check_identity(rnabert)
-
-
-def check_states(model):
+def test_what_is_replaced_are_the_hidden_states_of_the_masked_input_in_the_numbering_of_the_library(model):
     masked = choose_masked(SEQUENCES, 0)
     tokens, where = masked_tokens(model, masked)
     with torch.inference_mode():
@@ -96,14 +87,6 @@ def check_states(model):
             seen[-1], torch.cat([expected[layer][row][where[row]] for row in rows]), atol=1e-5, rtol=1e-4
         )
     assert len(seen) == model.blocks + 1
-
-
-def test_what_is_replaced_are_the_hidden_states_of_the_masked_input_in_the_numbering_of_the_library(model):
-    check_states(model)
-
-
-def test_rnaberts_states_are_those_of_the_library_too(rnabert):
-    check_states(rnabert)
 
 
 def test_nucleotides_and_masked_ones_are_replaced_and_nothing_else_is(model):

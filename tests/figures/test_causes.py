@@ -1,7 +1,8 @@
 """What features answer to."""
 
 import pytest
-from charts import mutations_table, pairing_table, svg_of
+from causal_tables import mutations_table, pairing_table
+from charts import svg_of
 from drawn import linear, placed, said
 
 from sae_rna import figures

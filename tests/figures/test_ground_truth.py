@@ -1,6 +1,7 @@
 """Planted latents stand by their dictionary, shares by their test; what follows the letters looks otherwise."""
 
-from charts import falsification_table, planted_table, svg_named
+from causal_tables import falsification_table, planted_table
+from charts import svg_named
 from drawn import all_rows, marks, texts
 
 from sae_rna import figures

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from charts import doses_table, interventions_table, steered_table, svg_of
+from causal_tables import doses_table, interventions_table, steered_table
+from charts import svg_of
 from drawn import all_rows, linear, placed, said
 
 from sae_rna import figures
