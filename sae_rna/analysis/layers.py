@@ -85,7 +85,8 @@ def trend(shares: pd.DataFrame, seed: int = 0) -> dict:
     shares : of `active_shares`; every type weighs the same, as in the figure
 
     The interval is that of `BOOTSTRAPS` resamples of the families of each type (of its RNAs, where families
-    are not known). Keys rho, low, high, first and last (mean shares); NaN with fewer than three layers.
+    are not known). Keys rho, low, high, NaN with fewer than three layers; first and last (mean shares), and
+    of how they differ the interval, fall and rise.
     """
     unit = "family" if "family" in shares else "id"
     units = shares[unit].fillna(shares.id)
@@ -93,7 +94,8 @@ def trend(shares: pd.DataFrame, seed: int = 0) -> dict:
     mean_L, mean_RL = resampled_means(cells, BOOTSTRAPS, np.random.default_rng(seed))
     low, high = np.percentile(rank_correlations(mean_RL), [2.5, 97.5])
     facts = {"rho": rank_correlations(mean_L[None])[0], "low": low, "high": high}
-    return facts | {"first": mean_L[0], "last": mean_L[-1]}
+    fall, rise = np.percentile(mean_RL[:, -1] - mean_RL[:, 0], [2.5, 97.5])
+    return facts | {"first": mean_L[0], "last": mean_L[-1], "fall": fall, "rise": rise}
 
 
 def rank_correlations(values_RL: np.ndarray) -> np.ndarray:
@@ -106,14 +108,18 @@ def rank_correlations(values_RL: np.ndarray) -> np.ndarray:
 
 
 def in_words(trend: dict) -> str:
-    """What a `trend` says: the direction that its interval leaves, and the numbers behind it."""
+    """What a `trend` says, and the numbers behind it: a direction if both its intervals leave no other one.
+
+    The ranks of few layers may be certain and yet hardly rise or fall, or not as the ends do.
+    """
     if not np.isfinite(trend["rho"]):
         return "have no trend that three layers or more could show"
     interval = f"rank correlation with depth {trend['rho']:.2f}, 95 % interval {trend['low']:.2f} to "
     facts = f"{trend['first']:.1%} to {trend['last']:.1%} of features, {interval}{trend['high']:.2f}"
-    if trend["high"] < 0:
+    if max(trend["high"], trend["rise"]) < 0:
         return f"pass from diffuse to sparse ({facts})"
-    return f"pass from sparse to diffuse ({facts})" if trend["low"] > 0 else f"show no clear trend ({facts})"
+    rises = min(trend["low"], trend["fall"]) > 0
+    return f"{'pass from sparse to diffuse' if rises else 'show no clear trend'} ({facts})"
 
 
 def conclusion(layers: pd.DataFrame, random: pd.DataFrame, architectures: Sequence[str]) -> dict:

@@ -27,6 +27,7 @@ from sae_rna.figures.overview import overview as overview
 from sae_rna.figures.recurrence import recurrence as recurrence
 from sae_rna.figures.structure_features import element_scores as element_scores
 from sae_rna.figures.structure_features import sparse_probe as sparse_probe
+from sae_rna.figures.theme import readable as readable
 from sae_rna.figures.tracks import feature_tracks as feature_tracks
 from sae_rna.figures.tracks import layout as layout
 from sae_rna.figures.type_features import type_effects as type_effects

@@ -6,6 +6,7 @@ print. What is under test has a colour; what it is compared with is grey.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import altair as alt
@@ -102,6 +103,16 @@ def architectures(table: pd.DataFrame) -> list[str]:
 def architecture_name(name: str) -> str:
     """An architecture as it is written in a figure."""
     return ARCHITECTURES.get(name, name)
+
+
+def readable(words):
+    """`words` with architectures as they are written in figures: a table, its headers too, or a dictionary of
+    a caption's numbers."""
+    name = re.compile(rf"\b({'|'.join(sorted(ARCHITECTURES, key=len, reverse=True))})\b")
+    written = lambda of: name.sub(lambda found: ARCHITECTURES[found[0]], of) if isinstance(of, str) else of  # noqa: E731
+    if isinstance(words, dict):
+        return {key: written(value) for key, value in words.items()}
+    return words.rename(columns=written).map(written)
 
 
 def layer_name(layer: int) -> str:

@@ -33,6 +33,11 @@ _SURPLUS = re.compile(
     r'<script[^>]*/fontawesome\.js[^>]*></script>|(?<=<summary) aria-label="Toggle hidden content"'
     r'|(?<=search-button-field search-button__button pst-js-only" title="Search") aria-label="Search"'
 )
+#: The theme's list of pages, and the same with what says to a screen reader that it is one.
+_SIDEBAR = (
+    '<div id="pst-primary-sidebar" class',
+    ('<div id="pst-primary-sidebar" role="complementary" aria-label="Pages of the book" class'),
+)
 
 
 class Table(nodes.figure):
@@ -137,7 +142,7 @@ def _finish(app, error):
             (folder / published).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, folder / published)
     for path in folder.rglob("*.html"):
-        path.write_text(_SURPLUS.sub("", path.read_text()))
+        path.write_text(_SURPLUS.sub("", path.read_text()).replace(*_SIDEBAR))
     if app.builder.name == "html" and not error:
         _describe(app.sae_rna_figures, folder, Path(app.srcdir) / _COLUMNS)
 

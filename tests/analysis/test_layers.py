@@ -76,12 +76,18 @@ def shares_of(by_layer: dict, noise: float = 0.0) -> pd.DataFrame:
 
 def test_a_trend_without_noise_is_certain_and_noise_alone_leaves_it_open():
     falling = layers.trend(shares_of({1: 0.4, 3: 0.3, 5: 0.1}))
-    assert falling == pytest.approx({"rho": -1, "low": -1, "high": -1, "first": 0.4, "last": 0.1})
+    rho, ends = {"rho": -1, "low": -1, "high": -1}, {"first": 0.4, "last": 0.1, "fall": -0.3, "rise": -0.3}
+    assert falling == pytest.approx(rho | ends)
     assert layers.in_words(falling).startswith("pass from diffuse to sparse (40.0% to 10.0%")
     rising = layers.trend(shares_of({1: 0.1, 3: 0.3, 5: 0.4}))
     assert layers.in_words(rising).startswith("pass from sparse to diffuse")
     flat = layers.trend(shares_of(dict.fromkeys(range(1, 7), 0.3), noise=0.05))
     assert flat["low"] < 0 < flat["high"] and layers.in_words(flat).startswith("show no clear trend")
+
+
+def test_ranks_that_rise_while_the_last_layer_lies_below_the_first_are_no_trend():
+    wave = layers.trend(shares_of({1: 0.38, 2: 0.2, 3: 0.3, 4: 0.5, 5: 0.6, 6: 0.35}))
+    assert wave["low"] > 0 and layers.in_words(wave).startswith("show no clear trend")
 
 
 def test_every_type_weighs_the_same_in_a_trend():

@@ -39,3 +39,11 @@ def test_colours_keep_their_meaning_over_architectures():
 @pytest.mark.parametrize("last, ticks", [(6, [1, 2, 3, 4, 5, 6]), (33, [1, 5, 10, 15, 20, 25, 30, 33])])
 def test_layers_are_labelled_as_far_as_there_is_room(last, ticks):
     assert theme.layer_labels(pd.Series(range(1, last + 1)))["values"] == ticks
+
+
+def test_architectures_are_written_in_tables_and_captions_as_in_figures():
+    numbers = {"best": "relu-l1-matched, 2 x width, 16", "count": 3, "frozen": "frozen encoder"}
+    assert theme.readable(numbers) == numbers | {"best": "ReLU + L1, matched, 2 x width, 16"}
+    table = pd.DataFrame({"model": ["topk", "relu-l1"], "relu-l1-mean": [1.5, 2.0]})
+    expected = pd.DataFrame({"model": ["TopK", "ReLU + L1"], "ReLU + L1, mean error": [1.5, 2.0]})
+    pd.testing.assert_frame_equal(theme.readable(table), expected)
