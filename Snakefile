@@ -77,6 +77,7 @@ NEEDS = {
     "13-causes": done("encoded"),
     "14-ground-truth": executed("08-controls"),
     "16-use": executed("13-causes"),
+    "20-compare": ENCODED,
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 #: Notebooks that take minutes, first those that others wait for; short ones keep the second core busy beside them.

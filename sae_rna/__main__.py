@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     steer.add_argument("--strength", type=float, required=True, help=text)
     text = "the table, as Parquet by that suffix, else separated by tabs; logos stand beside it as SVG"
     steer.add_argument("--output", type=Path, default=Path("steered.tsv"), help=text)
+    text = "which features differ between two groups of RNAs: one page, and tables beside it"
+    compared = command(_compare, text, profile)
+    text = "a file of RNAs, or conditions on columns of the profile's, such as 'type == \"tRNA\"'"
+    compared.add_argument("a", metavar="A", help=text)
+    compared.add_argument("b", metavar="B", help="the same of those that these are compared with")
+    compared.add_argument("--output", type=Path, default=Path("compare"), help="a folder")
     return parser
 
 
@@ -166,6 +172,14 @@ def _steer(given):
         with writing(made[-1]) as path:
             logo(rows).save(str(path))
     return made
+
+
+def _compare(given):
+    from sae_rna.compare import write_comparison
+
+    groups = {"group_a": given.a, "group_b": given.b}
+    parameters = Parameters.from_profile(given.profile, **groups)
+    return write_comparison(_study(given), parameters.group_a, parameters.group_b, given.output)
 
 
 if __name__ == "__main__":

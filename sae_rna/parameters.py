@@ -74,6 +74,26 @@ def _place(text: str) -> str:
     return text
 
 
+_QUOTED = r"""(?:"[^"]*"|'[^']*')"""
+CLAUSE = rf"\s*(\w+)\s*(==|!=|in)\s*({_QUOTED}|\[\s*{_QUOTED}(?:\s*,\s*{_QUOTED})*\s*\])\s*"
+"""One condition on a column of the records, such as ``type == "tRNA"``; `and` joins several."""
+
+
+def is_query(text: str) -> bool:
+    """Whether a text is, or was meant as, conditions on columns, and not a file."""
+    return bool(re.search(r"[=\[\]]", text)) and not Path(text).exists()
+
+
+def _group(text: str) -> str:
+    """A file of RNAs, or a query."""
+    if not is_query(text):
+        return _place(text)
+    if not re.fullmatch(f"{CLAUSE}(and{CLAUSE})*", text):
+        example = 'type == "tRNA" and family != "RF*", or family in ["RF00005", "RF00023"]'
+        raise PydanticCustomError("group", f"Input should be a file of RNAs or conditions such as {example}")
+    return text
+
+
 def _device(name: str) -> str:
     """Where torch computes."""
     if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", name):
@@ -91,6 +111,7 @@ Positive = Annotated[int, Field(gt=0, le=10**12), BeforeValidator(_whole)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Place = Annotated[str, AfterValidator(_place)]
+Group = Annotated[str, AfterValidator(_group)]
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,11 @@ class Parameters:
     top_k: Positive = 4  # features shown for each RNA type in Figure 5
     shuffles: Positive = 20  # replicates of the null
     pairs: Positive = 128  # base pairs that are mutated to ask whether a feature answers to pairing
+    group_a: Group | None = None
+    """RNAs that are compared: a file, or conditions on columns of `types` such as type == "riboswitch", where
+    * and ? stand for any letters. None for both: the two types of most families."""
+    group_b: Group | None = None
+    """What `group_a` is compared with."""
     buffer_tokens: Positive = 400_000
     """Nucleotides in the shuffle buffer of activations, each 4 bytes x layers of a group x model width."""
     layer_group: Positive = 6

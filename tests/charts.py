@@ -268,7 +268,26 @@ def dictionaries_table() -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def volcano_table() -> pd.DataFrame:
+    """41 features of effects from -2 to 2; those of the largest differ, some as a 3-mer does."""
+    effect = np.linspace(-2, 2, 41)
+    table = pd.DataFrame({"layer": 1 + np.arange(41) % 6, "feature": range(41), "effect": effect})
+    table = table.assign(low=effect - 0.5, high=effect + 0.5, p_value=10.0 ** -(2 * effect**2), q_value=0.04)
+    words = np.select([effect > 1, effect < -1], ["differs", "differs as a 3-mer does"], "does not differ")
+    return table.assign(share_a=0.1, share_b=0.2, kmer="GAG", left=effect / 2, verdict=words)
+
+
+def places_table() -> pd.DataFrame:
+    """Two features that fire in one tenth and one element each, one of them a thousandth as often."""
+    table = grid(feature=[3, 4], place=[*map(str, range(1, 11)), "stem", "hairpin loop"]).assign(layer=2)
+    table["part"] = np.where(table.place.str.isdigit(), "tenth of the RNA", "structural element")
+    share = np.where(table.place.isin(["3", "stem"]), 0.5, 0.0) * np.where(table.feature == 3, 1, 1e-3)
+    return table.assign(share_a=share, share_b=0.0)
+
+
 CHARTS = {
+    "volcano": lambda: figures.volcano(volcano_table(), "tRNA", "rRNA"),
+    "firing places": lambda: figures.firing_places(places_table(), "tRNA", "rRNA"),
     "interventions": lambda: figures.interventions(interventions_table()),
     "dose response": lambda: figures.dose_response(doses_table()),
     "logo": lambda: figures.logo(steered_table()),

@@ -9,6 +9,8 @@ from sae_rna.figures.base_pairs import contact_maps as contact_maps
 from sae_rna.figures.base_pairs import contact_precision as contact_precision
 from sae_rna.figures.causes import mutation_map as mutation_map
 from sae_rna.figures.causes import pairing_effects as pairing_effects
+from sae_rna.figures.compare import firing_places as firing_places
+from sae_rna.figures.compare import volcano as volcano
 from sae_rna.figures.confounds import confounds as confounds
 from sae_rna.figures.controls import controls as controls
 from sae_rna.figures.data import length_distribution as length_distribution

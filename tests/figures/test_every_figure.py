@@ -21,6 +21,7 @@ from charts import (
     masked_table,
     mutations_table,
     pairing_table,
+    places_table,
     planted_table,
     probe_table,
     readers_table,
@@ -34,6 +35,7 @@ from charts import (
     tracks_table,
     training_table,
     types_table,
+    volcano_table,
 )
 from contact_tables import contacts_table, maps_table
 from drawn import texts
@@ -85,6 +87,8 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
         (figures.logo, steered_table()),
+        (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
+        (functools.partial(figures.firing_places, a="A", b="B"), places_table()),
     ]:
         before = table.copy()
         draw(table)
@@ -119,6 +123,7 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
         (figures.logo, steered_table()),
+        (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
     ],
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
@@ -145,6 +150,7 @@ def test_too_many_rows_are_refused_with_the_remedy():
         (figures.contact_precision, contacts_table().head(0)),
         (figures.type_effects, effects_table(2).assign(surviving=0)),
         (figures.falsification, falsification_table().head(0)),
+        (functools.partial(figures.firing_places, a="A", b="B"), places_table().head(0)),
     ],
 )
 def test_a_result_that_is_none_is_said_in_words(draw, table):
