@@ -87,6 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("a", metavar="A", help=text)
     compared.add_argument("b", metavar="B", help="the same of those that these are compared with")
     compared.add_argument("--output", type=Path, default=Path("compare"), help="a folder")
+    text = "features along RNAs: tables, tracks for genome browsers, drawings, and one page"
+    annotate = command(_annotate, text, profile)
+    annotate.add_argument("source", help="a file of RNAs, such as rna.fa")
+    text = "by layer and number or by concept, such as L5/123 'hairpin loop'; else the best of each concept"
+    annotate.add_argument("--features", nargs="+", default=[], metavar="FEATURE", help=text)
+    annotate.add_argument("--layer", type=int, help="where features are chosen; else everywhere")
+    text = "other autoencoders than the profile's: a folder, such as runs/k32/autoencoders-..., or a hub id"
+    annotate.add_argument("--dictionary", help=text)
+    annotate.add_argument("--model", help="the language model of --dictionary, if it is not where it was")
+    annotate.add_argument("--bed", type=Path, help="places on chromosomes; else names like chr1:100-200(+)")
+    annotate.add_argument("--output", type=Path, default=Path("annotated"), help="a folder")
     return parser
 
 
@@ -180,6 +191,15 @@ def _compare(given):
     groups = {"group_a": given.a, "group_b": given.b}
     parameters = Parameters.from_profile(given.profile, **groups)
     return write_comparison(_study(given), parameters.group_a, parameters.group_b, given.output)
+
+
+def _annotate(given):
+    from sae_rna.annotate import Annotator, annotate
+    from sae_rna.records.readers import read_records
+
+    records, own = read_records(given.source), (given.profile, given.dictionary, given.model)
+    annotator = Annotator.load(given.features, given.layer, *own, records=records)
+    return annotate(annotator, records, given.output, given.bed)
 
 
 if __name__ == "__main__":
