@@ -36,10 +36,11 @@ MINUTES = 24 * 60 if GPU else 60
 NOTEBOOKS = sorted(Path(path).stem for path in glob("notebooks/*.ipynb"))
 OVERVIEW = NOTEBOOKS[0]
 FIGURES = f"{RUN}/figures", "book/public/figures"
+ATLAS = f"{RUN}/atlas/index.html", "book/public/atlas/index.html" # and a page of every feature beside it
 PUBLISHED = {name: build.published(f"notebooks/{name}.ipynb") for name in NOTEBOOKS}
 HTML = [f"_build/html/{page}.html" for page in re.findall(r"(?:file|root): (\S+)", Path("book/_toc.yml").read_text())]
 
-CODE = sorted(glob("sae_rna/**/*.py", recursive=True))
+CODE = sorted(glob("sae_rna/**/*.py", recursive=True) + glob("sae_rna/publishing/atlas.*s"))
 DATA = sorted(set(glob("data/*.parquet") + glob("data/rinalmo-nano/*")) - {"data/rinalmo-nano/README.md"})
 PAGES = [path for path in glob("book/*.*") + glob("book/assets/**", recursive=True) if Path(path).is_file()]
 VEGA = "book/assets/vendor/vega-bundle.js"
@@ -78,6 +79,7 @@ NEEDS = {
     "14-ground-truth": executed("08-controls"),
     "16-use": executed("13-causes"),
     "20-compare": ENCODED,
+    "21-atlas": executed("07-type-features", "09-confounds", "10-recurrence", "14-ground-truth", "16-use"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 #: Notebooks that take minutes, first those that others wait for; short ones keep the second core busy beside them.
@@ -104,6 +106,7 @@ rule book:
         HTML,
         executed(*NOTEBOOKS),
         [f"{folder}/{file}" for folder in FIGURES for files in PUBLISHED.values() for file in files],
+        ATLAS,
 
 
 rule records:
@@ -171,6 +174,7 @@ for NAME in NOTEBOOKS:
             profile=f"profiles/{PROFILE}.yml",
         output:
             [f"{FIGURES[0]}/{file}" for file in PUBLISHED[NAME]],
+            ATLAS[0] if NAME == "21-atlas" else [],
             notebook=f"book/executed/{NAME}.ipynb",
         params:
             profile=PROFILE,
@@ -193,14 +197,18 @@ rule notebooks:
 rule figures:
     localrule: True
     input:
-        [f"{FIGURES[0]}/{file}" for files in PUBLISHED.values() for file in files],
+        ATLAS[0],
+        files=[f"{FIGURES[0]}/{file}" for files in PUBLISHED.values() for file in files],
     output:
         [f"{FIGURES[1]}/{file}" for files in PUBLISHED.values() for file in files],
+        ATLAS[1],
     params:
         folder=FIGURES[1],
+        atlas=[os.path.dirname(index) for index in ATLAS],
         record=f"{RUN}/run.json", # what was read, and with which parameters: every figure cites it
     shell:
-        "rm -rf {params.folder} && mkdir -p {params.folder} && cp {input} {params.record} {params.folder}"
+        "rm -rf {params.folder} {params.atlas[1]} && mkdir -p {params.folder} && "
+        "cp {input.files} {params.record} {params.folder} && cp -r {params.atlas[0]} {params.atlas[1]}"
 
 
 rule vega:

@@ -43,7 +43,7 @@ CHARTS = tuple(
 TABLES = tuple(
     "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "
     "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
-    "tab-planted tab-name-rules tab-names".split()
+    "tab-planted tab-name-rules tab-names tab-verdicts".split()
 )
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
     TABLES, ("csv", "html")
@@ -168,8 +168,9 @@ def visits(project) -> dict[Path, Visit]:
     pages = [
         page
         for page in sorted(html.rglob("*.html"))
-        if not {"figures", "cite", "_static"} & set(page.relative_to(html).parts)
+        if not {"figures", "cite", "_static", "atlas"} & set(page.relative_to(html).parts)
     ]
+    pages += [html / "atlas/index.html", *sorted((html / "atlas").glob("*-L*.html"))[:2]]
     visits = {page: Visit() for page in pages}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)

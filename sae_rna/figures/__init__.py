@@ -4,6 +4,8 @@ Importing this package enables its Altair theme. Every chart carries its descrip
 tooltips, and at most `theme.MAXIMUM_ROWS` rows of data. A table without rows raises a ValueError.
 """
 
+from sae_rna.figures.atlas import feature_index as feature_index
+from sae_rna.figures.atlas import feature_pages as feature_pages
 from sae_rna.figures.autoencoders import training as training
 from sae_rna.figures.base_pairs import contact_maps as contact_maps
 from sae_rna.figures.base_pairs import contact_precision as contact_precision

@@ -86,7 +86,7 @@ def dose_response(table: pd.DataFrame) -> alt.HConcatChart:
     )
 
 
-def _letters() -> dict[str, np.ndarray]:
+def letter_outlines() -> dict[str, np.ndarray]:
     """Outlines of A, C, G and U in a box of side 1, vertices [n, 2] in order."""
     a = [(0, 0), (0.4, 1), (0.6, 1), (1, 0), (0.78, 0), (0.7, 0.22), (0.5, 0.22), (0.5, 0.4), (0.64, 0.4),
          (0.5, 0.8), (0.36, 0.4), (0.5, 0.4), (0.5, 0.22), (0.3, 0.22), (0.22, 0)]  # fmt: skip
@@ -114,7 +114,7 @@ def logo(table: pd.DataFrame) -> alt.VConcatChart:
     share (Schneider & Stephens 1990, NAR 18:6097); above stands the sequence itself.
     """
     table = theme.select(table, "logo", "position base predicted own steered")
-    rows, outlines = [], _letters()
+    rows, outlines = [], letter_outlines()
     names = {"own": "as it is", "steered": "with the feature changed"}
     for column in names:
         shares = table.pivot(index="position", columns="predicted", values=column)

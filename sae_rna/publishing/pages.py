@@ -141,7 +141,7 @@ def _finish(app, error):
         for path, published in code_of(root, page).items():
             (folder / published).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, folder / published)
-    for path in folder.rglob("*.html"):
+    for path in set(folder.rglob("*.html")) - set((folder / "atlas").rglob("*.html")):
         path.write_text(_SURPLUS.sub("", path.read_text()).replace(*_SIDEBAR))
     if app.builder.name == "html" and not error:
         _describe(app.sae_rna_figures, folder, Path(app.srcdir) / _COLUMNS)

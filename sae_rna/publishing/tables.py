@@ -11,8 +11,8 @@ _IDENTIFIERS = {"feature", "layer", "seed"}
 _LONG = 60  # characters of a cell that makes a table one of words: on a phone its rows are read as paragraphs
 #: A hyphen before a number, not within a name, stands for a minus sign.
 MINUS = re.compile(r"(?<![\w-])-(?=\d)")
-#: A page of the book, from the folder of the figures as from the folder of the pages.
-_LINK = re.compile(r"\[([^\[\]]+)\]\((\.\./executed/[\w.#-]+)\)")
+#: A page of the book or of the atlas, from the folder of the figures as from the folder of the pages.
+_LINK = re.compile(r"\[([^\[\]]+)\]\((\.\./(?:executed|atlas)/[\w.#-]+)\)")
 
 
 def table_html(table: pd.DataFrame) -> str:
