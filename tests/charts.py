@@ -20,7 +20,7 @@ from causal_tables import (
 from contact_tables import SETTINGS, contacts_table, maps_table
 
 from sae_rna import figures
-from sae_rna.analysis.dictionary import by_measure
+from sae_rna.analysis.dictionary import by_length, by_measure
 from sae_rna.records.structure import ELEMENTS, element_string, pair_table
 
 KNOT = ".[[..(((((]]....)))))"  # a pseudoknot
@@ -263,8 +263,8 @@ def dictionaries_table() -> pd.DataFrame:
     return pd.DataFrame([
         {"candidate": f"{name}, {latents}", "architecture": name, "latents": latents, "share": share, "l0": l0,
          "explained_variance": 0.8 + 0.1 * share, "kl": 0.1, "pca_variance": 0.7 + l0 / 500, "pca_kl": 0.2,
-         "recurring": 0.4, "stem, unseen families": 0.6}
-        for name, latents, l0 in names for share in (0.5, 1.0)
+         "recurring": 0.4, "dead": 0.1 * share, "tokens": 10**6 * share, "stem, unseen families": 0.6}
+        for name, latents, l0 in names for share in ((0.5, 1.0, 2.0) if latents == 128 else (1.0,))
     ])  # fmt: skip
 
 
@@ -303,8 +303,11 @@ CHARTS = {
     ),
     "findings": lambda: figures.findings(findings_table()),
     "findings of 33 layers": lambda: figures.findings(findings_table(33)),
-    "dictionary frontier": lambda: figures.dictionary_frontier(dictionaries_table()),
+    "dictionary frontier": lambda: figures.dictionary_frontier(
+        dictionaries_table()[lambda table: table.share == 1]
+    ),
     "dictionary features": lambda: figures.dictionary_features(by_measure(dictionaries_table())),
+    "dictionary training": lambda: figures.dictionary_training(by_length(dictionaries_table())),
     "contact maps": lambda: figures.contact_maps(maps_table()),
     "contact precision": lambda: figures.contact_precision(contacts_table()),
     "overview": lambda: figures.overview(STEPS),

@@ -34,7 +34,7 @@ SOURCES = (
 CHARTS = tuple(
     "fig-findings fig-overview fig-lengths fig-masked-accuracy fig-probe fig-contact-maps fig-contacts fig-training "
     "fig-dictionary-frontier "
-    "fig-dictionary-features fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
+    "fig-dictionary-features fig-dictionary-training fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
     "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
     "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
     "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification "

@@ -1,8 +1,8 @@
 """Choosing the dictionary: what architecture, size, sparsity and length of training give, on one layer.
 
-All candidates learn from the same batches, each from two seeds, once for half of the tokens and once for all.
-A dictionary counts as trained if the second half of its training changed little (`trained`), and the one that
-is shown follows from `choose`.
+All candidates learn from the same batches, each from two seeds; the one that is shown also for half and for
+twice as long. It counts as trained if doubling its training changes little (`trained`), and which one ought
+to be shown follows from `choose`.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,16 @@ from sae_rna.sae.trainer import train
 SIZES = (1, 2, 4, 8)  # of dictionaries, in multiples of the model's width
 PENALTIES = (1, 100)  # of the paper's autoencoder, in multiples of its own
 ADAPTIVE, MATCHED = ("topk", "batchtopk", "matryoshka"), "relu-l1-matched"
-LENGTHS = (0.5, 1.0)  # of training, in shares of all
+LENGTHS = (0.5, 1.0, 2.0)  # of training, in multiples of the study's own
 RNAS, MASKED_RNAS = 200, 60  # of each split; of those scored, with masked bases
-STEADY_VARIANCE, STEADY_RECURRENCE = 0.005, 0.1  # most that the second half may change; the latter relative
+STEADY_VARIANCE, STEADY_RECURRENCE = 0.005, 0.1  # most that doubling may change; the latter relative
 ALIKE = 0.02  # scores that differ by no more may change places with another seed
 PCA = "PCA, largest components"
+NAMES = {
+    "explained_variance": "explained variance",
+    "recurring": "recurring features",
+    "dead": "dead latents",
+}
 
 
 class Candidate(NamedTuple):
@@ -49,11 +54,11 @@ class Candidate(NamedTuple):
 
 
 def candidates(p: Parameters) -> list[Candidate]:
-    """Around the parameters: every size; half and twice the active latents; other architectures, the paper's
-    at several penalties and at the one that leaves as many latents active."""
+    """The one shown, and around it: every size; half and twice the active latents; other architectures, the
+    paper's at several penalties and at the one that leaves as many latents active."""
     shown, size, amount = p.architecture, p.expansion, p.sparsity
     half = max(amount(shown) // 2, 1) if KINDS[shown].counted else amount(shown) / 2
-    sizes = [Candidate(shown, expansion, amount(shown)) for expansion in sorted({*SIZES, size})]
+    sizes = [Candidate(shown, expansion, amount(shown)) for expansion in (size, *SIZES)]
     sparser = [Candidate(shown, size, other) for other in (half, 2 * amount(shown))]
     others = [Candidate(name, size, amount(name)) for name in (*ADAPTIVE, MATCHED)]
     paper = [Candidate("relu-l1", size, p.l1 * factor) for factor in PENALTIES]
@@ -70,34 +75,35 @@ def sweep(
     model: LanguageModel, masked_model: LanguageModel, training: pd.DataFrame, structures: pd.DataFrame,
     layer: int, found: list[Candidate], recipe: dict,
 ) -> pd.DataFrame:  # fmt: skip
-    """Every candidate after either length of training, and principal components of the same L0.
+    """Every candidate, the first one after each of `LENGTHS`, and principal components of the same L0.
 
     masked_model : the model with its head for masked bases
     training, structures : records to train on; those with `element` to choose and score features on
     found, recipe : what is compared, and how it is trained
 
-    Columns candidate, architecture, sparsity, expansion, latents; share (of the training), tokens (read in
-    it); l0, explained_variance, kl, loss_recovered: `fidelity.measure`, of seed 0, on masked RNAs of the
-    scored splits; pca_variance, pca_kl: those of each token's l0 largest principal components, where the
-    training is whole; recurring: share of the live features that recur in the other seed
+    Columns candidate, architecture, sparsity, expansion, latents; share (of the study's training), tokens
+    (read in it); l0, explained_variance, kl, loss_recovered: `fidelity.measure`, of seed 0, on masked RNAs of
+    the scored splits; pca_variance, pca_kl: those of each token's l0 largest principal components, where
+    share is 1; recurring: share of the live features that recur in the other seed
     (`recurrence.compare`), dead (share); and for every setting and element such as "stem, unseen families":
     the base-stratified AUROC of its best feature, a mean over the seeds, and with "chosen: " before it that
     on the families on which it was chosen.
     """
     options, seed = {name: recipe[name] for name in ("batch", "buffer_tokens", "seed")}, recipe["seed"]
     stream = ActivationStream(model, training.sequence.tolist(), [layer], **options)
-    configs, width = [], model.width
+    configs, width = {}, model.width
     for one in found:
         members = tuple(Member(layer, one.sparsity, seed + n) for n in (0, 1))
-        configs.append(AutoencoderConfig(one.architecture, members, width, one.expansion * width))
+        configs[one] = AutoencoderConfig(one.architecture, members, width, one.expansion * width)
     sets, rows = _evaluated(model, structures, layer, seed), []
     how = {"learning_rate": recipe["sae_learning_rate"], "precision": recipe["precision"]}
     for share in LENGTHS:
-        stacks, _ = train(stream, configs, epochs=share * recipe["epochs"], **how)
-        pairs = {one.name: list(stack.views()) for one, stack in zip(found, stacks)}
-        beside = [PCA] if share == LENGTHS[-1] else []
+        some = found if share == 1 else found[:1]
+        stacks, _ = train(stream, [configs[one] for one in some], epochs=share * recipe["epochs"], **how)
+        pairs = {one.name: list(stack.views()) for one, stack in zip(some, stacks)}
+        beside = [PCA] if share == 1 else []
         kept = _fidelity(masked_model, pairs, training, structures, layer, seed, beside)
-        for one, pair in zip(tqdm(found, "dictionaries", mininterval=1), pairs.values()):
+        for one, pair in zip(tqdm(some, "dictionaries", mininterval=1), pairs.values()):
             facts = {"candidate": one.name, "architecture": one.architecture, "sparsity": one.sparsity}
             facts |= {"expansion": one.expansion, "latents": one.expansion * width, "share": share}
             facts |= {"tokens": int(share * recipe["epochs"] * stream.tokens)}
@@ -151,19 +157,27 @@ def _features(pair: Sequence[SparseAutoencoders], sets: dict) -> dict:
 
 
 def by_measure(table: pd.DataFrame) -> pd.DataFrame:
-    """fig-dictionary-features' table: a row per candidate, share of the training and measure."""
+    """fig-dictionary-features' table: a row per candidate and measure."""
     settled = [name for name in table if name.startswith(("stem, ", "hairpin loop, "))]
-    long = table.melt(["candidate", "share"], ["recurring", *settled], "measure", "value")
-    return long.replace({"measure": {"recurring": "recurring features"}})
+    long = table[table.share == 1].melt("candidate", ["recurring", *settled], "measure", "value")
+    return long.replace({"measure": NAMES})
 
 
-def trained(table: pd.DataFrame) -> pd.Series:
-    """Whether each candidate of `sweep` counts as trained: the second half of its training changed explained
-    variance by less than `STEADY_VARIANCE` and the share of recurring features by less than
-    `STEADY_RECURRENCE` of itself. Index: candidate."""
-    half, full = (table[table.share == share].set_index("candidate") for share in LENGTHS)
-    variance = (full.explained_variance - half.explained_variance).abs() < STEADY_VARIANCE
-    return variance & ((full.recurring - half.recurring).abs() < STEADY_RECURRENCE * full.recurring)
+def by_length(table: pd.DataFrame) -> pd.DataFrame:
+    """fig-dictionary-training's table: a row per length of the first candidate's training and measure."""
+    own = table[table.candidate == table.candidate.iloc[0]]
+    settled = [name for name in table if name.startswith(("stem, ", "hairpin loop, "))]
+    return own.melt("tokens", [*NAMES, *settled], "measure", "value").replace({"measure": NAMES})
+
+
+def trained(table: pd.DataFrame) -> bool:
+    """Whether the first candidate of `sweep` counts as trained: twice its training changes explained variance
+    by less than `STEADY_VARIANCE` and the share of recurring features by less than `STEADY_RECURRENCE` of
+    itself."""
+    own = table[table.candidate == table.candidate.iloc[0]].set_index("share")
+    own = own[["explained_variance", "recurring"]].loc[[1.0, LENGTHS[-1]]]
+    variance, recurrence = own.diff().abs().iloc[-1]
+    return bool(variance < STEADY_VARIANCE and recurrence < STEADY_RECURRENCE * own.recurring[1.0])
 
 
 def choose(table: pd.DataFrame) -> pd.Series:
@@ -174,7 +188,7 @@ def choose(table: pd.DataFrame) -> pd.Series:
     as good as the best, in the mean, on the families on which they are chosen (`ALIKE`). Of these, the one of
     which most features recur.
     """
-    full = table[(table.share == LENGTHS[-1]) & (table.expansion > 1)]
+    full = table[(table.share == 1) & (table.expansion > 1)]
     better = full[full.explained_variance > full.pca_variance]
     full = better if len(better) else full
     score = full.filter(like="chosen: ").mean(axis=1)
@@ -183,16 +197,17 @@ def choose(table: pd.DataFrame) -> pd.Series:
 
 def numbers(table: pd.DataFrame, p: Parameters) -> dict:
     """What the page's captions and conclusion say."""
-    full, chosen = table[table.share == LENGTHS[-1]], choose(table)
+    full, chosen = table[table.share == 1], choose(table)
     shown = Candidate(p.architecture, p.expansion, p.sparsity(p.architecture)).name
-    own = full.set_index("candidate").loc[shown]
-    steady, alike = trained(table), full[full.sparsity == own.sparsity]
+    own, alike = full.set_index("candidate").loc[shown], full[full.sparsity == p.sparsity(p.architecture)]
+    longer = table[(table.candidate == shown) & (table.share == LENGTHS[-1])].iloc[0]
     most = alike.loc[alike.explained_variance.idxmax()]
-    facts: dict = {"candidates": len(full), "tokens": int(full.tokens.max()), "steady": int(steady.sum())}
-    facts |= {"chosen": chosen.candidate, "shown": shown, "is_trained": "is" if steady[shown] else "is not"}
+    facts: dict = {"candidates": len(full), "tokens": int(full.tokens.max()), "chosen": chosen.candidate}
+    facts |= {"shown": shown, "is_trained": "is" if trained(table) else "is not"}
     facts |= {"agree": "the one shown" if chosen.candidate == shown else f"not the one shown, {shown}"}
-    facts |= {name: own[name] for name in ("l0", "explained_variance", "pca_variance", "kl", "pca_kl")}
-    facts |= {"recurring": own.recurring, "loss_recovered": own.loss_recovered}
+    measured = ["explained_variance", "kl", "recurring", "dead", "loss_recovered"]
+    facts |= own[[*measured, "l0", "pca_variance", "pca_kl"]].to_dict()
+    facts |= {f"longer_{name}": longer[name] for name in measured}
     facts |= {"most": most.candidate, "most_variance": most.explained_variance}
     facts |= {"alike": ALIKE, "change": STEADY_VARIANCE, "part": STEADY_RECURRENCE}
     return facts | {"beating": int((full.kl < full.pca_kl).sum())}

@@ -18,6 +18,7 @@ from sae_rna.figures.controls import controls as controls
 from sae_rna.figures.data import length_distribution as length_distribution
 from sae_rna.figures.dictionary import dictionary_features as dictionary_features
 from sae_rna.figures.dictionary import dictionary_frontier as dictionary_frontier
+from sae_rna.figures.dictionary import dictionary_training as dictionary_training
 from sae_rna.figures.fidelity import fidelity as fidelity
 from sae_rna.figures.ground_truth import falsification as falsification
 from sae_rna.figures.ground_truth import planted_latents as planted_latents

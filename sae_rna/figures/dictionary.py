@@ -50,32 +50,46 @@ def dictionary_frontier(table: pd.DataFrame) -> alt.HConcatChart:
     )
 
 
-def dictionary_features(table: pd.DataFrame) -> alt.VConcatChart:
-    """What the best features of every dictionary score, and how many features recur; both training lengths.
+def dictionary_features(table: pd.DataFrame) -> alt.HConcatChart:
+    """How many features of every dictionary recur, and what the best ones score.
 
-    An open circle is half of the training, a full one all of it. `table`: one row per candidate, share of the
-    training and measure, with candidate, share, measure and value (0..1).
+    `table`: one row per candidate and measure, with candidate, measure and value (0..1).
     """
-    table = theme.checked(table, "dictionary_features", "candidate share measure value")
-    table["training"] = table.share.map(lambda share: "all tokens" if share == 1 else "half of them")
-    looks = {"all tokens": ["#0072b2"], "half of them": ["white"]}
-    legend = {"symbolStrokeColor": "#0072b2", "symbolStrokeWidth": 1.5}
-    fill = theme.kinds("training", looks, [alt.Fill], legend)
+    table = theme.checked(table, "dictionary_features", "candidate measure value")
     order = table.candidate.drop_duplicates().tolist()
-    tooltip = theme.tooltips(candidate="dictionary", training="training") + theme.tooltips(".3f", "value")
+    tooltip = theme.tooltips(candidate="dictionary") + theme.tooltips(".3f", "value")
     panels, measures = list[alt.TopLevelMixin](), table.measure.drop_duplicates().tolist()
     for measure in measures:
         rows = table[table.measure == measure]
         axis = theme.bare_axis(**({"labels": False} if panels else {"labelLimit": 190, "minExtent": 150}))
         y = alt.Y("candidate:N", sort=order, title=None, axis=axis)
         x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=4))
-        base = alt.Chart(rows).encode(x=x, y=y)
-        line = base.mark_line(color=theme.LIGHT, strokeWidth=1).encode(detail="candidate:N")
-        points = base.mark_point(filled=True, stroke="#0072b2", strokeWidth=1.5, size=55)
-        width = (theme.WIDTH - 165) // len(measures) - 14
-        panel = (line + points.encode(*fill, tooltip=tooltip)).properties(width=width, height=alt.Step(19))
+        points = alt.Chart(rows).mark_point(color=theme.BLUE, size=55).encode(x=x, y=y, tooltip=tooltip)
+        panel = points.properties(width=(theme.WIDTH - 165) // len(measures) - 14, height=alt.Step(19))
         panels.append(panel.properties(title=alt.Title(measure.split(", "), fontSize=11)))
     return alt.hconcat(*panels, spacing=10).properties(
-        description=f"Dot plot of {', '.join(measures)} for {len(order)} dictionaries after half and all of "
-        "their training."
+        description=f"Dot plot of {', '.join(measures)} for {len(order)} dictionaries."
+    )
+
+
+def dictionary_training(table: pd.DataFrame) -> alt.FacetChart:
+    """What longer training changes in one dictionary, a panel a measure, each with a scale of its own.
+
+    `table`: one row per length of training and measure, with tokens, measure and value (0..1).
+    """
+    table = theme.checked(table, "dictionary_training", "tokens measure value")
+    axis, scale = theme.log_axis(table.tokens, format="~s", grid=False)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=4))
+    base = alt.Chart(table).mark_line(color=theme.BLUE, point={"color": theme.BLUE, "size": 45})
+    tooltip = theme.tooltips(",d", tokens="nucleotides read") + theme.tooltips(".3f", "value")
+    panel = base.encode(
+        x=alt.X("tokens:Q", title="nucleotides read", axis=axis, scale=scale), y=y, tooltip=tooltip
+    ).properties(width=theme.WIDTH // 4 - 42, height=110)
+    measures = table.measure.drop_duplicates().tolist()
+    named = alt.Facet("measure:N", sort=measures, title=None, header=alt.Header(labelFontSize=11))
+    return (
+        panel.facet(named, columns=4)
+        .resolve_scale(y="independent")
+        .resolve_axis(x="independent")
+        .properties(description=f"Line charts of {', '.join(measures)} by length of training.")
     )
