@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Error, sync_playwright
+from browser import chromium
+from playwright.sync_api import Error
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -43,21 +44,10 @@ CHARTS = tuple(
 TABLES = tuple(
     "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "
     "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
-    "tab-planted tab-name-rules tab-names tab-verdicts".split()
+    "tab-planted tab-name-rules tab-names tab-verdicts tab-named-features".split()
 )
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
     TABLES, ("csv", "html")
-)
-FLAGS = (
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *("--disable-component-update", "--disable-sync"),
 )
 #: What a page says about itself once its scripts have run. A mark of the data has the class role-mark; axes
 #: and legends have others.
@@ -158,12 +148,6 @@ def project(request) -> Path:
 @pytest.fixture(scope="session")
 def visits(project) -> dict[Path, Visit]:
     """Every page of the book, opened once in headless chromium; other hosts are blocked."""
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        pytest.fail(
-            "the book is tested in chromium, which is not installed (Debian: apt-get install chromium)",
-            pytrace=False,
-        )
     html = project / "_build/html"
     pages = [
         page
@@ -172,12 +156,10 @@ def visits(project) -> dict[Path, Visit]:
     ]
     pages += [html / "atlas/index.html", *sorted((html / "atlas").glob("*-L*.html"))[:2]]
     visits = {page: Visit() for page in pages}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+    with chromium() as browser:
         for path, visit in visits.items():
             with browser.new_page() as page:
                 _open(page, path, visit)
-        browser.close()
     return visits
 
 

@@ -50,13 +50,13 @@ def to_saelens(stack: SparseAutoencoders, folder: Path) -> list[Path]:
         own = member._asdict() | {"hook_name": f"hidden_states.{member.layer}"}
         subfolders.append(Path(folder) / config.file_name(member).removesuffix(".safetensors"))
         with writing(subfolders[-1] / "sae_weights.safetensors") as temporary:
-            save_file(_fold(single), temporary)
+            save_file(fold(single), temporary)
         write_json(subfolders[-1] / "cfg.json", content | {"metadata": facts | own})
     return subfolders
 
 
 @torch.no_grad()
-def _fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
+def fold(single: SparseAutoencoders) -> dict[str, torch.Tensor]:
     """Float32 weights for hidden states, under SAELens' names, computed in double precision.
 
     W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] and threshold [F]: latents are active if greater than it.
