@@ -314,8 +314,9 @@ const TryRna = (() => {
     const size = { viewBox: `0 0 ${values.length} 20`, preserveAspectRatio: "none" };
     const picture = make("svg", { ...size, "aria-hidden": "true" }, // the label says it
       make("path", { d: values.map(bar).join(""), class: "try-bars" }), make("path", { d: level, class: "try-level" }));
-    return make("div", { class: feature.certain ? "try-track" : "try-track try-uncertain" },
-      radio, make("label", { for: id }, name, facts, summary(feature, values)), picture,
+    const label = [make("label", { for: id }, name, facts, summary(feature, values))];
+    if (feature.page) label.push(" ", make("a", { href: feature.page }, `${title(feature)} in the atlas`));
+    return make("div", { class: feature.certain ? "try-track" : "try-track try-uncertain" }, radio, ...label, picture,
       make("ul", { id: `${id}-worth` }, ...feature.worth.map((line) => make("li", {}, line))));
   }
 

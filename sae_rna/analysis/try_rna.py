@@ -5,17 +5,19 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 
+from sae_rna.analysis.atlas import addresses
 from sae_rna.analysis.ground_truth import KEEPS
 from sae_rna.analysis.structure_features import best, best_by_element, rna_name
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.checks import KNOWN_LETTERS
 from sae_rna.records.splits import SETTINGS
-from sae_rna.sae.activations import Activations, Autoencoders
+from sae_rna.sae.activations import Activations
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.export import fold
 
@@ -76,12 +78,12 @@ def obstacle(model: LanguageModel, features: pd.DataFrame) -> str:
     return problem if size > MEGABYTES else ""
 
 
-def reader(model: LanguageModel, autoencoders: Autoencoders, features: pd.DataFrame) -> dict:
+def reader(model: LanguageModel, autoencoders: Mapping, features: pd.DataFrame) -> dict:
     """All that it takes to read an RNA and show these `features`, as JSON."""
     shown: dict[tuple, dict[str, Any]] = {}
-    for row in features.itertuples():
+    for row, page in zip(features.itertuples(), addresses(autoencoders, features)):
         key = {"concept": row.concept, "layer": int(row.layer), "feature": int(row.feature)}
-        of = shown.setdefault(tuple(key.values()), key | {"certain": True, "worth": []})
+        of = shown.setdefault(tuple(key.values()), key | {"page": page, "certain": True, "worth": []})
         worth = f"{row.setting}: AUROC within bases {row.base_auroc:.3f} (chance {row.null_p95:.3f}); "
         of["worth"].append(f"{worth}{row.fault or 'controls passed'}; falsification: {row.verdict}")
         of |= {"maximum": float(row.maximum), "threshold": float(row.threshold)}

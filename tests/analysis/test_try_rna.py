@@ -14,7 +14,7 @@ from browser import chromium
 from given import Given
 from stacks import WITH_K, anywhere
 
-from sae_rna.analysis import ground_truth, try_rna
+from sae_rna.analysis import atlas, ground_truth, try_rna
 from sae_rna.analysis.controls import latents
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.stream import hidden_states
@@ -181,6 +181,9 @@ def test_the_page_shows_what_the_script_read(page, model):
     np.testing.assert_allclose(drawn, np.minimum(shares[1], 1), atol=1.6e-3)
     assert "hairpin loop (layer 3 feature 41)" in page.get_attribute(".try-letters", "aria-label")
     assert len(page.query_selector_all("tbody tr")) == len(TRNA)
+    pages = atlas.addresses(autoencoders("relu-l1-matched"), table())
+    links = page.eval_on_selector_all("fieldset a", "all => all.map(a => a.getAttribute('href'))")
+    assert links == [page for page in pages if page] and links[0].endswith("-L3-5.html")
 
 
 def test_texts_stay_texts(page):

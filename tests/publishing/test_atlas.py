@@ -1,12 +1,11 @@
 """An atlas: a page per row of the index, links that lead somewhere, everything escaped, a script that finds."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from playwright.sync_api import sync_playwright
+from browser import chromium
 
 from sae_rna.publishing import write_atlas
 
@@ -86,14 +85,8 @@ def test_pages_in_another_order_than_the_index_are_refused_and_the_old_ones_stay
 
 
 def test_the_index_is_searched_filtered_and_sorted_and_fits_every_screen(folder):
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        pytest.fail("the atlas is tested in chromium, which is not installed", pytrace=False)
     errors = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=["--headless", "--no-sandbox"]
-        )
+    with chromium() as browser:
         page = browser.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -118,5 +111,4 @@ def test_the_index_is_searched_filtered_and_sorted_and_fits_every_screen(folder)
         with browser.new_context(java_script_enabled=False).new_page() as still:
             still.goto((folder / "index.html").as_uri())
             assert still.locator("tbody tr").count() == 3 and not still.locator("form").is_visible()
-        browser.close()
     assert errors == []
