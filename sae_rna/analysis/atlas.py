@@ -75,7 +75,7 @@ def addresses(autoencoders: Mapping[int, SparseAutoencoders], table: pd.DataFram
 def linked(autoencoders: Mapping[int, SparseAutoencoders], table: pd.DataFrame) -> pd.DataFrame:
     """`table` (columns layer and feature) with every feature's number as a link to its page."""
     pairs = zip(table.feature, addresses(autoencoders, table))
-    return table.assign(feature=[f"[{of}]({page})" if page else str(of) for of, page in pairs])
+    return table.assign(feature=[f"[{of}]({page})" if page else of for of, page in pairs])
 
 
 def score_concepts(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:

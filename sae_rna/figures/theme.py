@@ -70,6 +70,11 @@ def select(table: pd.DataFrame, figure: str, columns: str) -> pd.DataFrame:
     return table[columns.split()].reset_index(drop=True)
 
 
+def links(table: pd.DataFrame) -> dict:
+    """The encoding that makes marks lead to the address in the column page, if the table has one."""
+    return {"href": alt.Href("page:N")} if "page" in table else {}
+
+
 def fits(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     """`table`, once it is known to fit into a page. ValueError above `MAXIMUM_ROWS` rows."""
     if len(table) <= MAXIMUM_ROWS:

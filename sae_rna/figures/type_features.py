@@ -26,10 +26,11 @@ def type_features(
     largest activation. `table`: one row per layer x feature x type, with layer, feature, type, activation
     (0..1), rank (1 = the type's strongest feature in that layer), survives (settings in which the feature
     prefers the type, joined by commas; such cells have a dot), explained (bool): a feature that its confounds
-    explain for any type has a †. `kind` of features, for the panel that has none, which says so.
+    explain for any type has a †; and page, if there is one: the address that a cell leads to. `kind` of
+    features, for the panel that has none, which says so.
     """
-    columns = "layer feature type activation rank survives explained"
-    table = table[columns.split()].reset_index(drop=True)
+    columns = "layer feature type activation rank survives explained".split()
+    table = table[columns + ["page"] * ("page" in table)].reset_index(drop=True)
     table = table[table.layer.isin(layers)].astype({"activation": float, "rank": float})
     table = _chosen(table, top)
     matrix = table.pivot_table(index=["layer", "feature"], columns="type", values="activation").fillna(0.0)
@@ -86,7 +87,7 @@ def _heat_map(table, features: list[int], types: list[str], most: float, names: 
     ticks = {"tickCount": 4, "format": ".2f"}
     colour = theme.gradient("activation", "normalised activation", theme.ACTIVATION, 160, (0, most), **ticks)
     table = theme.fits(table.replace({"survives": {"": "–"}}), "type_features")
-    base = alt.Chart(table).encode(x=x, y=y, tooltip=tooltip)
+    base = alt.Chart(table).encode(x=x, y=y, tooltip=tooltip, **theme.links(table))
     dots = base.transform_filter("datum.survives != '–'")
     dots = dots.mark_point(size=min(24, 2 * step), color=_DOT, stroke="white", strokeWidth=0.6)
     chart = base.mark_rect().encode(color=colour) + dots

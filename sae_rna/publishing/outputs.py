@@ -22,6 +22,8 @@ from sae_rna.publishing.vega import VEGALITE
 FIGURES = "SAE_RNA_FIGURES"
 #: A mark that is there for its tooltip alone, as Vega draws it: thousands of them make a picture of 3 MB.
 _UNSEEN = re.compile(r'<[a-z]+ [^>]*\sopacity="0"[^>]*/>')
+#: What vl-convert puts before an address relative to the page.
+_BASE = "https://vega.github.io/vega-datasets/"
 _ID = re.compile(r"(fig|tab)(-[a-z0-9]+)+")
 
 
@@ -97,7 +99,7 @@ def _show_chart(chart: alt.TopLevelMixin, figure_id: str) -> tuple[dict, dict]:
 
 def chart_svg(spec: dict, words: str) -> str:
     """A chart's picture, with what a screen reader says of it: vl-convert leaves the description out."""
-    svg = _UNSEEN.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE))
+    svg = _UNSEEN.sub("", vl_convert.vegalite_to_svg(spec, vl_version=VEGALITE)).replace(_BASE, "")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
 
 

@@ -41,7 +41,7 @@ def test_an_address_depends_on_the_weights_alone_and_stays(tmp_path):
 def test_numbers_of_features_become_links_where_there_are_pages():
     table = pd.DataFrame({"layer": [3, 9], "feature": [5, 5], "other": 1.0})
     linked = atlas.linked({3: autoencoder()}, table)
-    assert linked.feature.tolist() == [f"[5](../atlas/{atlas.dictionary(autoencoder())}-L3-5.html)", "5"]
+    assert linked.feature.tolist() == [f"[5](../atlas/{atlas.dictionary(autoencoder())}-L3-5.html)", 5]
     assert linked.other.equals(table.other) and table.feature.tolist() == [5, 5]
 
 

@@ -1,5 +1,7 @@
 """Features by RNA type, and how many are selective."""
 
+import re
+
 import numpy as np
 import pytest
 from charts import effects_table, probe_table, svg_of, types_table
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from sae_rna import figures
 from sae_rna.figures.type_features import EXPLAINED_TYPE, clustered
+from sae_rna.publishing.outputs import chart_svg
 
 
 def test_type_features_draws_the_union_of_the_top_features_with_their_values():
@@ -106,3 +109,12 @@ def test_probes_stand_at_their_accuracy_with_their_interval_and_chance_in_each_s
     assert len(features) == 2 and len(placed(svg)) == len(table)
     assert texts(svg).count("dashes: chance, 0.062") == 2
     assert [said(label, "columns") for label, *_ in features] == [256, 256]
+
+
+def test_cells_lead_to_the_pages_of_their_features():
+    table = types_table(4)
+    pages = [f"../atlas/abc-L{layer}-{of}.html" for layer, of in zip(table.layer, table.feature)]
+    chart = figures.type_features(table.assign(page=pages), [1, 4])
+    svg = chart_svg(chart.to_dict(), "")
+    assert set(re.findall(r'xlink:href="([^"]*)"', svg)) == set(all_rows(chart).page)
+    assert "href" not in chart_svg(figures.type_features(table, [1, 4]).to_dict(), "")
