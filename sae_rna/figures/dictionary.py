@@ -72,24 +72,31 @@ def dictionary_features(table: pd.DataFrame) -> alt.HConcatChart:
     )
 
 
-def dictionary_training(table: pd.DataFrame) -> alt.FacetChart:
-    """What longer training changes in one dictionary, a panel a measure, each with a scale of its own.
+def dictionary_training(table: pd.DataFrame) -> alt.HConcatChart:
+    """What longer training changes in one dictionary: shares from 0 to 1, and scores from 0.5, chance, on.
 
     `table`: one row per length of training and measure, with tokens, measure and value (0..1).
     """
     table = theme.checked(table, "dictionary_training", "tokens measure value")
-    axis, scale = theme.log_axis(table.tokens, format="~s", grid=False)
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=4))
-    base = alt.Chart(table).mark_line(color=theme.BLUE, point={"color": theme.BLUE, "size": 45})
-    tooltip = theme.tooltips(",d", tokens="nucleotides read") + theme.tooltips(".3f", "value")
-    panel = base.encode(
-        x=alt.X("tokens:Q", title="nucleotides read", axis=axis, scale=scale), y=y, tooltip=tooltip
-    ).properties(width=theme.WIDTH // 4 - 42, height=110)
-    measures = table.measure.drop_duplicates().tolist()
-    named = alt.Facet("measure:N", sort=measures, title=None, header=alt.Header(labelFontSize=11))
+    _, scale = theme.log_axis(table.tokens)
+    axis = alt.Axis(values=sorted(table.tokens.unique()), format=".2~s", grid=False)
+    x = alt.X("tokens:Q", title="nucleotides read", axis=axis, scale=scale)
+    tooltip = theme.tooltips(measure="measure") + theme.tooltips(",d", tokens="nucleotides read")
+    tooltip += theme.tooltips(".3f", "value")
+    score_N, panels = table.measure.str.contains(", "), list[alt.Chart]()
+    for rows, title in ((table[~score_N], "share"), (table[score_N], "AUROC within bases")):
+        domain = theme.auroc_scale(rows[["value"]]) if title != "share" else alt.Scale(domain=[0, 1])
+        looks = dict(zip(rows.measure.drop_duplicates(), map(list, zip(theme.ARCHITECTURE_COLOURS.values()))))
+        colour = theme.kinds("measure", looks, [alt.Color], {"columns": 2, "symbolType": "stroke"})
+        drawn = (
+            alt.Chart(rows)
+            .mark_line(point={"size": 45})
+            .encode(*colour, x=x, y=alt.Y("value:Q", title=title, scale=domain), tooltip=tooltip)
+        )
+        panels.append(drawn.properties(width=theme.WIDTH // 2 - 75, height=200))
+    measures = ", ".join(table.measure.drop_duplicates())
     return (
-        panel.facet(named, columns=4)
-        .resolve_scale(y="independent")
-        .resolve_axis(x="independent")
-        .properties(description=f"Line charts of {', '.join(measures)} by length of training.")
+        alt.hconcat(*panels, spacing=20)
+        .resolve_scale(color="independent")
+        .properties(description=f"Line charts of {measures} by length of training.")
     )
