@@ -36,10 +36,11 @@ from sae_rna.records.structure import ELEMENTS, add_elements, pair_table
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.study import Study
 
-PART = 200_000  # nucleotides that are annotated together, about
+PART = 50_000  # nucleotides that are annotated together, about: memory follows from it
 DRAWN, PANELS, LONGEST_DRAWN = 3, 3, 300  # RNAs that are drawn, features of each; their nucleotides at most
 LISTED = 20  # RNAs in the page's table
 FIRING, TRIED = 5, 200  # features of a dictionary that are taken; RNAs on which these are what fires most
+_OLD = "drawing-*.svg", "L*.bedgraph", "features.bed", "features.gff3"  # files that not every annotation has
 _FEATURES = (
     "A feature was chosen for a concept on RNAs of other families. Where it does not pass its controls, it "
     "says little about the concept. Its scale is its maximum on the study's RNAs or, where these are not "
@@ -288,7 +289,11 @@ def _write(annotator: Annotator, records, placed, folders: list[Path], output: P
     others["report.html"] = page_html("Features along RNAs", _report(annotator, features, rnas, charts))
     for name, text in others.items():
         write_atomically(output / name, text)
-    return [output / name for name in (*place, *others)]
+    made = [output / name for name in (*place, *others)]
+    for old in _OLD:  # of an annotation that was here before
+        for path in {*output.glob(old)}.difference(made):
+            path.unlink()
+    return made
 
 
 def _svg(chart) -> str:

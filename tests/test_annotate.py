@@ -195,6 +195,15 @@ def test_of_a_dictionary_the_features_are_named_or_those_that_fire_most(study, r
     share = (nucleotides[every] > 0).mean()
     assert set(share[found.features.name]) == set(share.nlargest(annotation.FIRING))
     made = annotate(found, rnas, tmp_path)
+    assert len(list(tmp_path.glob("L*.bedgraph"))) == annotation.FIRING
+    bare = annotate(
+        found,
+        rnas.assign(id=range(len(rnas))).astype({"id": str}).drop(columns="secondary_structure"),
+        tmp_path,
+    )
+    assert {path for path in tmp_path.iterdir() if path.name != ".lock"} == set(
+        bare
+    )  # no track or drawing is left
     assert "is not known here, so none is said to be beyond" in made[-1].read_text()
     assert (pd.read_csv(tmp_path / "rnas.tsv", sep="\t").outside.isna()).all()
 
