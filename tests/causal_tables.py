@@ -80,3 +80,16 @@ def falsification_table() -> pd.DataFrame:
     ]
     verdict = {"stem": "keeps its name", "bulge": "loses its name", "end": "cannot be told"}
     return pd.DataFrame(rows).assign(bound=0.5, verdict=lambda table: table.concept.map(verdict))
+
+
+def chains_table() -> pd.DataFrame:
+    """A chain over three layers, one that splits from it, and one that merges into it."""
+    rows = [(0, "stem", 1, 10, 0.7, np.nan, np.nan), (0, "stem", 2, 11, np.nan, 0, np.nan),
+            (0, "stem", 3, 12, 0.8, 0, np.nan), (1, "A (90%)", 2, 13, np.nan, 0, np.nan),
+            (1, "A (90%)", 3, 14, np.nan, 1, np.nan), (2, "<script>", 1, 15, np.nan, np.nan, 0)]  # fmt: skip
+    columns = ["place", "name", "layer", "feature", "auroc", "from_place", "into_place"]
+    made = pd.DataFrame(rows, columns=columns)
+    made["concept"] = made.auroc.map(lambda auroc: "stem" if auroc == auroc else None)
+    made["from_correlation"] = made.from_place.map(lambda place: 0.9 if place == place else np.nan)
+    made["into_correlation"] = made.into_place.map(lambda place: 0.75 if place == place else np.nan)
+    return made.assign(page=[f"../atlas/abc-L{n}-{of}.html" for n, of in zip(made.layer, made.feature)])

@@ -9,6 +9,7 @@ import pandas as pd
 import vl_convert
 from causal_tables import (
     CLOVERLEAF,
+    chains_table,
     doses_table,
     falsification_table,
     interventions_table,
@@ -286,6 +287,7 @@ def places_table() -> pd.DataFrame:
 
 
 CHARTS = {
+    "lineage": lambda: figures.lineage(chains_table()),
     "volcano": lambda: figures.volcano(volcano_table(), "tRNA", "rRNA"),
     "firing places": lambda: figures.firing_places(places_table(), "tRNA", "rRNA"),
     "interventions": lambda: figures.interventions(interventions_table()),

@@ -39,12 +39,12 @@ CHARTS = tuple(
     "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
     "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
     "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification "
-    "fig-interventions fig-doses fig-steering".split()
+    "fig-lineage fig-interventions fig-doses fig-steering".split()
 )
 TABLES = tuple(
     "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "
     "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
-    "tab-planted tab-name-rules tab-names tab-verdicts tab-named-features".split()
+    "tab-planted tab-name-rules tab-names tab-verdicts tab-lineage tab-named-features".split()
 )
 FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
     TABLES, ("csv", "html")

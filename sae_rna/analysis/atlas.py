@@ -187,7 +187,7 @@ def features(
 def _names(scores: pd.DataFrame, found: Found, source: str) -> pd.DataFrame:
     """Each feature's concept with its scores, whether confounds explain it, and the verdict by `RULES`."""
     keys = ["layer", "feature"]
-    best = _closest(scores)
+    best = closest(scores)
     tested = found.names[found.names.source == source].astype(dict.fromkeys(keys, int))
     explained = found.explained.assign(concept=found.explained.element.map(ELEMENTS))
     explained = explained[[*keys, "concept", "setting", "explained"]].astype(dict.fromkeys(keys, int))
@@ -209,7 +209,7 @@ def _names(scores: pd.DataFrame, found: Found, source: str) -> pd.DataFrame:
     return table[[*keys, "verdict", "named", "explained", *_SCORED]]
 
 
-def _closest(scores: pd.DataFrame) -> pd.DataFrame:
+def closest(scores: pd.DataFrame) -> pd.DataFrame:
     """Of every feature the concept that suits it best on the selection families, of those with a chance."""
     scores = scores[scores.chance.notna()]
     return scores.loc[scores.groupby(["layer", "feature"]).selection_auroc.idxmax()]
@@ -287,7 +287,7 @@ def by_verdict(table: pd.DataFrame, random_scores: pd.DataFrame) -> pd.DataFrame
     the concept that suits them best, beside those of a language model with random weights."""
     counts = pd.crosstab(table.layer, table.verdict).reindex(columns=[*RULES], fill_value=0)
     counts.insert(0, "features", table.groupby("layer").size())
-    for name, of in (("", table), ("random: ", _closest(random_scores))):
+    for name, of in (("", table), ("random: ", closest(random_scores))):
         above = (of.auroc > of.chance).groupby(of.layer)
         counted = {f"{name}features": above.size(), f"{name}above chance": above.sum()}
         counts = counts.assign(**{column: count.reindex(counts.index) for column, count in counted.items()})
@@ -296,7 +296,7 @@ def by_verdict(table: pd.DataFrame, random_scores: pd.DataFrame) -> pd.DataFrame
 
 def numbers(table: pd.DataFrame, random_scores: pd.DataFrame) -> dict:
     """Numbers of the caption and the conclusion."""
-    best = _closest(random_scores)
+    best = closest(random_scores)
     facts = {
         "features": len(table),
         "layers": table.layer.nunique(),

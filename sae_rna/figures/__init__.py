@@ -27,6 +27,7 @@ from sae_rna.figures.language_model import stem_readers as stem_readers
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity
 from sae_rna.figures.layers import retained_features as retained_features
 from sae_rna.figures.layers import type_sparsity as type_sparsity
+from sae_rna.figures.lineage import lineage as lineage
 from sae_rna.figures.overview import findings as findings
 from sae_rna.figures.overview import overview as overview
 from sae_rna.figures.recurrence import recurrence as recurrence

@@ -10,6 +10,7 @@ from charts import (
     KNOT,
     LENGTHS,
     STEPS,
+    chains_table,
     confounds_table,
     controls_table,
     doses_table,
@@ -87,6 +88,7 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
         (figures.logo, steered_table()),
+        (figures.lineage, chains_table()),
         (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
         (functools.partial(figures.firing_places, a="A", b="B"), places_table()),
     ]:
@@ -123,6 +125,7 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
         (figures.logo, steered_table()),
+        (figures.lineage, chains_table()),
         (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
     ],
 )
