@@ -42,9 +42,11 @@ LISTED = 20  # RNAs in the page's table
 FIRING, TRIED = 5, 200  # features of a dictionary that are taken; RNAs on which these are what fires most
 _OLD = "drawing-*.svg", "L*.bedgraph", "features.bed", "features.gff3"  # files that not every annotation has
 _FEATURES = (
-    "A feature was chosen for a concept on RNAs of other families. Where it does not pass its controls, it "
-    "says little about the concept. Its scale is its maximum on the study's RNAs or, where these are not "
-    "known, on those here; drawings and marked.sto show shares of it."
+    "A feature was chosen for a concept on RNAs of other families. Where chance or its confounds (base, "
+    "neighbours, position, length, GC content) tell as much, it says little about the concept; whether "
+    "simpler directions do as well, and whether its name survives further tests, is said in the book. Its "
+    "scale is its maximum on the study's RNAs or, where these are not known, on those here; drawings and "
+    "marked.sto show shares of it."
 )
 _FAMILIAR = (
     "{inside} RNAs are where 98 % of those are on which the autoencoders were trained: {length} nt, a GC "
@@ -264,7 +266,9 @@ def _write(annotator: Annotator, records, placed, folders: list[Path], output: P
     rnas = pd.concat([pd.read_parquet(folder / "rnas.parquet") for folder in folders], ignore_index=True)
     highest = rnas.filter(like=" max").max().reset_index(drop=True)
     features = annotator.features.assign(maximum=annotator.features.maximum.fillna(highest))
-    features["label"] = features.concept + np.where(features.fault == "", "", " (does not pass its controls)")
+    features["label"] = features.concept + np.where(
+        features.fault == "", "", " (chance or confounds tell as much)"
+    )
     schema, first, drawn = parquet.read_schema(folders[0] / "nucleotides.parquet"), 0, list[pd.DataFrame]()
     texts = browser.files(features, schema.names, any(placed))
     with ExitStack() as stack:
@@ -325,7 +329,7 @@ def _report(annotator: Annotator, features: pd.DataFrame, rnas: pd.DataFrame, ch
     facts = f"{len(rnas):,} RNAs of {rnas.length.sum():,} nt, read by {model.source} ({model.fingerprint})."
     passes = np.where(features.concept == "", "", features.fault.replace("", "yes"))
     table = pd.DataFrame(
-        {"feature": features.name, "chosen for": features.concept, "passes its controls": passes}
+        {"feature": features.name, "chosen for": features.concept, "beyond chance and confounds": passes}
     )
     table["fires on RNAs"] = (highest > 0).sum().to_numpy()
     table["on a share of their nt"] = shares.where(shares > 0).mean().to_numpy()

@@ -25,7 +25,7 @@ MEGABYTES = 20  # of weights that a page may bring along
 LONGEST = 512  # nucleotides that a script reads within seconds on a phone
 TOKEN_DROPOUT = 1 - 0.15 * 0.8  # by which multimolecule multiplies embeddings where nothing is masked
 _HEADERS = {"setting": "RNAs", "concept": "element", "layer": "layer", "feature": "feature",
-            "base_auroc": "AUROC within bases", "null_p95": "chance", "fault": "controls",
+            "base_auroc": "AUROC within bases", "null_p95": "chance", "fault": "beyond chance and confounds",
             "verdict": "falsification"}  # fmt: skip
 """Columns of tab-named-features."""
 
@@ -54,7 +54,7 @@ def named(scores: pd.DataFrame, names: pd.DataFrame, rnas: Activations) -> pd.Da
 
 def name_table(features: pd.DataFrame) -> pd.DataFrame:
     """tab-named-features, from `named`."""
-    return features.replace({"fault": {"": "passed"}})[[*_HEADERS]].rename(columns=_HEADERS)
+    return features.replace({"fault": {"": "yes"}})[[*_HEADERS]].rename(columns=_HEADERS)
 
 
 def example(records: pd.DataFrame) -> dict[str, str]:
@@ -85,7 +85,9 @@ def reader(model: LanguageModel, autoencoders: Mapping, features: pd.DataFrame) 
         key = {"concept": row.concept, "layer": int(row.layer), "feature": int(row.feature)}
         of = shown.setdefault(tuple(key.values()), key | {"page": page, "certain": True, "worth": []})
         worth = f"{row.setting}: AUROC within bases {row.base_auroc:.3f} (chance {row.null_p95:.3f}); "
-        of["worth"].append(f"{worth}{row.fault or 'controls passed'}; falsification: {row.verdict}")
+        of["worth"].append(
+            f"{worth}{row.fault or 'more than chance and its confounds tell'}; falsification: {row.verdict}"
+        )
         of |= {"maximum": float(row.maximum), "threshold": float(row.threshold)}
         of["certain"] &= bool(row.certain)
     used = {layer: sorted({number for _, own, number in shown if own == layer}) for _, layer, _ in shown}

@@ -319,7 +319,7 @@ def test_a_name_is_certain_only_if_it_passes_everything():
     }
     assert found.verdict["bulge"] == "not tested" and not found.shown["bulge"] and found.shown["multiloop"]
     assert set(found.maximum) == {4.0}  # of the families on which it was chosen
-    assert try_rna.name_table(found.reset_index()).controls.tolist()[0] == "passed"
+    assert try_rna.name_table(found.reset_index())["beyond chance and confounds"].tolist()[0] == "yes"
 
 
 def test_the_example_is_a_natural_trna_of_median_length():
