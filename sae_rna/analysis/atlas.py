@@ -97,6 +97,8 @@ def score_concepts(rnas: Activations, concepts: pd.DataFrame) -> pd.DataFrame:
     names = pd.MultiIndex.from_arrays([labels.groups, labels.concepts], names=keys)
     for layer in tested_layers(rnas.layers):
         features_TF, kept_F = rnas.features(layer), np.flatnonzero(rnas.retained(layer))
+        if not len(kept_F):  # of a model with random weights
+            continue
         chance = own[own.layer == layer].set_index(keys).null_p95.reindex(names)
         index = pd.MultiIndex.from_product([kept_F, range(len(names))])
         table = names.to_frame(index=False).iloc[index.get_level_values(1)].reset_index(drop=True)
@@ -296,16 +298,9 @@ def by_verdict(table: pd.DataFrame, random_scores: pd.DataFrame) -> pd.DataFrame
 
 def numbers(table: pd.DataFrame, random_scores: pd.DataFrame) -> dict:
     """Numbers of the caption and the conclusion."""
-    best = closest(random_scores)
-    facts = {
-        "features": len(table),
-        "layers": table.layer.nunique(),
-        "recurring": int(table.recurs.eq(True).sum()),
-    }
+    best, facts = closest(random_scores), {"features": len(table), "layers": table.layer.nunique()}
     names = {"kept": ground_truth.KEEPS, "lost": ground_truth.LOSES, "untested": UNTESTED, "nothing": NOTHING}
     facts |= {name: int((table.verdict == verdict).sum()) for name, verdict in names.items()}
-    facts |= {
-        "above": float((table.auroc > table.chance).mean()),
-        "random": float((best.auroc > best.chance).mean()),
-    }
-    return facts | {"letters": int((table.kmer_r2 > 0.5).sum()), "pairing": int(table.pairing.eq(True).sum())}
+    shares = {name: float((of.auroc > of.chance).mean()) for name, of in (("above", table), ("random", best))}
+    facts |= {"random_features": len(best), "letters": int((table.kmer_r2 > 0.5).sum())}
+    return facts | shares | {name: int(table[name].eq(True).sum()) for name in ("pairing", "recurs")}

@@ -10,7 +10,7 @@ from sae_rna.figures import theme
 _OTHER = "#d55e00"  # of links from one chain to another
 
 
-def lineage(table: pd.DataFrame) -> alt.LayerChart:
+def lineage(table: pd.DataFrame) -> alt.LayerChart | alt.Chart:
     """Chains of features from left to right; a dot is a feature, and leads to its page if there is one.
 
     `table`: one row per feature, with place (row of its chain, from 0), name (of the chain), layer, feature,
@@ -20,8 +20,10 @@ def lineage(table: pd.DataFrame) -> alt.LayerChart:
     chain have a colour of their own.
     """
     columns = "place name layer feature concept auroc from_place from_correlation into_place into_correlation"
-    pages = table[["page"]] if "page" in table else table[[]]
-    table = theme.checked(table, "lineage", columns).assign(**pages)
+    pages = (table[["page"]] if "page" in table else table[[]]).reset_index(drop=True)
+    table = theme.fits(table[columns.split()].reset_index(drop=True), "lineage").assign(**pages)
+    if table.empty:
+        return theme.nothing("No feature goes on in the next layer.")
     layers, names = sorted(table.layer.unique()), table.drop_duplicates("place").sort_values("place").name
     step = {layer: n for n, layer in enumerate(layers)}
     table["x"] = table.layer.map(step)

@@ -44,6 +44,9 @@ from drawn import texts
 from sae_rna import figures
 from sae_rna.figures import theme
 
+#: Figures that say in words that there is nothing to draw: a result, too.
+_MAY_BE_EMPTY = figures.type_features, figures.type_effects, figures.falsification, figures.lineage
+
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_is_valid_fits_the_page_and_speaks(name):
@@ -131,7 +134,7 @@ def test_charts_leave_their_tables_as_they_were():
 )
 def test_a_table_without_rows_or_without_a_column_is_refused(draw, table):
     function = getattr(draw, "func", draw)
-    if function not in (figures.type_features, figures.type_effects, figures.falsification):  # none: a result
+    if function not in _MAY_BE_EMPTY:
         with pytest.raises(ValueError, match=f"{function.__name__}: .*no rows"):
             draw(table.head(0))
     column = table.columns[0]
@@ -153,6 +156,7 @@ def test_too_many_rows_are_refused_with_the_remedy():
         (figures.contact_precision, contacts_table().head(0)),
         (figures.type_effects, effects_table(2).assign(surviving=0)),
         (figures.falsification, falsification_table().head(0)),
+        (figures.lineage, chains_table().head(0)),
         (functools.partial(figures.firing_places, a="A", b="B"), places_table().head(0)),
     ],
 )
