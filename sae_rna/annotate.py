@@ -21,8 +21,8 @@ import torch
 from pyarrow import parquet
 from tqdm import tqdm
 
-from sae_rna import browser, figures
-from sae_rna.analysis import confounds, familiar, structure_features
+from sae_rna import browser, figures, results
+from sae_rna.analysis import familiar, structure_features
 from sae_rna.cache import RunFolder, waiting_lock
 from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.extraction.loading import fingerprint
@@ -160,8 +160,7 @@ def _of_study(study: Study, wanted: Sequence[str], layer: int | None) -> tuple:
         said = "the first use trains autoencoders and chooses their features, minutes on two cores"
         warnings.warn(f"{said}; both stay in {study.run.folder}", stacklevel=4)
     rnas = study.activations("structures")
-    scores = study.kept(structure_features.score_elements, rnas, shuffles=p.shuffles, seed=p.seed)
-    scores = confounds.mark(scores, study.kept(confounds.explain_elements, rnas, scores, seed=p.seed))
+    scores = results.elements(study)
     scores = scores[
         (scores.setting == [*SETTINGS][-1]) & scores.layer.isin([layer] if layer else study.layers)
     ]

@@ -19,7 +19,7 @@ from sae_rna.analysis.statistics.firing import Example, Firing, Known, correlati
 from sae_rna.analysis.use import ABLATED, PLACES
 from sae_rna.records.composition import NUCLEOTIDES, kmers
 from sae_rna.records.structure import ELEMENTS
-from sae_rna.sae.activations import Activations
+from sae_rna.sae.activations import Activations, Autoencoders
 from sae_rna.sae.autoencoder import SparseAutoencoders
 from sae_rna.sae.features import dense, to_csc
 
@@ -60,7 +60,9 @@ def dictionary(sae: SparseAutoencoders) -> str:
     return digest.hexdigest()[:12]
 
 
-def addresses(autoencoders: Mapping[int, SparseAutoencoders], table: pd.DataFrame) -> pd.Series:
+def addresses(
+    autoencoders: Autoencoders | Mapping[int, SparseAutoencoders], table: pd.DataFrame
+) -> pd.Series:
     """The page of every row's feature (columns layer and feature), from the folders of figures and notebooks.
 
     It is there for retained features; empty for layers that are not shown (`causes.tested_layers`).
@@ -72,7 +74,9 @@ def addresses(autoencoders: Mapping[int, SparseAutoencoders], table: pd.DataFram
     return pd.Series(pages, table.index, dtype=object)
 
 
-def linked(autoencoders: Mapping[int, SparseAutoencoders], table: pd.DataFrame) -> pd.DataFrame:
+def linked(
+    autoencoders: Autoencoders | Mapping[int, SparseAutoencoders], table: pd.DataFrame
+) -> pd.DataFrame:
     """`table` (columns layer and feature) with every feature's number as a link to its page."""
     pairs = zip(table.feature, addresses(autoencoders, table))
     return table.assign(feature=[f"[{of}]({page})" if page else of for of, page in pairs])
@@ -159,7 +163,7 @@ def _grouped_r2(group_TK, values_TF, known_T: np.ndarray, other_T: np.ndarray) -
 
 
 def features(
-    rnas: Activations, autoencoders: Mapping, scores: pd.DataFrame, letters: pd.DataFrame, found: Found
+    rnas: Activations, autoencoders: Autoencoders, scores: pd.DataFrame, letters: pd.DataFrame, found: Found
 ) -> pd.DataFrame:
     """One row for every retained feature of the shown layers (`causes.tested_layers`), from all tables.
 
