@@ -42,7 +42,7 @@ LISTED = 20  # RNAs in the page's table
 FIRING, TRIED = 5, 200  # features of a dictionary that are taken; RNAs on which these are what fires most
 _OLD = "drawing-*.svg", "L*.bedgraph", "features.bed", "features.gff3"  # files that not every annotation has
 _FEATURES = (
-    "A feature was chosen for a concept on RNAs of other families. Where chance or its confounds (base, "
+    "A feature was chosen for a concept on families of no training RNA. Where chance or its confounds (base, "
     "neighbours, position, length, GC content) tell as much, it says little about the concept; whether "
     "simpler directions do as well, and whether its name survives further tests, is said in the book. Its "
     "scale is its maximum on the study's RNAs or, where these are not known, on those here; drawings and "
@@ -153,7 +153,8 @@ def _encoded(sae: SparseAutoencoders, reading: familiar.Reading) -> np.ndarray:
 
 def _of_study(study: Study, wanted: Sequence[str], layer: int | None) -> tuple:
     """The fields of an `Annotator`."""
-    p, trained = study.parameters, study.autoencoders()
+    with warnings.catch_warnings(action="ignore"):  # of the study's records, which are not those annotated
+        p, trained = study.parameters, study.autoencoders()
     if layer is not None and layer not in study.layers:
         raise ValueError(f"layer {layer} has no features: choose one of {', '.join(map(str, study.layers))}")
     if not all((study.run.folder / name).exists() for name in trained.key):
@@ -325,11 +326,11 @@ def _tracks(part: browser.Part, count: int) -> list[pd.DataFrame]:
 def _report(annotator: Annotator, features: pd.DataFrame, rnas: pd.DataFrame, charts: list) -> list:
     """The parts of the page."""
     model, shares, highest = annotator.model, rnas.filter(like=" share"), rnas.filter(like=" max")
-    facts = f"{len(rnas):,} RNAs of {rnas.length.sum():,} nt, read by {model.source} ({model.fingerprint})."
-    passes = np.where(features.concept == "", "", features.fault.replace("", "yes"))
-    table = pd.DataFrame(
-        {"feature": features.name, "chosen for": features.concept, "beyond chance and confounds": passes}
-    )
+    facts = f"{len(rnas):,} RNAs of {rnas.length.sum():,} nt, read by {model.source}, weights "
+    facts += f"{fingerprint(model.model.base_model)}."
+    passes = np.where(features.fault == "", "yes", "no: " + features.fault)
+    table = pd.DataFrame({"feature": features.name, "chosen for": features.concept})
+    table["beyond chance and confounds"] = np.where(features.concept == "", "", passes)
     table["fires on RNAs"] = (highest > 0).sum().to_numpy()
     table["on a share of their nt"] = shares.where(shares > 0).mean().to_numpy()
     table["maximum"], table["scale"] = highest.max().to_numpy(), features.maximum
