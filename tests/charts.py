@@ -286,8 +286,32 @@ def places_table() -> pd.DataFrame:
     return table.assign(share_a=share, share_b=0.0)
 
 
+def funnel_table() -> pd.DataFrame:
+    left = [300, 100, 20, 0]
+    rows = {"step": [f"step {n}" for n in range(4)], "rule": "a rule", "left": left}
+    return pd.DataFrame(rows).assign(fell=[100, 200, 80, 20])
+
+
+def logos_table(features: int = 3) -> pd.DataFrame:
+    """Position 0 is G alone, all others tell nothing."""
+    table = grid(feature=range(features), position=range(-5, 6), base=list("ACGU"))
+    share = np.where(table.position == 0, table.base == "G", 0.25)
+    return table.assign(layer=4, share=share, reading="fires on G", families=12)
+
+
+def relations_table(pairs: int = 4) -> pd.DataFrame:
+    """Every second pair is of one type; the first family is in all of them."""
+    number = np.arange(pairs)
+    table = pd.DataFrame({"family_a": "RF0", "name_a": "first family", "type_a": "tRNA"}, index=number)
+    table["family_b"], table["name_b"] = [f"RF{n + 1}" for n in number], [f"family {n + 1}" for n in number]
+    return table.assign(type_b=np.where(number % 2, "rRNA", "tRNA"), similarity=0.5, q_value=0.01)
+
+
 CHARTS = {
     "lineage": lambda: figures.lineage(chains_table()),
+    "funnel": lambda: figures.funnel(funnel_table()),
+    "lead logos": lambda: figures.lead_logos(logos_table()),
+    "relations": lambda: figures.relations(relations_table(), relations_table(1)),
     "volcano": lambda: figures.volcano(volcano_table(), "tRNA", "rRNA"),
     "firing places": lambda: figures.firing_places(places_table(), "tRNA", "rRNA"),
     "interventions": lambda: figures.interventions(interventions_table()),

@@ -22,6 +22,9 @@ from sae_rna.figures.dictionary import dictionary_training as dictionary_trainin
 from sae_rna.figures.fidelity import fidelity as fidelity
 from sae_rna.figures.ground_truth import falsification as falsification
 from sae_rna.figures.ground_truth import planted_latents as planted_latents
+from sae_rna.figures.hypotheses import funnel as funnel
+from sae_rna.figures.hypotheses import lead_logos as lead_logos
+from sae_rna.figures.hypotheses import relations as relations
 from sae_rna.figures.language_model import masked_accuracy as masked_accuracy
 from sae_rna.figures.language_model import stem_readers as stem_readers
 from sae_rna.figures.layers import layer_sparsity as layer_sparsity

@@ -106,30 +106,47 @@ def letter_outlines() -> dict[str, np.ndarray]:
     }
 
 
+def outlines(share: pd.DataFrame) -> pd.DataFrame:
+    """Vertices of the letters of a logo: position, predicted, share, x, y, order.
+
+    share : a row a position, a column a letter. The height of a position is 2 bits less its entropy, that of
+        a letter its share (Schneider & Stephens 1990, NAR 18:6097)
+    """
+    rows, letters = [], letter_outlines()
+    bits = 2 + (share * np.log2(share.clip(lower=1e-12))).sum(axis=1)
+    for position, own in share.iterrows():
+        foot = 0.0
+        for letter, part in own.sort_values().items():
+            height = part * bits[position]
+            if height >= _LEAST:
+                x, y = (letters[letter] * [0.9, height] + [position - 0.45, foot]).T.round(3)
+                facts = {"position": position, "predicted": letter, "share": part}
+                rows.append(pd.DataFrame(facts | {"x": x, "y": y, "order": range(len(x))}))
+            foot += height
+    columns = ["position", "predicted", "share", "x", "y", "order"]
+    return pd.concat(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def stacks(shapes: pd.DataFrame, x: alt.X, y: alt.Y, share: str) -> alt.Chart:
+    """The letters of `outlines`; `share` is what tooltips call theirs."""
+    colour = alt.Fill("predicted:N", scale=alt.Scale(domain=[*_BASES], range=[*_BASES.values()]), legend=None)
+    marks = alt.Chart(shapes).mark_line(filled=True, strokeWidth=0, interpolate="linear-closed")
+    return marks.encode(
+        colour, x=x, y=y, order="order:Q", detail=["position:N", "predicted:N"],
+        tooltip=["position:Q", "predicted:N", *theme.tooltips(".1%", share=share)],
+    )  # fmt: skip
+
+
 def logo(table: pd.DataFrame) -> alt.VConcatChart:
     """Sequence logos of what is predicted, without and with a change: letters as high as their information.
 
     `table`: one row per position (from 1) and predicted base, with base (that stands there), predicted, own
-    and steered (probabilities). The height of a position is 2 bits less its entropy, that of a letter its
-    share (Schneider & Stephens 1990, NAR 18:6097); above stands the sequence itself.
+    and steered (probabilities); see `outlines`. Above stands the sequence itself.
     """
     table = theme.select(table, "logo", "position base predicted own steered")
-    rows, outlines = [], letter_outlines()
     names = {"own": "as it is", "steered": "with the feature changed"}
-    for column in names:
-        shares = table.pivot(index="position", columns="predicted", values=column)
-        bits = 2 + (shares * np.log2(shares.clip(lower=1e-12))).sum(axis=1)
-        for position, share in shares.iterrows():
-            foot = 0.0
-            for letter, part in share.sort_values().items():
-                height = part * bits[position]
-                if height >= _LEAST:
-                    x, y = (outlines[letter] * [0.9, height] + [position - 0.45, foot]).T.round(3)
-                    facts = {"column": column, "position": position, "predicted": letter, "share": part}
-                    rows.append(pd.DataFrame(facts | {"x": x, "y": y, "order": range(len(x))}))
-                foot += height
-    shapes = pd.concat(rows) if rows else pd.DataFrame(columns=["column", "position", "predicted", "x", "y"])
-    colour = alt.Fill("predicted:N", scale=alt.Scale(domain=[*_BASES], range=[*_BASES.values()]), legend=None)
+    pivots = [table.pivot(index="position", columns="predicted", values=column) for column in names]
+    shapes = pd.concat([outlines(of).assign(column=column) for column, of in zip(names, pivots)])
     size, panels = int(table.position.max()), list[alt.TopLevelMixin]()
     x = alt.X(
         "x:Q", title=None, scale=alt.Scale(domain=[0.4, size + 0.6], nice=False), axis=alt.Axis(grid=False)
@@ -138,11 +155,7 @@ def logo(table: pd.DataFrame) -> alt.VConcatChart:
     above = alt.Chart(one).mark_text(font=theme.MONOSPACE, fontSize=min(12, 900 // size), baseline="bottom")
     for column, title in names.items():
         y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2]))
-        base = alt.Chart(shapes[shapes.column == column] if len(shapes) else shapes)
-        drawn = base.mark_line(filled=True, strokeWidth=0, interpolate="linear-closed").encode(
-            colour, x=x, y=y, order="order:Q", detail=["position:N", "predicted:N"],
-            tooltip=["position:Q", "predicted:N", *theme.tooltips(".1%", share="probability")],
-        )  # fmt: skip
+        drawn = stacks(shapes[shapes.column == column], x, y, "probability")
         letters = above.encode(
             x=alt.X("position:Q"), y=alt.value(-2), text="base:N", tooltip=["position:Q", "base:N"]
         )

@@ -17,8 +17,10 @@ from charts import (
     effects_table,
     falsification_table,
     fidelity_table,
+    funnel_table,
     interventions_table,
     layers_table,
+    logos_table,
     masked_table,
     mutations_table,
     pairing_table,
@@ -27,6 +29,7 @@ from charts import (
     probe_table,
     readers_table,
     recurrence_table,
+    relations_table,
     scores_table,
     sparse_probe_table,
     sparsity_table,
@@ -90,6 +93,9 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.mutation_map, mutations_table()),
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
+        (figures.funnel, funnel_table()),
+        (figures.lead_logos, logos_table()),
+        (functools.partial(figures.relations, control=relations_table(1)), relations_table()),
         (figures.logo, steered_table()),
         (figures.lineage, chains_table()),
         (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
@@ -127,6 +133,7 @@ def test_charts_leave_their_tables_as_they_were():
         (figures.mutation_map, mutations_table()),
         (figures.interventions, interventions_table()),
         (figures.dose_response, doses_table()),
+        (figures.funnel, funnel_table()),
         (figures.logo, steered_table()),
         (figures.lineage, chains_table()),
         (functools.partial(figures.volcano, a="A", b="B"), volcano_table()),
@@ -158,11 +165,13 @@ def test_too_many_rows_are_refused_with_the_remedy():
         (figures.falsification, falsification_table().head(0)),
         (figures.lineage, chains_table().head(0)),
         (functools.partial(figures.firing_places, a="A", b="B"), places_table().head(0)),
+        (figures.lead_logos, logos_table().head(0)),
+        (functools.partial(figures.relations, control=relations_table(0)), relations_table(0)),
     ],
 )
 def test_a_result_that_is_none_is_said_in_words(draw, table):
     assert any(
-        re.match("No (surviving )?feature|The checkpoint has no head", words)
+        re.match("No (surviving )?feature|No two families|The checkpoint has no head", words)
         for words in texts(svg_of(draw(table)))
     )
 
