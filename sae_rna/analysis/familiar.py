@@ -18,6 +18,7 @@ from sae_rna.extraction.language_model import LanguageModel
 from sae_rna.records.composition import gc_content
 
 MEASURES = "length", "gc", "surprisal"
+AT_ONCE = 2048  # tokens in one pass: more take more memory and are hardly faster on a CPU
 RANGE = 0.01, 0.99  # quantiles of the training RNAs between which an RNA is familiar
 
 
@@ -33,7 +34,7 @@ class Reading(NamedTuple):
 @torch.inference_mode()
 def read(model: LanguageModel, sequences: Sequence[str], layers: Sequence[int] = ()) -> Iterator[Reading]:
     """States of `layers` and surprisal of all nucleotides, batch by batch, in one pass."""
-    for rows in model.batches(sequences):
+    for rows in model.batches(sequences, AT_ONCE):
         tokens = model.tokenize([sequences[row] for row in rows])
         there_BW, states = model.nucleotide_mask(tokens["input_ids"]), dict[int, torch.Tensor]()
 
