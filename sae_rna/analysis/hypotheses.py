@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from sae_rna.analysis import confounds, ground_truth
 from sae_rna.analysis.recurrence import RECURS
 from sae_rna.analysis.statistics.falsification import FALLS, FEWEST, survival
+from sae_rna.analysis.statistics.firing import correlations
 from sae_rna.analysis.statistics.nulls import q_values
 from sae_rna.analysis.statistics.permutation import FALSE_DISCOVERIES, family_names
 from sae_rna.records.composition import kmer_frequencies, length_and_gc, shuffle_dinucleotides
@@ -51,17 +52,6 @@ def columns_of(rnas: Activations, features: pd.DataFrame) -> sparse.csc_matrix:
     order = np.argsort(np.concatenate([place for _, place in parts])) if parts else np.empty(0, int)
     empty = sparse.csc_matrix((len(rnas.tokens), 0))
     return sparse.hstack([empty, *(part for part, _ in parts)], format="csc")[:, order]
-
-
-def correlations(one_TJ, other_TF) -> np.ndarray:
-    """Pearson's correlations of sparse columns, [J, F]; 0 with what never changes."""
-    means, spreads = [], []
-    for of in (one_TJ, other_TF):
-        means.append(np.asarray(of.mean(0)).ravel())
-        spreads.append(np.sqrt(np.maximum(np.asarray(of.power(2).mean(0)).ravel() - means[-1] ** 2, 0)))
-    covariance_JF = dense(one_TJ.T @ other_TF) / one_TJ.shape[0] - np.outer(*means)
-    product_JF = np.outer(*spreads)
-    return np.divide(covariance_JF, product_JF, out=np.zeros(product_JF.shape), where=product_JF > 1e-12)
 
 
 def funnel(

@@ -7,7 +7,7 @@ from given import Given
 from scipy import sparse
 
 from sae_rna.analysis import hypotheses, recurrence
-from sae_rna.analysis.hypotheses import STEPS, correlations, funnel, leads, relations, steps, surroundings
+from sae_rna.analysis.hypotheses import STEPS, funnel, leads, relations, steps, surroundings
 from sae_rna.sae.encoding import token_table
 
 FAMILIES, EACH, FEATURES, PLANTED = 120, 3, 100, 25
@@ -70,15 +70,6 @@ def test_without_families_nobody_is_related():
     rnas = fires(planted=False)
     alone = Given(rnas.features(1), rnas.records.drop(columns="family"), rnas.tokens)
     assert relations(alone, EVERY).empty and hypotheses.shown(relations(alone, EVERY)).empty
-
-
-def test_correlations_are_pearsons():
-    rng = np.random.default_rng(0)
-    one, other = (sparse.random(300, n, 0.3, random_state=rng, format="csr") for n in (4, 3))
-    expected = np.corrcoef(one.toarray().T, other.toarray().T)[:4, 4:]
-    assert correlations(one, other) == pytest.approx(expected)
-    silent = sparse.csr_matrix((300, 1))
-    assert (correlations(one, silent) == 0).all()
 
 
 @pytest.fixture(scope="module")
