@@ -2,7 +2,7 @@
 
 What is compared is the share of an RNA's nucleotides on which a feature fires, a mean for each family.
 Families are compared with those of the other group that are like them in length and GC content alone. Where
-a group has a single family, or the groups share one, RNAs are the unit, compared within shared families.
+families are not known, a group has a single one, or both share one, RNAs are the unit, compared within those.
 Shapes: T nucleotides, S RNAs, U units, F features, Z confounders, B resamples, P places.
 """
 
@@ -55,10 +55,10 @@ def groups(a: str | None, b: str | None, records: pd.DataFrame, longest: int, se
     for place, (group, text) in enumerate(zip("AB", (a, b))):
         text = text or _commonest(records, place)
         rows = select(text, records) if is_query(text) else read_records(resolve(text))
-        rows = add_elements(select_length(rows.reset_index(drop=True), longest))
+        rows = select_length(rows.reset_index(drop=True), longest)
         family = rows.get("family", rows.id).fillna(rows.id)
         nth = places(rows.id.map(lambda name: uniform(seed, name)), [family])
-        rows = rows.loc[nth.sort_values(kind="stable").index[:MOST].sort_values()]
+        rows = add_elements(rows.loc[nth.sort_values(kind="stable").index[:MOST].sort_values()])
         found[group] = rows.assign(group=group, name=_name(text))
     if (twice := found["A"].sequence.isin(found["B"].sequence)).any():
         fault = f"record '{found['A'].id[twice.idxmax()]}' of group_a is in group_b, too ({twice.sum()} are)"
@@ -116,7 +116,7 @@ class Units(NamedTuple):
         """From the RNAs of `groups`. Raises ValueError where too few are alike."""
         family_S = permutation.family_names(rnas.get("family", pd.Series(None, rnas.index, dtype=object)))
         own_A, own_B = (set(family_S[rnas.group == group]) for group in "AB")
-        by_rna = min(len(own_A), len(own_B)) < 2 or bool(own_A & own_B)
+        by_rna = "family" not in rnas or min(len(own_A), len(own_B)) < 2 or bool(own_A & own_B)
         within = pd.Series(family_S).where(pd.Series(family_S).isin(own_A & own_B), "").to_numpy()
         unit_S, names = pd.factorize(rnas.id if by_rna else family_S)
         facts = pd.DataFrame(length_and_gc(rnas.sequence), columns=["length", "gc"])
@@ -327,8 +327,8 @@ def numbers(table: pd.DataFrame, rnas: pd.DataFrame) -> dict:
         own_S = (rnas.group == group.upper()).to_numpy()
         facts |= {f"units_{group}": int(own_U.sum()), f"rnas_{group}": int((own_S & kept).sum())}
         facts |= {f"left_out_{group}": int((own_S & ~kept).sum())}
-    by_rna = "RNAs are the unit, since a group has a single family or both share one: intervals and p-values "
-    by_rna += "speak of RNAs of these families alone, and kinship among them is not counted"
+    by_rna = "RNAs are the unit, since a file names no families, a group has a single one or both share one: "
+    by_rna += "intervals and p-values speak of these alone, and kinship among RNAs is not counted"
     facts["unit"] = by_rna if units.kind == "RNA" else "Families are the unit"
     facts["units"] = {"RNA": "RNAs", "family": "families"}[units.kind]
     for name in ("features", "kmers"):

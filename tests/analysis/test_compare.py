@@ -72,6 +72,11 @@ def test_copies_of_few_families_are_no_evidence():
     assert not between_groups(shares, table).differs.any()
 
 
+def test_without_families_rnas_are_the_unit():
+    units = Units.of(rnas(8, each=20).drop(columns="family"))
+    assert units.kind == "RNA" and len(units.in_a_U) > 100
+
+
 def test_a_3mer_that_does_the_same_is_named():
     table = rnas(60)
     tail = np.where(table.group == "A", "GAGGAGGAGG", "CUCCUCCUCC")
