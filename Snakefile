@@ -78,6 +78,7 @@ NEEDS = {
     "13-causes": done("encoded"),
     "14-ground-truth": executed("08-controls"),
     "16-use": executed("13-causes"),
+    "17-fine-tuning": executed("13-causes"),
     "19-lineage": executed("08-controls"),
     "20-compare": ENCODED,
     "18-try-rna": executed("09-confounds", "14-ground-truth"),

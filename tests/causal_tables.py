@@ -93,3 +93,27 @@ def chains_table() -> pd.DataFrame:
     made["from_correlation"] = made.from_place.map(lambda place: 0.9 if place == place else np.nan)
     made["into_correlation"] = made.into_place.map(lambda place: 0.75 if place == place else np.nan)
     return made.assign(page=[f"../atlas/abc-L{n}-{of}.html" for n, of in zip(made.layer, made.feature)])
+
+
+def tuned_table() -> pd.DataFrame:
+    """Two tasks, three methods, both sides, two seeds; all weights change most."""
+    sides, sizes = ["RNAs of the task", "other RNAs"], {"gains of latents": 256, "LoRA": 256, "all": 235_065}
+    levels = {"task": ["natural tRNA", "RNA types"], "method": [*sizes], "side": sides, "seed": [0, 1]}
+    table = pd.MultiIndex.from_product(levels.values(), names=levels).to_frame(index=False)
+    change = -0.01 * (1 + table.method.map([*sizes].index)) * np.where(table.side == sides[0], 1, -0.5)
+    table = table.assign(
+        parameters=table.method.map(sizes), change=change, of_seed=change + 0.001 * table.seed
+    )
+    spread = np.where(table.side == sides[0], 0.004, np.nan)
+    return table.assign(low=change - spread, high=change + spread)
+
+
+def curves_table() -> pd.DataFrame:
+    levels = {
+        "task": ["natural tRNA", "vault"],
+        "method": ["gains of latents", "LoRA"],
+        "examples": [6, 18, 54],
+    }
+    table = pd.MultiIndex.from_product(levels.values(), names=levels).to_frame(index=False)
+    change = -0.001 * table.examples * (1 + (table.method == "LoRA"))
+    return table.assign(change=change, low=change - 0.01, high=change + 0.01)

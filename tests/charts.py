@@ -10,6 +10,7 @@ import vl_convert
 from causal_tables import (
     CLOVERLEAF,
     chains_table,
+    curves_table,
     doses_table,
     falsification_table,
     interventions_table,
@@ -17,6 +18,7 @@ from causal_tables import (
     pairing_table,
     planted_table,
     steered_table,
+    tuned_table,
 )
 from contact_tables import SETTINGS, contacts_table, maps_table
 
@@ -317,6 +319,8 @@ CHARTS = {
     "interventions": lambda: figures.interventions(interventions_table()),
     "dose response": lambda: figures.dose_response(doses_table()),
     "logo": lambda: figures.logo(steered_table()),
+    "tuned methods": lambda: figures.tuned_methods(tuned_table()),
+    "tuned examples": lambda: figures.tuned_examples(curves_table()),
     "pairing effects": lambda: figures.pairing_effects(pairing_table()),
     "mutation map": lambda: figures.mutation_map(mutations_table()),
     "planted latents": lambda: figures.planted_latents(planted_table()),

@@ -20,6 +20,8 @@ from sae_rna.figures.dictionary import dictionary_features as dictionary_feature
 from sae_rna.figures.dictionary import dictionary_frontier as dictionary_frontier
 from sae_rna.figures.dictionary import dictionary_training as dictionary_training
 from sae_rna.figures.fidelity import fidelity as fidelity
+from sae_rna.figures.fine_tuning import tuned_examples as tuned_examples
+from sae_rna.figures.fine_tuning import tuned_methods as tuned_methods
 from sae_rna.figures.ground_truth import falsification as falsification
 from sae_rna.figures.ground_truth import planted_latents as planted_latents
 from sae_rna.figures.hypotheses import funnel as funnel
