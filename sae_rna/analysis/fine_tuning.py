@@ -30,6 +30,7 @@ SHARES = (1 / 9, 1 / 3, 1)  # of the examples, where their number is asked about
 COPIES, STEPS = 3, 15  # masks of an RNA; training steps, but no more than RNAs to learn from
 RATES, SEEDS = (1e-3, 1e-2, 1e-1), 3  # learning rates, the same for every method
 PENALTIES = tuple(10.0 ** np.arange(-3, 2))  # inverse ones of the classifier that all methods start from
+MOVED = 0.01  # least change of a gain that is listed
 RESAMPLES = 1000  # of the scored RNAs, for intervals
 CURVES = (GAINS, LORA, ALL)  # methods that learn from fewer examples, too
 CLASSIFIER = "RNA types"
@@ -123,6 +124,7 @@ class Task:
             tuning.in_batches(self._read(parts[part], seed + 100 + n), model, parts[part].sequence.tolist())
             for n, part in enumerate(("validation", "test", "elsewhere"))
         )
+        tuning.check(model, layer, self.elsewhere[0])
 
     def _read(self, rows: pd.DataFrame, seed: int) -> list[Example]:
         sequences = rows.sequence.tolist()
@@ -267,6 +269,7 @@ def largest(
     for task, gain_NF in gains_of(table).items():
         mean_F = gain_NF.mean(0)
         top = np.argsort(-np.abs(mean_F - 1), kind="stable")[:count]
+        top = top[np.abs(mean_F[top] - 1) >= MOVED]
         ends = {"least": gain_NF.min(0)[top], "most": gain_NF.max(0)[top]}
         tables.append(pd.DataFrame({"task": task, "feature": top, "gain": mean_F[top]} | ends))
     found, labels = pd.concat(tables, ignore_index=True), sets.annotations["heldout"]
@@ -276,6 +279,13 @@ def largest(
     found = found.assign(concept=np.array(names)[auroc_JC.argmax(1)], auroc=auroc_JC.max(1))
     pairing = tested[tested.layer == layer].set_index("feature").pairing
     return found.assign(pairing=found.feature.map(pairing))
+
+
+def gain_table(largest: pd.DataFrame) -> pd.DataFrame:
+    """tab-fine-tuning: `largest` under names for readers."""
+    names = {"least": "lowest seed", "most": "highest seed", "concept": "concept it tells best"}
+    names |= {"auroc": "AUROC within bases", "pairing": "pairing feature"}
+    return largest.drop(columns="layer", errors="ignore").rename(columns=names)
 
 
 def gains_of(table: pd.DataFrame) -> dict[str, np.ndarray]:

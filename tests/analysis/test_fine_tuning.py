@@ -60,6 +60,15 @@ def test_what_starts_above_a_layer_predicts_as_the_whole_model_does(model, examp
     assert batch.target[batch.target >= 0].equal(whole[1])
 
 
+def test_a_model_whose_blocks_hand_on_more_than_states_is_refused(model, examples):
+    batch = tuning.together(examples, model)
+    tuning.check(model, LAYER, batch)
+    with pytest.raises(ValueError, match="its blocks hand on more than states"):
+        tuning.check(
+            model, LAYER, batch._replace(states_BWD=batch.states_BWD + 1)
+        )  # states alone do not tell
+
+
 def test_before_training_no_method_changes_anything_and_gains_of_one_change_no_bit(model, sae, examples):
     batch = tuning.together(examples, model)
     own = tuning.Above(model, LAYER)(batch)

@@ -143,6 +143,18 @@ def in_batches(examples: Sequence[Example], model: LanguageModel, sequences: Seq
 
 
 @torch.no_grad()
+def check(model: LanguageModel, layer: int, batch: Batch):
+    """ValueError if blocks hand on more than states, as ERNIE-RNA's do: what starts above then errs.
+
+    batch : with masked bases
+    """
+    own = model.model(**batch.tokens).logits[batch.target >= 0][:, model.base_ids]
+    if not torch.allclose(Above(model, layer)(batch), own, atol=1e-3, rtol=1e-3):
+        fault = f"{model.source} cannot be tuned above layer {layer}: its blocks hand on more than states"
+        raise ValueError(f"{fault}, which alone are kept here; leave this page out")
+
+
+@torch.no_grad()
 def losses(above: Above, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy (nats) of every RNA, summed over its targets, and the number of these, [S] each."""
     sums, counts = [], []
