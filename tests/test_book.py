@@ -20,6 +20,8 @@ import pytest
 from browser import chromium
 from playwright.sync_api import Error
 
+from sae_rna.build import published
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
     "CITATION.cff",
@@ -32,23 +34,10 @@ SOURCES = (
     "profiles",
     "sae_rna",
 )
-CHARTS = tuple(
-    "fig-findings fig-overview fig-lengths fig-masked-accuracy fig-probe fig-contact-maps fig-contacts fig-training "
-    "fig-dictionary-frontier "
-    "fig-dictionary-features fig-dictionary-training fig-retained-features fig-layer-sparsity fig-type-sparsity fig-element-scores "
-    "fig-stem-feature fig-stem-feature-unseen fig-hairpin-feature fig-sparse-probe fig-type-features "
-    "fig-type-survivors fig-type-effects fig-type-probe fig-controls fig-controls-f1 fig-confounds "
-    "fig-recurrence fig-fidelity fig-pairing fig-mutation-map fig-planted-latents fig-falsification "
-    "fig-lineage fig-interventions fig-doses fig-steering".split()
-)
-TABLES = tuple(
-    "tab-data tab-element-agreement tab-models tab-audit tab-training-end tab-element-features tab-type-scores "
-    "tab-top-features tab-controls tab-confounds tab-recurring-concepts tab-fidelity tab-pairing tab-claims tab-rules "
-    "tab-planted tab-name-rules tab-names tab-verdicts tab-lineage tab-named-features".split()
-)
-FILES = dict.fromkeys(CHARTS, ("svg", "png", "pdf", "csv", "vl.json")) | dict.fromkeys(
-    TABLES, ("csv", "html")
-)
+FILES: dict[str, list[str]] = {}  # that the notebooks publish, by figure and table
+for name in {name for notebook in ROOT.glob("notebooks/*.ipynb") for name in published(notebook)}:
+    FILES.setdefault(name.partition(".")[0], []).append(name.partition(".")[2])
+CHARTS, TABLES = ([name for name in sorted(FILES) if name.startswith(kind)] for kind in ("fig-", "tab-"))
 #: What a page says about itself once its scripts have run. A mark of the data has the class role-mark; axes
 #: and legends have others.
 LOOK = """() => ({

@@ -348,11 +348,11 @@ def relation_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def lead_table(found: pd.DataFrame) -> pd.DataFrame:
     """tab-leads, from `leads`."""
-    shares = {name: [f"{share:.0%}" for share in found[name]] for name in ("shuffled", "pasted")}
-    columns = {"layer": "layer", "feature": "feature", "reading": "reading (a lead)", "base": "base"}
-    columns |= {"element": "element", "shuffled": "left if shuffled", "pasted": "left if pasted"}
-    columns |= {"families": "families", "examples": "such as", "nearest": "nearest known feature"}
-    return found.assign(**shares)[[*columns, "correlation"]].rename(columns=columns)
+    columns = {"layer": "layer", "feature": "feature", "reading": "reading (a lead)"}
+    columns |= {"shuffled": "left if shuffled", "families": "families", "examples": "such as"}
+    columns |= {"nearest": "nearest known feature"}
+    found = found.assign(shuffled=[f"{share:.0%}" for share in found.shuffled])
+    return found[[*columns, "correlation"]].rename(columns=columns)
 
 
 def numbers(table: pd.DataFrame, pairs: pd.DataFrame, control: pd.DataFrame, random: Activations) -> dict:
