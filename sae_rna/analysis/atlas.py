@@ -28,14 +28,14 @@ KMER = 5  # letters around a nucleotide from which its activation is predicted
 UNSEEN = "unseen families"
 UNTESTED, NOTHING = "not put to the test", "no concept"
 RULES = {
-    ground_truth.KEEPS: "put to the test as the best feature of a concept, it keeps the name, and its "
-    "confounds do not explain it",
-    ground_truth.LOSES: "put to the test, it loses the name, or its confounds explain it",
+    ground_truth.KEEPS: "put to the test as the best feature of a concept, it keeps the name in every "
+    "setting, and its confounds do not explain it",
+    ground_truth.LOSES: "put to the test, it loses the name in a setting, or its confounds explain it",
     ground_truth.UNKNOWN: "put to the test, but too few tests apply",
     UNTESTED: "its AUROC within bases is above the concept's chance, another feature is the concept's best",
     NOTHING: "not above the chance of the concept that suits it best on the selection families",
 }
-"""Verdicts, in order; tests in unseen families decide where there are any."""
+"""Verdicts, in order."""
 _TEXTS = ["group", "concept", "control"]
 _SCORED = ["group", "concept", "selection_auroc", "auroc", "chance", "control", "control_auroc",
            "precision", "recall", "base_rate"]  # fmt: skip
@@ -200,9 +200,13 @@ def _names(scores: pd.DataFrame, found: Found, source: str) -> pd.DataFrame:
     tested = tested.merge(explained, on=[*keys, "concept", "setting"], how="left")
     lost = (tested.verdict == ground_truth.KEEPS) & tested.explained.eq(True)
     tested["verdict"] = tested.verdict.mask(lost, ground_truth.LOSES)
-    order = {verdict: place for place, verdict in enumerate(RULES)}
-    tested = tested.assign(seen=tested.setting != UNSEEN, order=tested.verdict.map(order))
-    tested = tested.sort_values([*keys, "seen", "order"]).drop_duplicates(keys)
+    # Of a concept the setting that speaks against the feature decides; of several, the one it keeps.
+    worst = {verdict: place for place, verdict in enumerate((ground_truth.LOSES, *RULES))}
+    tested = tested.assign(order=tested.verdict.map(worst | {ground_truth.LOSES: 0}))
+    tested = tested.sort_values([*keys, "order"]).drop_duplicates([*keys, "group", "concept"])
+    best_first = {verdict: place for place, verdict in enumerate(RULES)}
+    tested = tested.assign(order=tested.verdict.map(best_first), unseen=tested.setting != UNSEEN)
+    tested = tested.sort_values([*keys, "order", "unseen"]).drop_duplicates(keys)
     named = tested[[*keys, "group", "concept", "verdict", "explained"]]
     named = named.merge(scores, on=[*keys, "group", "concept"], how="inner")
     rest = best[~pd.MultiIndex.from_frame(best[keys]).isin(pd.MultiIndex.from_frame(named[keys]))]
@@ -303,8 +307,13 @@ def by_verdict(table: pd.DataFrame, random_scores: pd.DataFrame) -> pd.DataFrame
 def numbers(table: pd.DataFrame, random_scores: pd.DataFrame) -> dict:
     """Numbers of the caption and the conclusion."""
     best, facts = closest(random_scores), {"features": len(table), "layers": table.layer.nunique()}
-    names = {"kept": ground_truth.KEEPS, "lost": ground_truth.LOSES, "untested": UNTESTED, "nothing": NOTHING}
+    names = {"kept": ground_truth.KEEPS, "lost": ground_truth.LOSES, "open": ground_truth.UNKNOWN}
+    names |= {"untested": UNTESTED, "nothing": NOTHING}
     facts |= {name: int((table.verdict == verdict).sum()) for name, verdict in names.items()}
     shares = {name: float((of.auroc > of.chance).mean()) for name, of in (("above", table), ("random", best))}
-    facts |= {"random_features": len(best), "letters": int((table.kmer_r2 > 0.5).sum())}
+    facts |= {
+        "luck": round(0.05 * len(table)),
+        "random_features": len(best),
+        "letters": int((table.kmer_r2 > 0.5).sum()),
+    }
     return facts | shares | {name: int(table[name].eq(True).sum()) for name in ("pairing", "recurs")}

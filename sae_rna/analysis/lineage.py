@@ -19,6 +19,7 @@ from sae_rna.sae.activations import Activations
 MODEL, SHUFFLED, RANDOM = "language model", "shuffled nucleotides", "random weights"
 EVENTS = "goes on", "splits", "merges", "ends"  # what becomes of a feature in the next layer
 SHOWN = 24  # chains in the figure
+OF_A_BASE = 0.6  # share of its firing on one base from which on a feature is called after it
 _SHOWN_COLUMNS = ["place", "name", "layer", "feature", "page", "concept", "auroc",
                   "from_place", "from_correlation", "into_place", "into_correlation"]  # fmt: skip
 _KEYS = ["source", "layer", "feature"]
@@ -141,10 +142,11 @@ def strongest(chains: pd.DataFrame, scores: pd.DataFrame, letters: pd.DataFrame,
 
     scores, letters : `atlas.score_concepts`, `atlas.letters`
 
-    Columns place (from 0), name (the concept above chance that one of its features tells best, else the base
-    on which it fires most), layer, feature, page, concept and auroc (of the feature, if above chance),
-    from_place and from_correlation (chain and strength of its strongest link to the layer before, where that
-    chain is shown), and into_place and into_correlation (of the last feature of a chain that merges).
+    Columns place (from 0), name (of its feature that tells a concept best: the base of `OF_A_BASE` or more of
+    its firing, else the concept, if above chance), layer, feature, page, concept and auroc (of the feature,
+    if above chance), from_place and from_correlation (chain and strength of its strongest link to the layer
+    before, where that chain is shown), and into_place and into_correlation (of the last feature of a chain
+    that merges).
     """
     best = closest(scores)
     best = best.loc[best.auroc > best.chance, ["layer", "feature", "concept", "auroc"]]
@@ -163,7 +165,7 @@ def strongest(chains: pd.DataFrame, scores: pd.DataFrame, letters: pd.DataFrame,
         shown.sort_values("auroc", ascending=False, kind="stable").drop_duplicates("chain").set_index("chain")
     )
     fires = [f"{base} ({share:.0%})" for base, share in zip(told.base, told.base_share)]
-    name = told.concept.where(told.concept.notna(), fires)
+    name = told.concept.fillna("no concept").where(told.base_share < OF_A_BASE, fires)
     chain_of = table.set_index(["layer", "feature"]).chain.to_dict()
     steps = dict(zip(layers := sorted(table.layer.unique()), layers[1:]))
     previous = {after: layer for layer, after in steps.items()}
@@ -177,6 +179,13 @@ def strongest(chains: pd.DataFrame, scores: pd.DataFrame, letters: pd.DataFrame,
     shown = shown.rename(columns=renamed).astype({"from_place": float, "into_place": float})
     shown.loc[shown.into_place == shown.place, ["into_place", "into_correlation"]] = np.nan
     return shown[_SHOWN_COLUMNS].sort_values(["place", "layer"], ignore_index=True)
+
+
+def called_after_bases(table: pd.DataFrame) -> int:
+    """How many chains of `strongest` go through all layers and are called after a base."""
+    chains = table.groupby("place").agg(name=("name", "first"), size=("layer", "size"))
+    through = chains[chains["size"] == table.layer.nunique()]
+    return int(through.name.str.fullmatch(r"[ACGU] \(\d+%\)").sum())
 
 
 def numbers(steps: pd.DataFrame, chains: pd.DataFrame) -> dict:

@@ -36,7 +36,8 @@ def named(scores: pd.DataFrame, names: pd.DataFrame, rnas: Activations) -> pd.Da
     scores : `structure_features.score_elements`, marked by `confounds.mark`
     names : `ground_truth.verdicts`, where `verdict` is from if this very feature was tested
 
-    `maximum` is the feature's on the selection split; `certain`: it has no fault and keeps its name; `shown`:
+    `maximum` is the feature's on the selection split; `certain`: it has no fault and keeps its name
+    in every setting where it is best; `shown`:
     it is above chance in some setting.
     """
     found, keys = best_by_element(scores), ["setting", "concept", "layer", "feature"]
@@ -44,7 +45,8 @@ def named(scores: pd.DataFrame, names: pd.DataFrame, rnas: Activations) -> pd.Da
     tested = names[(names.source == rnas.name) & (names.group == "element")].set_index(keys).verdict
     tested = tested.reindex(pd.MultiIndex.from_frame(table[keys]))
     table["verdict"] = tested.fillna("not tested").to_numpy()
-    table["certain"] = (table.fault == "") & (table.verdict == KEEPS)
+    passes = (table.fault == "") & (table.verdict == KEEPS)
+    table["certain"] = passes.groupby([table[name] for name in keys[1:]]).transform("all")
     of_split = [rnas.of_split(row.layer, SETTINGS[row.setting][0])[0] for row in table.itertuples()]
     table["maximum"] = [values_TF[:, feature].max() for values_TF, feature in zip(of_split, table.feature)]
     above = table.base_auroc_low > table.null_p95

@@ -50,7 +50,8 @@ def lineage(table: pd.DataFrame) -> alt.LayerChart | alt.Chart:
     width = alt.Scale(domain=[0.7, 1], range=[1, 6], clamp=True)
     rules = alt.Chart(links).mark_rule().encode(
         x=x, x2="x2:Q", y=y, y2="y2:Q", tooltip=theme.tooltips(".3f", strength="correlation"),
-        color=alt.Color("kind:N", title="strongest link to", scale=kinds, legend=alt.Legend(orient="bottom")),
+        color=alt.Color("kind:N", title="strongest link to", scale=kinds,
+                        legend=alt.Legend(orient="bottom") if len(there) > 1 else None),
         strokeWidth=alt.StrokeWidth("strength:Q", scale=width, title="correlation",
                                     legend=alt.Legend(orient="bottom", values=[0.7, 0.85, 1])),
     )  # fmt: skip

@@ -130,7 +130,7 @@ STEM_KEEPS = (0, atlas.UNSEEN, "stem", ground_truth.KEEPS)
     ("names", "explained", "verdict"),
     [
         ([STEM_KEEPS], [], ground_truth.KEEPS),
-        ([STEM_KEEPS, (0, "seen families", "stem", ground_truth.LOSES)], [], ground_truth.KEEPS),
+        ([STEM_KEEPS, (0, "seen families", "stem", ground_truth.LOSES)], [], ground_truth.LOSES),
         ([STEM_KEEPS], [(0, atlas.UNSEEN, "S", True)], ground_truth.LOSES),
         ([STEM_KEEPS], [(0, "seen families", "S", True)], ground_truth.KEEPS),
         ([(0, atlas.UNSEEN, "stem", ground_truth.LOSES)], [], ground_truth.LOSES),
@@ -138,7 +138,7 @@ STEM_KEEPS = (0, atlas.UNSEEN, "stem", ground_truth.KEEPS)
         ([], [], atlas.UNTESTED),
     ],
 )
-def test_a_verdict_follows_from_the_tests_in_unseen_families_first(names, explained, verdict):
+def test_a_name_is_kept_only_if_no_setting_takes_it(names, explained, verdict):
     table = table_of(planted(), found(names, explained))
     assert table.verdict[0] == verdict and table.concept[0] == "stem"
     assert table.named.tolist() == [verdict == ground_truth.KEEPS, False, False]

@@ -92,6 +92,7 @@ def test_the_figure_shows_named_chains_first_and_where_they_come_from(monkeypatc
     scores = pd.DataFrame({"layer": 1, "feature": [0, 2], "concept": ["stem", "end"], "auroc": [0.5, 0.8]})
     scores = scores.assign(selection_auroc=0.9, chance=0.6, group="element")
     letters = known[known.source == MODEL][["layer", "feature"]].assign(base="A", base_share=0.75)
+    letters.loc[letters.feature == 2, "base_share"] = 0.5
     table = lineage.strongest(lineage.chains(links, known), scores, letters, {})
     names = table.drop_duplicates("place").name.tolist()
     assert (
