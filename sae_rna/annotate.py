@@ -49,9 +49,10 @@ _FEATURES = (
     "marked.sto show shares of it."
 )
 _FAMILIAR = (
-    "{inside} RNAs are where 98 % of those are on which the autoencoders were trained: {length} nt, a GC "
-    "content of {gc}, a surprisal of {surprisal} nats (the mean of -ln p of the bases that stand there, "
-    "nothing masked). The others are beyond what the features were chosen and tested on."
+    "{inside} RNAs lie in the range of those on which the autoencoders were trained (from the 1st to the "
+    "99th percentile of each; a surprisal below it is no fault): {length} nt, a GC content of {gc}, a "
+    "surprisal of {surprisal} nats (the mean of -ln p of the bases that stand there, nothing masked). The "
+    "others are beyond what the features were chosen and tested on."
 )
 _UNFAMILIAR = (
     "On which RNAs these autoencoders were trained is not known here, so none is said to be beyond them. The "

@@ -74,7 +74,7 @@ def ranges(model: LanguageModel, records: pd.DataFrame) -> pd.DataFrame:
 def outside(table: pd.DataFrame, known: pd.DataFrame) -> list[str]:
     """What of every record of `measured` is beyond `ranges`, such as "short, GC high"; empty if nothing."""
     words = {"length": ("short", "long"), "gc": ("GC low", "GC high")}
-    words |= {"surprisal": ("surprisal low", "surprisal high")}
+    words |= {"surprisal": ("", "surprisal high")}  # what surprises little is not strange
     parts = []
     for measure, low, high in known.itertuples(index=False):
         for word, is_out in zip(words[measure], (table[measure] < low, table[measure] > high)):

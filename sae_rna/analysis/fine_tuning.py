@@ -308,10 +308,13 @@ def numbers(table: pd.DataFrame) -> dict:
     facts |= {"lora": words(change.loc[LORA]), "ia3": words(change.loc[IA3]), "all": words(change.loc[ALL])}
     controls = [name for name in change.index if name.startswith("gains") and name != GAINS]
     facts |= {"controls": len(controls), "before": ", ".join(f"{before[t]:.3f} ({t})" for t in tasks)}
-    facts |= {"sure": int((own.xs(GAINS, level="method").high < 0).sum())}
-    facts |= {f"above_{name}": int((change.loc[GAINS] < change.loc[of]).sum())
-              for name, of in {"lora": LORA, "ia3": IA3, "all": ALL}.items()}  # fmt: skip
-    facts["above_controls"] = int((change.loc[GAINS] < change.loc[controls].min()).sum())
+    sure = own.xs(GAINS, level="method").high < 0  # a tie near 0 is no victory
+    sure = change.columns[change.columns.map(sure)]
+    facts |= {"sure": len(sure), "sure_tasks": ", ".join(sure) or "none"}
+    for name, of in {"lora": LORA, "ia3": IA3, "all": ALL}.items():
+        facts[f"above_{name}"] = int((change.loc[GAINS, sure] < change.loc[of, sure]).sum())
+    facts["above_controls"] = int((change.loc[GAINS, sure] < change.loc[controls, sure].min()).sum())
+    facts["forgotten_lora"] = words(other.change.unstack("task").loc[LORA])
     facts["forgotten"] = words(other.change.unstack("task").loc[GAINS])
     facts["forgotten_all"] = words(other.change.unstack("task").loc[ALL])
     facts["parameters"] = int(own.parameters.xs(GAINS, level="method").iloc[0])

@@ -317,21 +317,35 @@ def example(rnas: Activations, tested: pd.DataFrame, strength: float = 2) -> tup
 
 
 def steered_numbers(steered: pd.DataFrame) -> dict:
-    """For captions: at how many `positions` another base becomes the likeliest."""
-    likeliest = [
-        steered.loc[steered.groupby("position")[of].idxmax(), "predicted"] for of in ("own", "steered")
+    """For captions: at how many `positions` another base becomes the likeliest, and what predictions tell, 2
+    bits less their entropy, in the mean, before and after."""
+    facts, likeliest = dict[str, float](), []
+    for of in ("own", "steered"):
+        share_P4 = steered[of].to_numpy(float).reshape(-1, 4)
+        facts[f"{of}_bits"] = 2 + float((share_P4 * np.log2(np.maximum(share_P4, 1e-12))).sum(1).mean())
+        likeliest.append(share_P4.argmax(1))
+    return facts | {"changed": int((likeliest[0] != likeliest[1]).sum()), "positions": len(likeliest[0])}
+
+
+def dose_numbers(doses: pd.DataFrame) -> dict:
+    """For captions: what the largest dose of each source changes at the partner, in words."""
+    most = doses[(doses.dose == doses.dose.max()) & (doses.place == PLACES[0])]
+    signed = [
+        f"{source}: {effect:+.2f}".replace("-", "−") for source, effect in zip(most.source, most.effect)
     ]
-    changed = int((likeliest[0].to_numpy() != likeliest[1].to_numpy()).sum())
-    return {"changed": changed, "positions": len(likeliest[0])}
+    return {"dose": float(doses.dose.max()), "at_most": ", ".join(signed)}
 
 
 def numbers(effects: pd.DataFrame) -> dict:
-    """Numbers of captions: how many of the `features` are needed, and suffice, beyond their controls."""
+    """Numbers of captions: how many of the `features` are needed, and bring back more, beyond their controls;
+    of how many the interval lies below 0, and how many bring back less than all controls."""
     partner = effects[effects.place == PLACES[0]]
     away, over = (partner[partner.intervention == name] for name in (ABLATED, TRANSPLANTED))
     loose = effects[(effects.place != PLACES[0]) & (effects.intervention == ABLATED)]
     facts: dict = {"features": len(away), "layer": int(away.layer.iloc[0]), "rnas": int(away.rnas.iloc[0])}
     facts |= {"used": int(away.beyond.sum()), "sufficient": int(over.beyond.sum())}
+    facts |= {"lowered": int((away.high < 0).sum()), "worse": int((over.effect < over.least).sum())}
+    facts |= {"restored": float(over.effect.max() / max(-over.broken.iloc[0], 1e-12))}
     facts |= {"controls": int(away.controls.min()), "broken": f"{away.broken.iloc[0]:+.2f}".replace("-", "−")}
     facts |= {"lowest": f"{away.effect.min():+.2f}", "loose": f"{loose.effect.abs().max():.2f}"}
     facts |= {"least": f"{away.least.min():+.2f}", "highest": f"{over.effect.max():+.2f}"}
