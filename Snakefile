@@ -83,7 +83,7 @@ NEEDS = {
     "20-compare": ENCODED,
     "18-try-rna": executed("09-confounds", "14-ground-truth"),
     "21-atlas": executed("07-type-features", "09-confounds", "10-recurrence", "14-ground-truth", "16-use"),
-    "22-hypotheses": executed("07-type-features", "10-recurrence"),
+    "22-hypotheses": executed("07-type-features", "10-recurrence", "19-lineage"),
     OVERVIEW: executed(*NOTEBOOKS[1:]),
 }
 #: Notebooks that take minutes, first those that others wait for; short ones keep the second core busy beside them.

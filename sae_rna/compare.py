@@ -9,20 +9,21 @@ from sae_rna.publishing import page_html
 from sae_rna.study import Study
 
 _INTRODUCTION = (
-    "Group A is {a}: {rnas_a} RNAs, {units_a} {units}. Group B is {b}: {rnas_b} RNAs, {units_b} {units}. "
-    "Left out are {left_out_a} and {left_out_b} RNAs that are unlike all of the other group in length and "
-    "GC content. {unit}."
+    "Group A is {a}: {size_a}. Group B is {b}: {size_b}. Not counted in these are {left_out_a} and "
+    "{left_out_b} RNAs that are unlike all of the other group in length and GC content. {unit}."
 )
 _VOLCANO = (
     "Every point is one of {tested} retained features: {differ} differ at a false discovery rate of 5 %, "
     "and a single 3-mer takes away more than half of the effect of {composition} of these. The effect "
     "(Hedges' g) is of the share of nucleotides on which a feature fires, beyond length and GC content; p "
-    "by permutation."
+    "by permutation (at least {least_p})."
 )
 _ALARM = (
-    "Do letters alone do it? Of {units} it was not fitted on, beyond length and GC content, a logistic "
+    "Do letters alone do it? Of {units} that it was not fitted on, beyond length and GC content, a logistic "
     "regression on all features tells the groups apart with AUROC {features}, on 3-mer frequencies with "
-    "{kmers} (0.5 is chance). Where both do as well, a difference of features may be one of letters."
+    "{kmers} (0.5 is chance): {letters}. Where both do as well, a difference of features may be one of "
+    "letters. An AUROC clearly below 0.5, or an interval from below to above 0.5, shows too few {units}, and "
+    "not that letters do not do it."
 )
 _LIMITS = (
     "Not shown: that the model uses these features, and that RNAs of other families would differ in them. "

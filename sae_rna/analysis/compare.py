@@ -6,6 +6,7 @@ families are not known, a group has a single one, or both share one, RNAs are th
 Shapes: T nucleotides, S RNAs, U units, F features, Z confounders, B resamples, P places.
 """
 
+import difflib
 import fnmatch
 import math
 import re
@@ -36,7 +37,7 @@ MOST = 400  # RNAs of a group that are encoded; families share them
 RESAMPLES = 500  # of the units, for intervals
 UNITS = {36: 3, 16: 2, 0: 1}  # units from which on length and GC content are cut into so many classes each
 TENTHS = 10  # parts of an RNA from its 5' to its 3' end
-FEWEST = 3  # units that each group needs
+FEWEST, FEW = 3, 10  # units that each group needs, and below which the page warns
 EXPLAINED = 0.5  # share of an effect of which less is left where a 3-mer explains it
 SHOWN = 12  # features of which is shown where they fire
 DIFFERS, COMPOSITION, ALIKE = "differs", "differs as a 3-mer does", "does not differ"
@@ -54,7 +55,7 @@ def groups(a: str | None, b: str | None, records: pd.DataFrame, longest: int, se
     records, found = records[records.split != "train"], {}
     for place, (group, text) in enumerate(zip("AB", (a, b))):
         text = text or _commonest(records, place)
-        rows = select(text, records) if is_query(text) else read_records(resolve(text))
+        rows = select(text, records) if is_query(text) else _read(text, records)
         rows = select_length(rows.reset_index(drop=True), longest)
         family = rows.get("family", rows.id).fillna(rows.id)
         nth = places(rows.id.map(lambda name: uniform(seed, name)), [family])
@@ -77,6 +78,22 @@ def _commonest(records: pd.DataFrame, place: int) -> str:
     return f'type == "{counts.index[place]}"'
 
 
+def _read(text: str, records: pd.DataFrame) -> pd.DataFrame:
+    """RNAs of a file. Raises ValueError for what is none, and says how a condition is written."""
+    if not Path(resolve(text)).exists():
+        types = records.get("type", pd.Series(dtype=object)).dropna().astype(str)
+        like = _closest(text, types) or next(iter(types.value_counts().index), "tRNA")
+        fault = f"{text} is no file or folder here; check the path"
+        raise ValueError(f"{fault}, or write a condition such as 'type == \"{like}\"'")
+    return read_records(resolve(text))
+
+
+def _closest(text: str, words: pd.Series) -> str | None:
+    """The word most like a text, in either case; None if none is."""
+    by_lower = {word.lower(): word for word in words.unique()}
+    return next((by_lower[of] for of in difflib.get_close_matches(text.lower(), by_lower, 1)), None)
+
+
 def _name(text: str) -> str:
     """What figures call a group."""
     return " ".join(re.findall(r"[\"']([^\"']*)[\"']", text)) if is_query(text) else Path(text).name
@@ -87,7 +104,7 @@ def select(text: str, records: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError for a column that there is not and where no record is left.
     """
-    fit = pd.Series(True, records.index)
+    fit, meant = pd.Series(True, records.index), ""
     for column, sign, values in re.findall(CLAUSE, text):
         if column not in records:
             raise ValueError(f"'{text}': there is no column {column}, choose {', '.join(records)}")
@@ -96,9 +113,11 @@ def select(text: str, records: pd.DataFrame) -> pd.DataFrame:
         match = {word: any(fnmatch.fnmatchcase(word, of) for of in patterns) for word in words.unique()}
         held = words.map(match).astype(bool).reindex(records.index, fill_value=False)
         fit &= ~held if sign == "!=" else held
+        if sign != "!=" and not held.any() and (like := _closest(patterns[0], words)):
+            meant = f'; did you mean "{like}"?'
     if not fit.any():
         known = ", ".join(records[column].dropna().astype(str).value_counts().index[:8])
-        raise ValueError(f"'{text}' fits none of {len(records):,} RNAs: {column} is {known}, ...")
+        raise ValueError(f"'{text}' fits none of {len(records):,} RNAs: {column} is {known}, ...{meant}")
     return records[fit]
 
 
@@ -106,6 +125,7 @@ class Units(NamedTuple):
     """What is compared: families, or RNAs."""
 
     kind: str  # "family" or "RNA"
+    why: str  # RNAs are the unit; empty for families
     of_S: np.ndarray  # number of each RNA's unit; -1 where nothing of the other group is like it
     in_a_U: np.ndarray
     stratum_U: np.ndarray
@@ -116,7 +136,14 @@ class Units(NamedTuple):
         """From the RNAs of `groups`. Raises ValueError where too few are alike."""
         family_S = permutation.family_names(rnas.get("family", pd.Series(None, rnas.index, dtype=object)))
         own_A, own_B = (set(family_S[rnas.group == group]) for group in "AB")
-        by_rna = "family" not in rnas or min(len(own_A), len(own_B)) < 2 or bool(own_A & own_B)
+        reasons = {
+            "a file names no families": "family" not in rnas,
+            "all are of one family": len(own_A | own_B) == 1,
+            "both groups have a family in common": bool(own_A & own_B),
+            "a group has a single family": min(len(own_A), len(own_B)) < 2,
+        }
+        why = next((reason for reason, holds in reasons.items() if holds), "")
+        by_rna = bool(why)
         within = pd.Series(family_S).where(pd.Series(family_S).isin(own_A & own_B), "").to_numpy()
         unit_S, names = pd.factorize(rnas.id if by_rna else family_S)
         facts = pd.DataFrame(length_and_gc(rnas.sequence), columns=["length", "gc"])
@@ -136,7 +163,7 @@ class Units(NamedTuple):
         slopes = means[kept_U] - means[kept_U].mean()
         confounders_UZ = np.column_stack([np.eye(stratum_U.max() + 1)[stratum_U], slopes])
         kind = "RNA" if by_rna else "family"
-        return cls(kind, number.to_numpy()[unit_S], in_a_U[kept_U].to_numpy(), stratum_U, confounders_UZ)
+        return cls(kind, why, number.to_numpy()[unit_S], in_a_U[kept_U].to_numpy(), stratum_U, confounders_UZ)
 
     def mean(self, value_SF) -> np.ndarray:
         """Mean of every unit over its RNAs, [U, F]."""
@@ -213,8 +240,8 @@ def between_groups(share_SF: np.ndarray, rnas: pd.DataFrame, seed: int = 0) -> p
     mean_UF = units.mean(share_SF)
     left_UF = units.left(mean_UF)
     member = np.stack([units.in_a_U, ~units.in_a_U]).astype(float)
-    most = max(permutation.PERMUTATIONS, math.ceil(2 * left_UF.shape[1] / permutation.FALSE_DISCOVERIES))
-    p_2F = permutation.permutation_p_values(left_UF, member, units.stratum_U, rng, most)
+    most_drawn = _permutations(left_UF.shape[1])
+    p_2F = permutation.permutation_p_values(left_UF, member, units.stratum_U, rng, most_drawn)
     p_value = np.minimum(1, 2 * p_2F.min(0))
     effect = permutation.effect_size(left_UF, member[:1])[0]
     low, high = _interval(left_UF, units.in_a_U, rng)
@@ -232,6 +259,11 @@ def between_groups(share_SF: np.ndarray, rnas: pd.DataFrame, seed: int = 0) -> p
     explained = table.left.abs() < EXPLAINED * table.effect.abs()
     words = np.where(explained, COMPOSITION, DIFFERS)
     return table.assign(verdict=np.where(table.differs, words, ALIKE))
+
+
+def _permutations(features: int) -> int:
+    """How many are drawn at most: so many that a single feature of all can be a discovery."""
+    return max(permutation.PERMUTATIONS, math.ceil(2 * features / permutation.FALSE_DISCOVERIES))
 
 
 def _interval(value_UF: np.ndarray, in_a_U: np.ndarray, rng) -> np.ndarray:
@@ -253,7 +285,8 @@ def separation(values_SF, rnas: pd.DataFrame, seed: int = 0) -> tuple[float, flo
     logistic regression on units of strata it was not fitted on, and its 95 % interval, units resampled.
 
     Whole strata are held out, since within one what is left of one unit tells the others'. Pairs that are
-    held out together count: of two fits one may lie higher for what it was fitted on. NaN for one stratum.
+    held out together count: of two fits one may lie higher for what it was fitted on. NaN for one
+    stratum, and where a draw of the units has no such pair: they are too few.
     """
     units = Units.of(rnas)
     values_UF, in_a_U = units.left(units.mean(values_SF)), units.in_a_U
@@ -267,7 +300,10 @@ def separation(values_SF, rnas: pd.DataFrame, seed: int = 0) -> tuple[float, flo
     together_AB = fold_U[in_a_U][:, None] == fold_U[~in_a_U]
     weights = [rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in together_AB.shape]
     a_BA, b_BB = (np.vstack([np.ones(of.shape[1]), of]) for of in weights)
-    auroc_B = ((a_BA @ (ahead_AB * together_AB)) * b_BB).sum(1) / ((a_BA @ together_AB) * b_BB).sum(1)
+    pairs_B = ((a_BA @ together_AB) * b_BB).sum(1)
+    if not pairs_B.all():
+        return np.nan, np.nan, np.nan
+    auroc_B = ((a_BA @ (ahead_AB * together_AB)) * b_BB).sum(1) / pairs_B
     return auroc_B[0], *np.percentile(auroc_B[1:], (2.5, 97.5))
 
 
@@ -327,11 +363,38 @@ def numbers(table: pd.DataFrame, rnas: pd.DataFrame) -> dict:
         own_S = (rnas.group == group.upper()).to_numpy()
         facts |= {f"units_{group}": int(own_U.sum()), f"rnas_{group}": int((own_S & kept).sum())}
         facts |= {f"left_out_{group}": int((own_S & ~kept).sum())}
-    by_rna = "RNAs are the unit, since a file names no families, a group has a single one or both share one: "
-    by_rna += "intervals and p-values speak of these alone, and kinship among RNAs is not counted"
-    facts["unit"] = by_rna if units.kind == "RNA" else "Families are the unit"
     facts["units"] = {"RNA": "RNAs", "family": "families"}[units.kind]
+    for group in "ab":
+        facts[f"size_{group}"] = f"{facts[f'rnas_{group}']:,} RNAs"
+        if units.kind == "family":
+            facts[f"size_{group}"] = f"{facts[f'units_{group}']:,} families, " + facts[f"size_{group}"]
+    facts["unit"] = "Families are the unit"
+    if units.why:
+        facts["unit"] = f"RNAs are the unit, since {units.why}, and kinship among them is not counted"
+    if min(facts["units_a"], facts["units_b"]) < FEW:
+        facts["unit"] += f". A group has fewer than {FEW} {facts['units']}: only large differences can show"
+    least = [2 / (1 + most) for most in (_permutations(len(table)), permutation.PERMUTATIONS)]
+    facts["least_p"] = f"{least[0]:.2g}" + f", or {least[1]:.2g} where fewer decide" * (least[0] < least[1])
+    facts["listed"] = (
+        f"the surest {SHOWN} of {facts['differ']:,}" if facts["differ"] > SHOWN else f"all {facts['differ']}"
+    )
+    if not facts["differ"]:
+        facts["listed"] = "of which there are none"
     for name in ("features", "kmers"):
         value, low, high = (table[f"{name}_{of}"].iloc[0] for of in ("auroc", "low", "high"))
-        facts[name] = f"{value:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(value) else "unknown"
-    return facts
+        known = f"{value:.2f} ({low:.2f} to {high:.2f})"
+        facts[name] = known if np.isfinite(value) else f"unknown (too few {facts['units']})"
+    return facts | {"letters": _letters(table.iloc[0], facts["units"])}
+
+
+def _letters(row: pd.Series, units: str) -> str:
+    """What the `separation` by features and by 3-mers says of letters."""
+    if not np.isfinite([row.features_auroc, row.kmers_auroc]).all():
+        return "whether 3-mers tell as much is unknown"
+    if row.features_low <= row.kmers_auroc:
+        may = "may " if row.kmers_auroc < row.features_auroc else ""
+        return f"3-mers {may}tell as much, since the interval of the features does not lie above them"
+    above = "the interval of the features lies above the 3-mers"
+    if row.kmers_low < 0.5:
+        return f"{above}, but of these too few {units} tell"
+    return f"{above}, so that features tell more"

@@ -26,6 +26,10 @@ from sae_rna.sae.features import dense
 
 SELECTIVE = 0.05  # share of nucleotides on which a selective feature fires, at most
 KNOWN = 0.6  # base-stratified AUROC for a concept from which on a feature is taken for known
+PRECISE, TIMES_BASE = 0.5, 2.0
+"""Precision for a concept, and how many times its base rate, from which on a feature is known, too. A rare
+feature finds few of a concept's nucleotides, so that its AUROC stays near 0.5 whatever it fires on. Half of
+its firing makes the concept the best guess; twice the base rate, since half of all nucleotides are stems."""
 SHUFFLED_RNAS = 150  # of each of the two splits, on which features are disproved
 COMPARED = 3  # steps that features have passed by which families are compared
 MEMBERS, FEWEST_FAMILIES = 3, 20  # RNAs of a family, and families, for relations
@@ -37,9 +41,11 @@ STEPS = {
     "retained": "fires in enough RNAs (the paper's filter)",
     "recurs": "comes again from more than half of the other seeds",
     "selective": f"fires on at most {SELECTIVE:.0%} of the nucleotides",
-    "nothing known": f"AUROC within bases below {KNOWN} for every concept, and no RNA type of its own",
+    "nothing known": f"AUROC within bases below {KNOWN}, and precision below {PRECISE:.0%} or {TIMES_BASE:g} "
+    "times the base rate, for every concept; no RNA type of its own",
     "not of random weights": f"no feature of the model with random weights correlates by {RECURS} or more",
-    "falls silent": f"less than {ground_truth.BOUND:.0%} survives in shuffled RNAs ({FEWEST} or more tell)",
+    "weaker if shuffled": f"less than {ground_truth.BOUND:.0%} survives in shuffled RNAs "
+    f"({FEWEST} or more tell)",
     "not its surroundings": f"less than {ground_truth.BOUND:.0%} survives with its letters in another RNA",
     "not explained": f"base, neighbours, position and length explain less than {confounds.EXPLAINED_R2:.0%}",
 }  # fmt: skip
@@ -55,7 +61,7 @@ def columns_of(rnas: Activations, features: pd.DataFrame) -> sparse.csc_matrix:
 
 
 def funnel(
-    rnas, random, model, autoencoders, recurring, scores, typed: pd.DataFrame, seed: int = 0
+    rnas, random, model, autoencoders, recurring, scores, typed, agreements: pd.DataFrame, seed: int = 0
 ) -> pd.DataFrame:
     """A row for each feature: how many of the `STEPS` it `passed`, one after the other, and what they ask.
 
@@ -63,6 +69,7 @@ def funnel(
         with random weights
     recurring, scores : from `recurrence.recurring` and `recurrence.score_features`
     typed : features (layer, feature) that prefer a type of RNA
+    agreements : of `atlas.score_concepts`; layers that it does not have are judged by AUROC alone
 
     Columns layer, feature, density, auroc, random (largest correlation with a feature of random weights),
     shuffled and pasted (share of the firing that survives, the larger one of two splits), r2; missing for
@@ -71,7 +78,9 @@ def funnel(
     keys = ["layer", "feature"]
     table = rnas.summary[[*keys, "density", "retained"]].merge(scores[[*keys, "auroc"]], on=keys)
     table = table.merge(recurring, on=keys, how="left")
-    known = pd.MultiIndex.from_frame(table[keys]).isin(pd.MultiIndex.from_frame(typed[keys]))
+    precise = agreements.precision >= np.maximum(PRECISE, TIMES_BASE * agreements.base_rate)
+    known = pd.concat([typed[keys], agreements[precise][keys]])
+    known = pd.MultiIndex.from_frame(table[keys]).isin(pd.MultiIndex.from_frame(known))
     tests = [
         table.retained,
         table.recurs.eq(True),
@@ -358,20 +367,26 @@ def lead_table(found: pd.DataFrame) -> pd.DataFrame:
 def numbers(table: pd.DataFrame, pairs: pd.DataFrame, control: pd.DataFrame, random: Activations) -> dict:
     """What captions and conclusion say of `funnel` and of `relations`, beside those of the control."""
     counts = steps(table)
-    facts: dict = {
-        "features": len(table),
-        "leads": int(counts.left.iloc[-1]),
-        "hardest": counts.step[counts.fell.idxmax()],
-    }
-    facts |= {"fell": int(counts.fell.max()), "untold": int(np.isinf(table.shuffled).sum())}
+    before = counts.left + counts.fell
+    hardest = (counts.fell / before.clip(lower=1)).idxmax()
+    each = [
+        f'"{of.step}" removes {of.fell or "none"} of {of.left + of.fell}' for of in counts[1:].itertuples()
+    ]
+    facts: dict = {"features": len(table), "leads": int(counts.left.iloc[-1]), "each": ", ".join(each)}
+    facts |= {"hardest": counts.step[hardest], "untold": int(np.isinf(table.shuffled).sum())}
+    facts["hardest_share"] = counts.fell[hardest] / max(before[hardest], 1)
     facts["random_retained"] = int(random.summary.retained.sum())
     for name, of in (("", pairs), ("random_", control)):
         facts[f"{name}related"] = int(of.related.sum())
         for fact in ("families", "pairs", "features"):
             facts[f"{name}of_{fact}"] = of[fact].iloc[0] if len(of) else 0
-    related = pairs[pairs.related.astype(bool)]
+    related, drawn = pairs[pairs.related.astype(bool)], shown(pairs)
     same = "none can be told"
     if len(related):
         of_type = (related.type_a == related.type_b).mean()
-        same = f"{of_type:.0%} of these are of one type ({related.alike.iloc[0]:.0%} of all pairs are)"
-    return facts | {"same": same}
+        same = (
+            f"{of_type:.0%} of the {len(related)} are of one type ({related.alike.iloc[0]:.0%} of all pairs "
+        )
+        same += f"are), {(drawn.type_a != drawn.type_b).sum()} of those drawn join two types: without known "
+        same += "kinship, they may be artefacts"
+    return facts | {"same": same, "drawn": len(drawn)}

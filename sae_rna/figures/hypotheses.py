@@ -111,7 +111,9 @@ def relations(table: pd.DataFrame, control: pd.DataFrame) -> alt.HConcatChart | 
                     words.transform_filter(alt.datum.left == left).mark_text(align=align, dx=dx, fontSize=10)
                 )
         side = size * 2 * room / 2 if not panels else size
-        panels.append(alt.layer(*layers).properties(width=side, height=side, title=f"{title}: {len(rows)}"))
+        panels.append(
+            alt.layer(*layers).properties(width=side, height=side, title=f"{title}: {len(rows)} drawn")
+        )
     same = (table.type_a == table.type_b).sum()
     return alt.hconcat(*panels, spacing=20).properties(
         description=f"Graph of {len(table)} pairs of families that share features, {same} of one type; "

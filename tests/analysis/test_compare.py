@@ -212,3 +212,42 @@ def test_groups_change_no_step_that_trains_or_encodes(study):
     other = Study(replace(study.parameters, group_a='type == "hairpin"'))
     assert other.autoencoders().key == study.autoencoders().key
     assert other.activations("types").key == study.activations("types").key
+
+
+def test_what_numbers_say_of_units_and_letters():
+    """Reasons, sizes, and what the two AUROCs together say."""
+    table = rnas(1, each=12).drop(columns="family")
+    table["group"] = np.tile(["A", "B"], 6)
+    shares = noise(table.assign(family=table.id))
+    found = between_groups(shares, table)
+    found[["features_auroc", "features_low", "features_high", "kmers_auroc", "kmers_low", "kmers_high"]] = (
+        np.nan
+    )
+    said = compare.numbers(found, table)
+    assert "since a file names no families" in said["unit"] and "fewer than 10 RNAs" in said["unit"]
+    assert said["size_a"] == f"{said['units_a']} RNAs"
+    assert said["features"] == "unknown (too few RNAs)" and "unknown" in said["letters"]
+    assert said["least_p"] == f"{2 / 10_001:.2g}" and said["listed"] == "of which there are none"
+    assert Units.of(table.assign(family="f")).why == "all are of one family"
+    columns = ["features_auroc", "features_low", "kmers_auroc", "kmers_low"]
+    for values, words in (
+        ([0.75, 0.6, 0.8, 0.7], "3-mers tell as much"),
+        ([0.75, 0.6, 0.65, 0.6], "3-mers may tell as much"),
+        ([0.75, 0.6, 0.55, 0.52], "tell more"),
+        ([0.75, 0.6, 0.3, 0.1], "too few RNAs tell"),
+    ):
+        assert words in compare._letters(pd.Series(values, columns), "RNAs")
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_a_draw_of_units_has_no_pair_nothing_is_said_of_the_auroc():
+    table = rnas(2)
+    table["group"] = np.tile(["A", "B"], 4)  # two RNAs of each group in each of two families
+    assert np.isnan(separation(noise(table), table)).all()
+
+
+def test_a_value_that_is_nearly_one_is_suggested():
+    with pytest.raises(ValueError, match=r'fits none of 4 RNAs: .*; did you mean "tRNA"\?$'):
+        select('type == "trna"', RECORDS)
+    with pytest.raises(ValueError, match=r"tRNA is no file or folder here; .*'type == \"tRNA\"'$"):
+        groups("tRNA", "rRNA", RECORDS, 100)

@@ -72,6 +72,13 @@ def test_without_families_nobody_is_related():
     assert relations(alone, EVERY).empty and hypotheses.shown(relations(alone, EVERY)).empty
 
 
+def agreements(scores: pd.DataFrame) -> pd.DataFrame:
+    """Every third feature is known by its precision; others are precise only as all nucleotides are, or rare."""
+    nth = scores.feature % 3
+    precision, base_rate = nth.map({0: 0.9, 1: 0.9, 2: 0.4}), nth.map({0: 0.17, 1: 0.47, 2: 0.01})
+    return scores[["layer", "feature"]].assign(precision=precision, base_rate=base_rate)
+
+
 @pytest.fixture(scope="module")
 def table(study):
     """`funnel` of the tiny study, of which every feature is said to recur."""
@@ -81,7 +88,8 @@ def table(study):
     typed = pd.DataFrame({"layer": [1], "feature": [int(rnas.summary.feature.max())]})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hypotheses, "SELECTIVE", 0.5)  # few latents of a tiny model fire often
-        return funnel(rnas, random, study.model, study.autoencoders(), recurring, scores, typed)
+        read = rnas, random, study.model, study.autoencoders()
+        return funnel(*read, recurring, scores, typed, agreements(scores))
 
 
 def test_the_counts_of_the_funnel_add_up(study, table):
@@ -92,6 +100,10 @@ def test_the_counts_of_the_funnel_add_up(study, table):
     summary = study.activations("structures").summary
     assert counts.left[0] == summary.retained.sum()
     assert counts.left[1] == (summary.retained & (summary.feature % 7 > 0)).sum()
+    reached = table[table.passed >= 3]
+    nothing_known = (reached.feature % 5 > 0) & (reached.feature % 3 > 0)
+    nothing_known &= (reached.layer != 1) | (reached.feature < summary.feature.max())
+    assert (reached.passed > 3).equals(nothing_known) and 0 < nothing_known.sum() < len(reached)
 
 
 def test_what_a_feature_passed_holds_and_what_it_fell_at_does_not(table):
