@@ -396,5 +396,5 @@ def _letters(row: pd.Series, units: str) -> str:
         return f"3-mers {may}tell as much, since the interval of the features does not lie above them"
     above = "the interval of the features lies above the 3-mers"
     if row.kmers_low < 0.5:
-        return f"{above}, but of these too few {units} tell"
+        return f"{above}, but there are too few {units} to rule letters out"
     return f"{above}, so that features tell more"

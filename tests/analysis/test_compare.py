@@ -234,7 +234,7 @@ def test_what_numbers_say_of_units_and_letters():
         ([0.75, 0.6, 0.8, 0.7], "3-mers tell as much"),
         ([0.75, 0.6, 0.65, 0.6], "3-mers may tell as much"),
         ([0.75, 0.6, 0.55, 0.52], "tell more"),
-        ([0.75, 0.6, 0.3, 0.1], "too few RNAs tell"),
+        ([0.75, 0.6, 0.3, 0.1], "too few RNAs to rule"),
     ):
         assert words in compare._letters(pd.Series(values, columns), "RNAs")
 
