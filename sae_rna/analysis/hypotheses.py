@@ -370,11 +370,10 @@ def numbers(table: pd.DataFrame, pairs: pd.DataFrame, control: pd.DataFrame, ran
     before = counts.left + counts.fell
     hardest = (counts.fell / before.clip(lower=1)).idxmax()
     each = [
-        f'"{of.step}" removes {of.fell or "none"} of {of.left + of.fell}' for of in counts[1:].itertuples()
+        f'"{of.step}" removes {of.fell or "none"} of {of.left + of.fell:,}' for of in counts[1:].itertuples()
     ]
     facts: dict = {"features": len(table), "leads": int(counts.left.iloc[-1]), "each": ", ".join(each)}
     facts |= {"hardest": counts.step[hardest], "untold": int(np.isinf(table.shuffled).sum())}
-    facts["hardest_share"] = counts.fell[hardest] / max(before[hardest], 1)
     facts["random_retained"] = int(random.summary.retained.sum())
     for name, of in (("", pairs), ("random_", control)):
         facts[f"{name}related"] = int(of.related.sum())
