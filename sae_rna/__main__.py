@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     text = "a folder of autoencoders, such as runs/default/autoencoders-..., or a hub id"
     export.add_argument("source", help=text)
     export.add_argument("--output", type=Path, required=True, help="gets one folder for each autoencoder")
+    _add_tools(command, profile)
+    return parser
+
+
+def _add_tools(command: Callable, profile: argparse.ArgumentParser):
+    """Commands for one's own models and RNAs."""
     audit = command(_audit, "what a language model knows of base pairs: one page, and tables beside it")
     text = "a folder in multimolecule's format or a hub id"
     audit.add_argument("--model", default=Parameters.model, help=text)
@@ -98,7 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     annotate.add_argument("--model", help="the language model of --dictionary, if it is not where it was")
     annotate.add_argument("--bed", type=Path, help="places on chromosomes; else names like chr1:100-200(+)")
     annotate.add_argument("--output", type=Path, default=Path("annotated"), help="a folder")
-    return parser
 
 
 def _notebook(given):
