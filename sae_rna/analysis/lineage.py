@@ -185,7 +185,7 @@ def called_after_bases(table: pd.DataFrame) -> int:
     """How many chains of `strongest` go through all layers and are called after a base."""
     chains = table.groupby("place").agg(name=("name", "first"), size=("layer", "size"))
     through = chains[chains["size"] == table.layer.nunique()]
-    return int(through.name.str.fullmatch(r"[ACGU] \(\d+%\)").sum())
+    return int(through.name.astype(str).str.fullmatch(r"[ACGU] \(\d+%\)").sum())
 
 
 def numbers(steps: pd.DataFrame, chains: pd.DataFrame) -> dict:

@@ -100,3 +100,10 @@ def test_the_figure_shows_named_chains_first_and_where_they_come_from(monkeypatc
     )  # only one is above chance; chains of one are left
     assert table[table.place == 1].layer.tolist() == [1, 2, 3]
     assert table.from_place.dropna().eq(table.place).sum() == 5 and table.into_place.isna().all()
+
+
+def test_chains_that_go_through_all_layers_are_counted_by_what_they_are_called_after():
+    table = pd.DataFrame({"place": [0, 0, 1, 1, 2], "layer": [1, 2, 1, 2, 1],
+                          "name": ["A (75%)", "A (75%)", "stem", "stem", "U (90%)"]})  # fmt: skip
+    assert lineage.called_after_bases(table) == 1
+    assert lineage.called_after_bases(table.head(0).astype({"name": float})) == 0
