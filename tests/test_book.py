@@ -44,7 +44,7 @@ LOOK = """() => ({
   undrawn: [...document.querySelectorAll('.vega-embed, [id$="-chart"]')]
     .filter(div => !div.querySelector('svg g.role-mark > *')).map(div => div.closest('figure')?.id || div.id),
   drawn: [...document.querySelectorAll('figure')].filter(figure => figure.querySelector('svg g.role-mark > *')).map(figure => figure.id),
-  tables: [...document.querySelectorAll('figure')].filter(figure => figure.querySelector('tbody td')).map(figure => figure.id),
+  tables: [...document.querySelectorAll('figure')].filter(figure => figure.querySelector('thead th')).map(figure => figure.id),
   captions: [...document.querySelectorAll('figcaption')].map(caption => [caption.closest('figure')?.id, caption.innerText]),
   formulas: [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length,
              document.querySelectorAll('[data-mml-node="merror"]').length],
