@@ -100,6 +100,12 @@ def agreements(study: Study, random: bool = False) -> pd.DataFrame:
     return study.kept(atlas.score_concepts, rnas, chances(study))
 
 
+def feature_scores(study: Study) -> pd.DataFrame:
+    """`recurrence.score_features`: how well every feature tells the concept that it tells best."""
+    rnas, chance = study.activations("structures"), chances(study)
+    return study.kept(recurrence.score_features, rnas, chance[chance.source == rnas.name])
+
+
 def found(study: Study) -> atlas.Found:
     """All that other pages say of features."""
     parts = names, explained, pairing, effects, compared, preferences

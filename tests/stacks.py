@@ -40,3 +40,14 @@ def anywhere(architecture, **changes):
         if architecture == "jumprelu":
             sae.log_threshold.uniform_(-3, 0)
     return sae
+
+
+def of_model(model, layer: int, latents: int):
+    """A TopK autoencoder of one layer of a language model, not trained."""
+    facts = AutoencoderConfig("topk", (Member(layer, 8),), width=model.width, latents=latents)
+    generator = torch.Generator().manual_seed(0)
+    mean, spread = (
+        torch.randn(1, model.width, generator=generator),
+        torch.rand(1, model.width, generator=generator),
+    )
+    return SparseAutoencoders(facts, Standardiser(0.1 * mean, spread + 0.5)).requires_grad_(False).eval()

@@ -225,13 +225,13 @@ def falsify(
             rnas = records[(records.split == scored) & ~records.sequence.str.contains("[^ACGU]")]
             rnas = rnas.sample(min(len(rnas), TESTED_RNAS), random_state=seed).reset_index(drop=True)
             if len(named) and len(rnas):
-                table = survival(partial(_fire, *reader), named, rnas, seed)
+                table = survival(partial(fire, *reader), named, rnas, seed)
                 tables.append(table.assign(source=source, setting=setting))
     columns = ["source", "setting", *SURVIVAL]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
-def _fire(model, autoencoders, sequences: list[str], features: list[tuple[int, int]]) -> np.ndarray:
+def fire(model, autoencoders, sequences: list[str], features: list[tuple[int, int]]) -> np.ndarray:
     """See `falsification.Fire`; a pass of the model for each group of layers, which bounds the memory."""
     values_TN = np.empty((sum(map(len, sequences)), len(features)), np.float32)
     for group in autoencoders.groups:

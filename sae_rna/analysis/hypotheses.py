@@ -95,7 +95,7 @@ def funnel(
         table.loc[left.index, "passed"] += (table.loc[left.index, column] < bound).astype(int)
 
     narrow(4, "random", partial(_random, rnas, random), RECURS)
-    fire = partial(ground_truth._fire, model, autoencoders)
+    fire = partial(ground_truth.fire, model, autoencoders)
     narrow(5, "shuffled", partial(_shuffled, fire, rnas.records, seed), ground_truth.BOUND)
     narrow(6, "pasted", partial(_pasted, fire, rnas.records, seed), ground_truth.BOUND)
     narrow(7, "r2", partial(_explained, rnas, seed), confounds.EXPLAINED_R2)

@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from charts import grid
+from stacks import of_model
 
 from sae_rna.analysis import fine_tuning
 from sae_rna.analysis.language_model import choose_masked
 from sae_rna.analysis.statistics import tuning
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.extraction.stream import Standardiser
-from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 
 LAYER, LATENTS = 2, 64
 
@@ -23,11 +22,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def sae(model):
-    config = AutoencoderConfig("topk", (Member(LAYER, 8),), width=model.width, latents=LATENTS)
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(1, model.width, generator=generator)
-    std = torch.rand(1, model.width, generator=generator) + 0.5
-    return SparseAutoencoders(config, Standardiser(0.1 * mean, std)).requires_grad_(False).eval()
+    return of_model(model, LAYER, LATENTS)
 
 
 @pytest.fixture(scope="module")

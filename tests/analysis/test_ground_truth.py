@@ -115,7 +115,7 @@ def test_the_table_of_names_says_so_where_there_is_none():
 def test_features_of_a_study_fire_as_they_were_encoded_and_those_found_are_tested(study):
     rnas, autoencoders = study.activations("structures"), study.autoencoders()
     features = [(3, 5), (1, 0), (3, 2)]
-    values_TN = ground_truth._fire(study.model, autoencoders, rnas.records.sequence.tolist(), features)
+    values_TN = ground_truth.fire(study.model, autoencoders, rnas.records.sequence.tolist(), features)
     expected = np.column_stack([rnas.features(layer)[:, [n]].toarray().ravel() for layer, n in features])
     np.testing.assert_allclose(values_TN, expected, atol=1e-4)
     facts = {"source": "SAE", "setting": "unseen families", "group": "element", "layer": 2, "feature": 7}
@@ -126,6 +126,6 @@ def test_features_of_a_study_fire_as_they_were_encoded_and_those_found_are_teste
     scored = (
         rnas.records[rnas.records.split == "heldout"].sample(frac=1, random_state=1).reset_index(drop=True)
     )
-    fire = lambda sequences, of: ground_truth._fire(study.model, autoencoders, sequences, of)  # noqa: E731
+    fire = lambda sequences, of: ground_truth.fire(study.model, autoencoders, sequences, of)  # noqa: E731
     pd.testing.assert_frame_equal(tested[SURVIVAL], survival(fire, concepts[:1], scored, seed=1))
     assert ground_truth.falsify({}, concepts, rnas.records).columns.tolist() == tested.columns.tolist()

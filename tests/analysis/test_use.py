@@ -6,13 +6,12 @@ import pytest
 import torch
 from given import Given
 from scipy import sparse
+from stacks import of_model
 
 from sae_rna.analysis import use
 from sae_rna.analysis.fidelity import masked_log_probabilities
 from sae_rna.extraction.language_model import LanguageModel
-from sae_rna.extraction.stream import Standardiser
 from sae_rna.records.structure import add_elements, pair_table
-from sae_rna.sae.autoencoder import AutoencoderConfig, Member, SparseAutoencoders
 
 LAYER, LATENTS = 2, 40
 STRUCTURES = {"((((((....))))))..": 6, ".(((((.....)))))": 5, "..((((((...))))))....": 6}
@@ -25,13 +24,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def sae(model):
-    config = AutoencoderConfig("topk", (Member(LAYER, 8),), width=model.width, latents=LATENTS)
-    generator = torch.Generator().manual_seed(0)
-    mean, std = (
-        torch.randn(1, model.width, generator=generator),
-        torch.rand(1, model.width, generator=generator),
-    )
-    return SparseAutoencoders(config, Standardiser(0.1 * mean, std + 0.5)).requires_grad_(False).eval()
+    return of_model(model, LAYER, LATENTS)
 
 
 @pytest.fixture(scope="module")
